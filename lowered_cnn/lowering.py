@@ -1,0 +1,177 @@
+"""im2col and col2im, an adjoint pair of index maps: <im2col x, c> = <x, col2im c>.
+
+Notation, for two axes (the code works for any number of them): an activation x is (C, H, W, N), a window of KH x KW
+taps stands on OH x OW positions, and
+
+    columns[c, a, b, i, j, n] = x[c, i SH + a DH - PH, j SW + b DW - PW, n]      (zero where that is outside x)
+
+Read as a matrix, (C KH KW) x (OH OW N), the columns are what a filter bank (K, C KH KW) is multiplied with.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.window import Sweep
+from lowered_cnn.workspace import Workspace
+
+Index: TypeAlias = tuple[slice | int, ...]
+
+
+def windows(padded: Array, sweep: Sweep) -> Array:
+    """View an activation (C, *padded size, N) as (C, *taps, *positions, N): every window, without a copy."""
+    channels, *axes, batch = padded.strides
+    window = sweep.window
+    return as_strided(
+        padded,
+        (padded.shape[0], *window.kernel, *sweep.output, padded.shape[-1]),
+        (
+            channels,
+            *(d * stride for d, stride in zip(window.dilation, axes, strict=True)),
+            *(s * stride for s, stride in zip(window.stride, axes, strict=True)),
+            batch,
+        ),
+    )
+
+
+def im2col(x: Array, sweep: Sweep) -> Array:
+    """Return the columns (C, *taps, *positions, N) of an activation (C, *size, N), all at once."""
+    columns = Columns(sweep, x.shape[0], x.shape[-1], Workspace(x.dtype, block_bytes=None))
+    columns.read(x)
+    return columns.im2col(columns.blocks[0])
+
+
+def col2im(columns: Array, sweep: Sweep) -> Array:
+    """Return the activation (C, *size, N) in which each column's entry is added to where im2col read it."""
+    adjoint = Columns(sweep, columns.shape[0], columns.shape[-1], Workspace(columns.dtype, block_bytes=None))
+    adjoint.col2im(adjoint.blocks[0], columns)
+    return adjoint.dx()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of neighbouring positions in row-major order: where it lies on the first axes, and from which to which."""
+
+    positions: tuple[slice, ...]
+    start: int
+    stop: int
+
+    def shape(self, output: Shape) -> Shape:
+        """Return how many of the positions ``output`` the run takes on each axis."""
+        cut_axes = tuple(part.stop - part.start for part in self.positions)
+        return cut_axes + output[len(cut_axes) :]
+
+    def of(self, matrices: Array, batch: int) -> Array:
+        """Return the run's part of matrices (..., positions * batch)."""
+        return matrices[..., self.start * batch : self.stop * batch]
+
+
+def cut(output: Shape, position_bytes: int, block_bytes: int | None) -> list[Block]:
+    """Cut all positions into blocks of at most ``block_bytes`` (at least one position), or into one block for None."""
+    total = math.prod(output)
+    most = total if block_bytes is None else max(1, block_bytes // position_bytes)
+    axis = next(i for i in range(len(output)) if math.prod(output[i + 1 :]) <= most)
+    length, inner = output[axis], math.prod(output[axis + 1 :])
+    parts = math.ceil(length / (most // inner))
+    edges = [length * part // parts for part in range(parts + 1)]
+    blocks: list[Block] = []
+    for outer in itertools.product(*(range(n) for n in output[:axis])):
+        for first, last in itertools.pairwise(edges):
+            start = blocks[-1].stop if blocks else 0
+            positions = (*(slice(i, i + 1) for i in outer), slice(first, last))
+            blocks.append(Block(positions, start, start + (last - first) * inner))
+    return blocks
+
+
+class Border:
+    """Puts a border of a constant value around an activation and, its adjoint, takes it off the gradient.
+
+    Where nothing is padded, both hand on what they are given.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        channels: int,
+        batch: int,
+        workspace: Workspace,
+        *,
+        value: float = 0.0,
+        wants_dx: bool = True,
+    ) -> None:
+        padded, plain = (channels, *sweep.padded, batch), (channels, *sweep.size, batch)
+        self._needed = padded != plain
+        self._interior = (slice(None), *sweep.interior)
+        self._padded = workspace.array(padded if self._needed else (0,), value)
+        self.gradient = workspace.array(padded if wants_dx else (0,))
+        self._dx = workspace.array(plain) if self._needed and wants_dx else self.gradient
+
+    def around(self, x: Array) -> Array:
+        """Return x (C, *size, N) with its border: (C, *padded size, N)."""
+        if not self._needed:
+            return x
+        np.copyto(self._padded[self._interior], x)
+        return self._padded
+
+    def inside(self) -> Array:
+        """Return ``gradient``, (C, *padded size, N), without the border: (C, *size, N)."""
+        if self._needed:
+            np.copyto(self._dx, self.gradient[self._interior])
+        return self._dx
+
+
+class Columns:
+    """The columns of one activation, made block by block, and their adjoint.
+
+    The columns live in scratch memory of bounded size; they are made again in the backward pass instead of being kept.
+    """
+
+    def __init__(self, sweep: Sweep, channels: int, batch: int, workspace: Workspace, *, wants_dx: bool = True) -> None:
+        self._taps = (channels, *sweep.window.kernel)
+        self._sweep = sweep
+        self._batch = batch
+        rows = math.prod(self._taps)
+        self.blocks = cut(sweep.output, rows * batch * workspace.dtype.itemsize, workspace.block_bytes)
+        longest = max(block.stop - block.start for block in self.blocks)
+        self._scratch = workspace.scratch((rows * longest * batch,))
+        self._border = Border(sweep, channels, batch, workspace, wants_dx=wants_dx)
+        self._windows = self._scratch
+        self._dwindows = windows(self._border.gradient, sweep) if wants_dx else self._scratch
+
+    def read(self, x: Array) -> None:
+        """Take the activation (C, *size, N) that the columns are made of; it must not change while they are used."""
+        self._windows = windows(self._border.around(x), self._sweep)
+
+    def empty(self, block: Block) -> Array:
+        """Return scratch memory for a block of columns, (C, *taps, *positions of the block, N)."""
+        shape = (*self._taps, *block.shape(self._sweep.output), self._batch)
+        return self._scratch[: math.prod(shape)].reshape(shape)
+
+    def im2col(self, block: Block) -> Array:
+        """Return a block of columns, (C, *taps, *positions of the block, N); the next block overwrites it."""
+        columns = self.empty(block)
+        np.copyto(columns, self._windows[self._at(block)])
+        return columns
+
+    def clear(self) -> None:
+        """Set the gradient of the activation to zero, before its blocks are added."""
+        self._border.gradient.fill(0)
+
+    def col2im(self, block: Block, columns: Array) -> None:
+        """Add a block of the columns' gradient to the activation's, one tap after the other."""
+        target = self._dwindows[self._at(block)]
+        for tap in itertools.product(*map(range, self._sweep.window.kernel)):
+            index: Index = (slice(None), *tap)
+            np.add(target[index], columns[index], out=target[index])
+
+    def dx(self) -> Array:
+        """Return the gradient of the activation, (C, *size, N)."""
+        return self._border.inside()
+
+    def _at(self, block: Block) -> tuple[slice, ...]:
+        return (slice(None),) * len(self._taps) + block.positions

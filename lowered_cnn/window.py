@@ -1,0 +1,103 @@
+"""Where a sliding window stands: kernel, stride, padding and dilation, and the one home of the output-size formula."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from lowered_cnn.arrays import InputError, Shape
+
+Lengths: TypeAlias = int | Sequence[int]
+"""One number for every axis, or one number an axis."""
+
+Padding: TypeAlias = Literal["same", "valid"] | int | Sequence[int | Sequence[int]]
+"""``"valid"`` (none), ``"same"``, one number for every side, or for each axis a number or a pair (before, after)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over 1, 2, 3 or more axes; each field has one entry an axis.
+
+    ``padding`` is None for "same": so much that the output has ``ceil(size / stride)`` positions, the odd one behind.
+    """
+
+    kernel: Shape
+    stride: Shape
+    padding: tuple[tuple[int, int], ...] | None
+    dilation: Shape
+
+    @classmethod
+    def of(
+        cls,
+        rank: int,
+        kernel: Lengths,
+        stride: Lengths = 1,
+        padding: Padding = "valid",
+        dilation: Lengths = 1,
+        where: str = "window",
+    ) -> "Window":
+        """Build a window over ``rank`` axes from what users write; raises InputError for what makes no sense."""
+        return cls(
+            _lengths(rank, kernel, f"{where}: kernel"),
+            _lengths(rank, stride, f"{where}: stride"),
+            _pads(rank, padding, f"{where}: padding"),
+            _lengths(rank, dilation, f"{where}: dilation"),
+        )
+
+    @property
+    def extent(self) -> Shape:
+        """What the window spans, holes included: ``DH (KH - 1) + 1`` on each axis."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    def over(self, size: Shape, where: str = "window") -> "Sweep":
+        """Lay the window over an input: ``OH = floor((H + PH before + PH after - extent) / SH) + 1``, for each axis."""
+        pads = self.padding or tuple(_same(*axis) for axis in zip(size, self.extent, self.stride, strict=True))
+        room = [h + sum(p) - e for h, p, e in zip(size, pads, self.extent, strict=True)]
+        if min(room) < 0:
+            least = tuple(max(1, e - sum(p)) for p, e in zip(pads, self.extent, strict=True))
+            raise InputError(where, f"an input of at least {least} under a window of {self.extent}", size)
+        return Sweep(self, size, pads, tuple(r // s + 1 for r, s in zip(room, self.stride, strict=True)))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A window laid over an input of known size: the padding in numbers, and the output's size."""
+
+    window: Window
+    size: Shape
+    pads: tuple[tuple[int, int], ...]
+    output: Shape
+
+    @property
+    def padded(self) -> Shape:
+        """The input's size with its border."""
+        return tuple(h + sum(p) for h, p in zip(self.size, self.pads, strict=True))
+
+    @property
+    def interior(self) -> tuple[slice, ...]:
+        """Where the input lies inside its border."""
+        return tuple(slice(p[0], p[0] + h) for h, p in zip(self.size, self.pads, strict=True))
+
+
+def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
+    outputs = -(-size // stride)
+    total = max(0, (outputs - 1) * stride + extent - size)
+    return total // 2, total - total // 2
+
+
+def _lengths(rank: int, value: Lengths, where: str) -> Shape:
+    lengths = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(lengths) != rank or any(not isinstance(n, int) or n < 1 for n in lengths):
+        raise InputError(where, f"a positive number, or {rank} of them", repr(value))
+    return lengths
+
+
+def _pads(rank: int, value: Padding, where: str) -> tuple[tuple[int, int], ...] | None:
+    if value == "same":
+        return None
+    if value == "valid":
+        return ((0, 0),) * rank
+    sides = [value] * rank if isinstance(value, int) else value
+    pads = [(side, side) if isinstance(side, int) else tuple(side) for side in sides]
+    if len(pads) != rank or any(len(p) != 2 or any(not isinstance(n, int) or n < 0 for n in p) for p in pads):
+        raise InputError(where, f"'same', 'valid', a number, or {rank} numbers or pairs, none negative", repr(value))
+    return tuple((p[0], p[1]) for p in pads)

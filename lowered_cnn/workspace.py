@@ -1,0 +1,44 @@
+"""The one place that hands out buffers, so that what a network costs is known before its first step."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Array, Shape
+
+BLOCK_BYTES = 512 * 1024
+"""How large a block of columns may be: with its operands it stays in a core's L2 cache."""
+
+
+class Workspace:
+    """Buffers of one lowered network; ``bytes`` counts them all.
+
+    ``block_bytes`` bounds a block of columns. None turns blocking off: a convolution is then one im2col and one GEMM.
+    """
+
+    def __init__(self, dtype: npt.DTypeLike, block_bytes: int | None = BLOCK_BYTES) -> None:
+        self.dtype = np.dtype(dtype)
+        self.block_bytes = block_bytes
+        self.bytes = 0
+        self._scratch = np.empty(0, self.dtype)
+        self._ones = np.empty(0, self.dtype)
+
+    def array(self, shape: Shape, value: float = 0.0) -> Array:
+        """Return a buffer that keeps its contents, filled with ``value``."""
+        buffer: Array = np.full(shape, value, self.dtype)
+        self.bytes += buffer.nbytes
+        return buffer
+
+    def scratch(self, shape: Shape) -> Array:
+        """Return a buffer shared by all layers: its contents last until another layer runs."""
+        count = math.prod(shape)
+        if count > self._scratch.size:
+            self._scratch = self.array((max(count, (self.block_bytes or 0) // self.dtype.itemsize),))
+        return self._scratch[:count].reshape(shape)
+
+    def ones(self, count: int) -> Array:
+        """Return a vector of ones: the right-hand side that turns a sum over positions into a matrix product."""
+        if count > self._ones.size:
+            self._ones = self.array((count,), 1.0)
+        return self._ones[:count]
