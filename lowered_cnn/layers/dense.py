@@ -1,0 +1,66 @@
+"""The fully connected layer: one matrix product with examples as columns."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.gemm import affine, bias_gradient, input_gradient, weight_gradient
+from lowered_cnn.layers.layer import Layer, Lowered, Site
+from lowered_cnn.parameters import Parameter
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """Z = weight A + bias (S8): input (features), output (units), weight (units, features), bias (units)."""
+
+    units: int
+    bias: bool = True
+
+    kind: ClassVar[str] = "dense"
+
+    def __post_init__(self) -> None:
+        if self.units < 1:
+            raise InputError("Dense", "a positive number of units", self.units)
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return (units,)."""
+        if len(input_shape) != 1:
+            raise InputError(f"{name}: input", "shape (features), as Flatten() makes it", input_shape)
+        return (self.units,)
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return weight (units, features), and bias (units) if there is one."""
+        weight = Parameter("weight", (self.units, input_shape[0]), fan_in=input_shape[0])
+        return (weight, Parameter("bias", (self.units,))) if self.bias else (weight,)
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the layer as three matrix products."""
+        return _LoweredDense(self, site)
+
+
+class _LoweredDense(Lowered):
+    def __init__(self, dense: Dense, site: Site) -> None:
+        new = site.workspace.array
+        self.weight = site.parameter("weight")
+        self.bias = site.parameter("bias")[:, None] if dense.bias else None
+        self.y = new((dense.units, site.batch))
+        self.x = self.y
+        self.dx = new((*site.input_shape, site.batch)) if site.wants_dx else None
+        self.dweight = site.gradient("weight")
+        self.dbias = site.gradient("bias") if dense.bias else None
+        self.ones = site.workspace.ones(site.batch)
+
+    def forward(self, x: Array) -> Array:
+        """Z = W A + b."""
+        self.x = x
+        affine(self.weight, x, self.bias, out=self.y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:
+        """dW = dZ A^T, db = dZ 1, dA = W^T dZ."""
+        weight_gradient(dy, self.x, out=self.dweight)
+        if self.dbias is not None:
+            bias_gradient(dy, self.ones, out=self.dbias)
+        if self.dx is not None:
+            input_gradient(self.weight, dy, out=self.dx)
+        return self.dx

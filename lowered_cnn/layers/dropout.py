@@ -1,0 +1,61 @@
+"""Dropout: noise in training, nothing at inference."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.layers.layer import Layer, Lowered, Site
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """In training y = x m / (1 - rate), where m is 0 with probability ``rate`` and else 1; at inference y = x.
+
+    The masks depend on the seed, the step and the shard, never on the number of workers. (Srivastava et al., 2014.)
+    """
+
+    rate: float = 0.5
+
+    kind: ClassVar[str] = "dropout"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise InputError("Dropout", "a rate from 0 up to, but not including, 1", self.rate)
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the input's shape."""
+        return input_shape
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the noise for training, and the identity for inference."""
+        return _LoweredDropout(self, site) if site.training else _Identity()
+
+
+class _LoweredDropout(Lowered):
+    def __init__(self, dropout: Dropout, site: Site) -> None:
+        shape = (*site.input_shape, site.batch)
+        self.rate = dropout.rate
+        self.site = site
+        self.y, self.mask = site.workspace.array(shape), site.workspace.array(shape)
+
+    def forward(self, x: Array) -> Array:
+        """Y = X M / (1 - rate)."""
+        draws = self.site.noise.generator(self.site.name).random(x.shape, np.float32)
+        np.multiply(draws >= self.rate, 1 / (1 - self.rate), out=self.mask, casting="same_kind")
+        return np.multiply(x, self.mask, out=self.y)
+
+    def backward(self, dy: Array) -> Array:
+        """dX = dY M / (1 - rate)."""
+        return np.multiply(dy, self.mask, out=dy)
+
+
+class _Identity(Lowered):
+    def forward(self, x: Array) -> Array:
+        """Y is X."""
+        return x
+
+    def backward(self, dy: Array) -> Array:
+        """The gradient goes back as it is."""
+        return dy

@@ -1,0 +1,185 @@
+"""Pooling: the maximum or the mean of each window."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.gemm import affine, input_gradient
+from lowered_cnn.layers.layer import Layer, Lowered, Site
+from lowered_cnn.lowering import Border, Columns, Index, im2col, windows
+from lowered_cnn.window import Lengths, Padding, Sweep, Window
+
+
+@dataclass(frozen=True)
+class _Pool(Layer):
+    kernel: Lengths = 2
+    stride: Lengths | None = None
+    padding: Padding = "valid"
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return (C, *output size)."""
+        return (input_shape[0], *self.sweep(input_shape, name).output)
+
+    def sweep(self, input_shape: Shape, name: str) -> Sweep:
+        """Lay the window over an input (C, *size); a stride of None is the kernel's own size."""
+        if len(input_shape) < 2:
+            raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
+        stride = self.kernel if self.stride is None else self.stride
+        window = Window.of(len(input_shape) - 1, self.kernel, stride, self.padding, where=name)
+        sweep = window.over(input_shape[1:], name)
+        if any(max(p) >= k for p, k in zip(sweep.pads, window.kernel, strict=True)):
+            raise InputError(f"{name}: padding", f"less than the kernel {window.kernel}", sweep.pads)
+        return sweep
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool):
+    """y is the maximum of each window (S6), over inputs (C, *size) of any rank.
+
+    The gradient goes to the maximum only; among equal ones to the first in row-major order, as in PyTorch.
+    """
+
+    kind: ClassVar[str] = "max_pool"
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the pooling with its buffers."""
+        return _LoweredMaxPool(self, site)
+
+
+class _LoweredMaxPool(Lowered):
+    def __init__(self, pool: MaxPool, site: Site) -> None:
+        self.sweep = pool.sweep(site.input_shape, site.name)
+        channels, batch, new = site.input_shape[0], site.batch, site.workspace.array
+        self.border = Border(self.sweep, channels, batch, site.workspace, value=-math.inf, wants_dx=site.training)
+        self.taps = list(itertools.product(*map(range, self.sweep.window.kernel)))
+        self.y = new((channels, *self.sweep.output, batch))
+        self.windows = self.y
+        if site.training:
+            self.routed = new(self.y.shape)
+            self.hit, self.free = np.empty((2, *self.y.shape), np.bool_)
+
+    def forward(self, x: Array) -> Array:
+        """Y = max over the taps (a, b) of X[:, i SH + a - PH, j SW + b - PW]."""
+        self.windows = windows(self.border.around(x), self.sweep)
+        np.copyto(self.y, self._tap(self.windows, self.taps[0]))
+        for tap in self.taps[1:]:
+            np.maximum(self.y, self._tap(self.windows, tap), out=self.y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """dX = sum over the taps of dY where this tap is the first one equal to Y."""
+        self.border.gradient.fill(0)
+        dwindows = windows(self.border.gradient, self.sweep)
+        self.free.fill(True)
+        for tap in self.taps:
+            np.equal(self._tap(self.windows, tap), self.y, out=self.hit)
+            np.logical_and(self.hit, self.free, out=self.hit)
+            np.logical_xor(self.free, self.hit, out=self.free)
+            np.multiply(dy, self.hit, out=self.routed)
+            target = self._tap(dwindows, tap)
+            np.add(target, self.routed, out=target)
+        return self.border.inside()
+
+    def _tap(self, all_windows: Array, tap: tuple[int, ...]) -> Array:
+        index: Index = (slice(None), *tap)
+        return all_windows[index]
+
+
+@dataclass(frozen=True)
+class AvgPool(_Pool):
+    """y is the mean of each window: a product with the constant row 1 / (KH KW) (S7), over inputs (C, *size).
+
+    With ``count_include_pad`` zeros of the border count as values, as in PyTorch; without, the mean is over what lies
+    inside the input, as in Keras.
+    """
+
+    count_include_pad: bool = True
+
+    kind: ClassVar[str] = "avg_pool"
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the pooling as a matrix product for each channel."""
+        return _LoweredAvgPool(self, site)
+
+
+class _LoweredAvgPool(Lowered):
+    """The matrices, for each channel: row (1, KH KW), columns (KH KW, P N), y (1, P N)."""
+
+    def __init__(self, pool: AvgPool, site: Site) -> None:
+        sweep = pool.sweep(site.input_shape, site.name)
+        channels, taps = site.input_shape[0], math.prod(sweep.window.kernel)
+        new = site.workspace.array
+        self.batch = site.batch
+        self.columns = Columns(sweep, channels, site.batch, site.workspace, wants_dx=site.training)
+        self.row = new((1, 1, taps), 1 / taps)
+        self.y = new((channels, *sweep.output, site.batch))
+        self.matrix = (channels, 1, self.y.size // channels)
+        # Undoes the share of the border: KH KW over the number of taps that lie inside the input.
+        inside = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
+        counts = inside.sum(axis=tuple(range(1, 1 + len(sweep.size))))
+        self.scale = None if pool.count_include_pad else taps / counts
+
+    def forward(self, x: Array) -> Array:
+        """Y = row @ im2col(X)."""
+        self.columns.read(x)
+        y = self.y.reshape(self.matrix)
+        for block in self.columns.blocks:
+            affine(self.row, self._matrix(self.columns.im2col(block)), None, out=block.of(y, self.batch))
+        return self.y if self.scale is None else np.multiply(self.y, self.scale, out=self.y)
+
+    def backward(self, dy: Array) -> Array:
+        """dX = col2im(row^T dY)."""
+        if self.scale is not None:
+            np.multiply(dy, self.scale, out=dy)
+        dz = dy.reshape(self.matrix)
+        self.columns.clear()
+        for block in self.columns.blocks:
+            columns = self.columns.empty(block)
+            input_gradient(self.row, block.of(dz, self.batch), out=self._matrix(columns))
+            self.columns.col2im(block, columns)
+        return self.columns.dx()
+
+    def _matrix(self, columns: Array) -> Array:
+        return columns.reshape(columns.shape[0], self.row.shape[-1], -1)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Layer):
+    """y[c] is the mean of channel c over all positions: input (C, *size), output (C)."""
+
+    kind: ClassVar[str] = "global_avg_pool"
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return (C,)."""
+        if len(input_shape) < 2:
+            raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
+        return input_shape[:1]
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the mean as a matrix product for each channel."""
+        return _LoweredGlobalAvgPool(site)
+
+
+class _LoweredGlobalAvgPool(Lowered):
+    """The matrices, for each channel: row (1, P), x (P, N), y (1, N)."""
+
+    def __init__(self, site: Site) -> None:
+        channels, positions = site.input_shape[0], math.prod(site.input_shape[1:])
+        self.row = site.workspace.array((1, 1, positions), 1 / positions)
+        self.y = site.workspace.array((channels, site.batch))
+        self.matrix = (channels, positions, site.batch)
+        self.dx = site.workspace.array((*site.input_shape, site.batch) if site.training else (0,))
+
+    def forward(self, x: Array) -> Array:
+        """Y = row @ X."""
+        affine(self.row, x.reshape(self.matrix), None, out=self.y[:, None, :])
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """dX = row^T dY."""
+        input_gradient(self.row, dy[:, None, :], out=self.dx.reshape(self.matrix))
+        return self.dx

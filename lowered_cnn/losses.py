@@ -1,0 +1,71 @@
+"""Losses: the value J of a batch and its gradient dZ together, with the 1/m of the cost applied once, here."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Array, InputError, Labels
+
+
+class Loss(ABC):
+    """J(Z, targets) over m examples."""
+
+    @abstractmethod
+    def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+        """Return this shard's part of J and dJ/dZ (overwriting ``z``), for outputs z (features, n).
+
+        ``m`` counts the examples of the whole batch, so that values and gradients of its shards add up.
+        """
+
+
+def softmax(z: Array) -> Array:
+    """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), for columns z (classes, N). Exact for any finite z."""
+    powers: Array = np.exp(z - z.max(axis=0))
+    powers /= powers.sum(axis=0)
+    return powers
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+    """J = -1/m sum over examples of log Y^[label], with Y^ = softmax(Z); dJ/dZ = (Y^ - Y) / m (S9)."""
+
+    def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+        """Return J and dJ/dZ for class numbers ``targets`` (n)."""
+        labels = _class_numbers(z, targets)
+        examples = np.arange(z.shape[1])
+        np.subtract(z, z.max(axis=0), out=z)
+        chosen = z[labels, examples]
+        np.exp(z, out=z)
+        totals = z.sum(axis=0)
+        value = float(np.sum(np.log(totals) - chosen, dtype=np.float64)) / m
+        np.divide(z, totals * m, out=z)
+        z[labels, examples] -= 1 / m
+        return value, z
+
+
+@dataclass(frozen=True)
+class MeanSquaredError(Loss):
+    """J = 1/(2 m) sum over examples and features of (Z - Y)^2; dJ/dZ = (Z - Y) / m."""
+
+    def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+        """Return J and dJ/dZ for targets (n, features), or for class numbers (n), which become one-hot."""
+        if targets.ndim == 1:
+            z[_class_numbers(z, targets), np.arange(z.shape[1])] -= 1
+        elif targets.T.shape == z.shape:
+            np.subtract(z, targets.T, out=z)
+        else:
+            raise InputError("mean squared error: targets", z.T.shape, targets.shape)
+        value = float(np.sum(np.square(z), dtype=np.float64)) / (2 * m)
+        return value, np.divide(z, m, out=z)
+
+
+def _class_numbers(z: Array, targets: npt.NDArray[np.generic]) -> Labels:
+    classes, examples = z.shape
+    if targets.shape != (examples,) or not np.issubdtype(targets.dtype, np.integer):
+        raise InputError("loss: labels", f"{examples} class numbers", f"{targets.dtype} of shape {targets.shape}")
+    labels = targets.astype(np.int64)
+    if examples and not (labels.min() >= 0 and labels.max() < classes):
+        raise InputError("loss: labels", f"numbers from 0 to {classes - 1}", f"{labels.min()} to {labels.max()}")
+    return labels

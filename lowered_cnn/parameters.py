@@ -1,0 +1,77 @@
+"""Parameters in one flat vector with named views; gradients use the same layout."""
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Array, InputError, Shape
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a layer owns: drawn from N(0, 2 / fan_in) at first (He et al., 2015), or zero where ``fan_in`` is 0.
+
+    A parameter with a ``fan_in`` is a weight, and L2 applies to it; one without is a bias, and L2 does not.
+    """
+
+    name: str
+    shape: Shape
+    fan_in: int = 0
+
+
+class ParameterVector:
+    """A flat ``vector`` in which each parameter is a view under its name: ``parameters["conv1.weight"]``."""
+
+    def __init__(self, parameters: Sequence[Parameter], vector: Array) -> None:
+        self.parameters = tuple(parameters)
+        self.vector = vector
+        ends = list(itertools.accumulate((math.prod(p.shape) for p in self.parameters), initial=0))
+        self._views = {
+            p.name: vector[start:stop].reshape(p.shape)
+            for p, (start, stop) in zip(self.parameters, itertools.pairwise(ends), strict=True)
+        }
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    @classmethod
+    def zeros(cls, parameters: Sequence[Parameter], dtype: npt.DTypeLike) -> "ParameterVector":
+        """Lay out the parameters in a new vector of zeros."""
+        return cls(parameters, np.zeros(sum(math.prod(p.shape) for p in parameters), dtype))
+
+    def initialize(self, seed: int) -> None:
+        """Draw every parameter, from a generator of its own: ``seed`` and the parameter's name decide its values."""
+        for p in self.parameters:
+            generator = np.random.default_rng([seed, zlib.crc32(p.name.encode())])
+            scale = math.sqrt(2 / p.fan_in) if p.fan_in else 0.0
+            self[p.name][...] = scale * generator.standard_normal(p.shape)
+
+    def weights(self) -> Array:
+        """Return a vector of the same layout: 1 for each entry of a weight, 0 for each of a bias."""
+        marks = ParameterVector.zeros(self.parameters, self.vector.dtype)
+        for p in self.parameters:
+            marks[p.name][...] = p.fan_in > 0
+        return marks.vector
+
+    def assign(self, name: str, values: npt.NDArray[np.generic], where: str) -> None:
+        """Overwrite one parameter; raises InputError when the shape is another."""
+        if values.shape != self[name].shape:
+            raise InputError(f"{where}: {name}", self[name].shape, values.shape)
+        self[name][...] = values
+
+
+def unwritable(parameters: Sequence[Parameter], dtype: npt.DTypeLike) -> ParameterVector:
+    """Return the gradients of a network lowered for inference: zeros that take no memory and cannot be written."""
+    count = sum(math.prod(p.shape) for p in parameters)
+    return ParameterVector(parameters, np.broadcast_to(np.zeros(1, dtype), (count,)))
