@@ -1,0 +1,133 @@
+"""Optimizers on the flat parameter vector: a description, and beside it the state that takes the steps."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, InputError
+from lowered_cnn.parameters import ParameterVector
+
+
+class LoweredOptimizer(ABC):
+    """The optimizer's buffers for one parameter vector."""
+
+    @abstractmethod
+    def step(self, gradient: Array, learning_rate: float) -> None:
+        """Update the parameters in place; may overwrite ``gradient``."""
+
+
+class Optimizer(ABC):
+    """A description with the ``learning_rate`` that a schedule scales."""
+
+    learning_rate: float
+
+    @abstractmethod
+    def lower(self, parameters: ParameterVector) -> LoweredOptimizer:
+        """Allocate the state for these parameters."""
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Gradient descent with momentum, as in PyTorch and the seed (S10).
+
+    g' = g + l2 w (weights only, not biases), v = momentum v + g', w = w - learning_rate v; with Nesterov's momentum
+    (Sutskever et al., 2013) the step is learning_rate (g' + momentum v). ``l2`` is lambda / m in the derivation.
+    """
+
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("SGD", self.learning_rate, self.l2, momentum=self.momentum)
+        if self.nesterov and not self.momentum:
+            raise InputError("SGD: nesterov", "a momentum above 0", self.momentum)
+
+    def lower(self, parameters: ParameterVector) -> LoweredOptimizer:
+        """Allocate the velocity."""
+        return _LoweredSGD(self, parameters)
+
+
+class _LoweredSGD(LoweredOptimizer):
+    def __init__(self, sgd: SGD, parameters: ParameterVector) -> None:
+        self.sgd = sgd
+        self.values = parameters.vector
+        self.decay = parameters.weights() * sgd.l2
+        self.velocity = np.zeros_like(self.values)
+        self.spare = np.empty_like(self.values)
+
+    def step(self, gradient: Array, learning_rate: float) -> None:
+        """W = w - learning_rate v."""
+        momentum = self.sgd.momentum
+        if self.sgd.l2:
+            gradient += np.multiply(self.decay, self.values, out=self.spare)
+        if momentum:
+            self.velocity *= momentum
+            self.velocity += gradient
+            if self.sgd.nesterov:
+                gradient += np.multiply(self.velocity, momentum, out=self.spare)
+            else:
+                gradient = self.velocity
+        self.values -= np.multiply(gradient, learning_rate, out=self.spare)
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adaptive moments (Kingma and Ba, 2015): g' = g + l2 w (weights only), and with bias-corrected moments m, v
+
+    w = w - learning_rate m / (sqrt(v) + epsilon).
+    """
+
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("Adam", self.learning_rate, self.l2, beta1=self.beta1, beta2=self.beta2)
+        if not self.epsilon > 0:
+            raise InputError("Adam: epsilon", "a number above 0", self.epsilon)
+
+    def lower(self, parameters: ParameterVector) -> LoweredOptimizer:
+        """Allocate both moments."""
+        return _LoweredAdam(self, parameters)
+
+
+class _LoweredAdam(LoweredOptimizer):
+    def __init__(self, adam: Adam, parameters: ParameterVector) -> None:
+        self.adam = adam
+        self.values = parameters.vector
+        self.decay = parameters.weights() * adam.l2
+        self.mean, self.square = np.zeros_like(self.values), np.zeros_like(self.values)
+        self.spare = np.empty_like(self.values)
+        self.steps = 0
+
+    def step(self, gradient: Array, learning_rate: float) -> None:
+        """W = w - learning_rate m / (sqrt(v) + epsilon), with m and v corrected for their start at zero."""
+        adam, spare = self.adam, self.spare
+        self.steps += 1
+        if adam.l2:
+            gradient += np.multiply(self.decay, self.values, out=spare)
+        self.mean *= adam.beta1
+        self.mean += np.multiply(gradient, 1 - adam.beta1, out=spare)
+        self.square *= adam.beta2
+        np.multiply(gradient, gradient, out=spare)
+        self.square += np.multiply(spare, 1 - adam.beta2, out=spare)
+        np.divide(self.square, 1 - adam.beta2**self.steps, out=spare)
+        np.sqrt(spare, out=spare)
+        spare += adam.epsilon
+        np.divide(self.mean, spare, out=spare)
+        self.values -= np.multiply(spare, learning_rate / (1 - adam.beta1**self.steps), out=spare)
+
+
+def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
+    if not 0 < learning_rate < float("inf"):
+        raise InputError(f"{where}: learning_rate", "a number above 0", learning_rate)
+    if not 0 <= l2 < float("inf"):
+        raise InputError(f"{where}: l2", "a number from 0", l2)
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise InputError(f"{where}: {name}", "a number from 0 up to, but not including, 1", rate)

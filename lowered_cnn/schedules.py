@@ -1,0 +1,67 @@
+"""Schedules: by which factor the optimizer's learning rate is multiplied at each point of the training."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from lowered_cnn.arrays import InputError
+
+
+class Schedule(ABC):
+    """A function of the progress, from 0 (the first step) to just below 1 (the last one)."""
+
+    @abstractmethod
+    def factor(self, progress: float) -> float:
+        """Return what the learning rate is multiplied with."""
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Always 1."""
+
+    def factor(self, progress: float) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Multiplied by ``drop`` at each of the points ``at`` of the training."""
+
+    at: tuple[float, ...] = (0.5, 0.75)
+    drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        if any(not 0 < point < 1 for point in self.at):
+            raise InputError("Step: at", "points between 0 and 1", self.at)
+
+    def factor(self, progress: float) -> float:
+        """Return drop^(number of points passed)."""
+        return self.drop ** sum(progress >= point for point in self.at)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine from 1 to 0: (1 + cos(pi progress)) / 2 (Loshchilov and Hutter, 2017)."""
+
+    def factor(self, progress: float) -> float:
+        """Return (1 + cos(pi progress)) / 2."""
+        return (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up from ``start`` to 1 during the ``warmup`` part, then down to 0, both along a cosine (Smith, 2018)."""
+
+    warmup: float = 0.3
+    start: float = 0.04
+
+    def __post_init__(self) -> None:
+        if not 0 < self.warmup < 1:
+            raise InputError("OneCycle: warmup", "a part between 0 and 1", self.warmup)
+
+    def factor(self, progress: float) -> float:
+        """Return start + (1 - start) up the cosine, then down it."""
+        if progress < self.warmup:
+            return self.start + (1 - self.start) * (1 - math.cos(math.pi * progress / self.warmup)) / 2
+        return (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2

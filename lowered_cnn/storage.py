@@ -1,0 +1,106 @@
+"""Networks on disk: one safetensors file with the parameters by name, and the model's description in its header."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.layers import Layer, Sequential
+from lowered_cnn.network import Network
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+HEADER = "lowered_cnn"
+
+
+def save(network: Network, path: str | os.PathLike[str]) -> None:
+    """Write the network to ``path``; the file appears whole or not at all."""
+    from safetensors.numpy import save as to_bytes
+
+    header = {
+        "model": describe(network.model),
+        "input_shape": list(network.input_shape),
+        "dtype": network.parameters.vector.dtype.name,
+    }
+    tensors = {name: network.parameters[name] for name in network.parameters}
+    write_whole(Path(path), to_bytes(tensors, {HEADER: json.dumps(header)}))
+
+
+def load(path: str | os.PathLike[str]) -> Network:
+    """Return the network that ``save`` wrote; raises InputError for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(str(path), "a safetensors file", error) from error
+    if header is None:
+        raise InputError(str(path), f"a {HEADER!r} entry in the file's metadata", "none")
+    try:
+        described = json.loads(header)
+        model = restore(described["model"])
+        assert isinstance(model, Sequential)
+        network = Network(model, described["input_shape"], dtype=np.dtype(described["dtype"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(str(path), "the description of a network", error) from error
+    if set(tensors) != set(network.parameters):
+        raise InputError(str(path), f"tensors {sorted(network.parameters)}", sorted(tensors))
+    for name, values in tensors.items():
+        network.parameters.assign(name, values, str(path))
+    return network
+
+
+def describe(layer: Layer) -> dict[str, JSON]:
+    """Return a layer as JSON: its class under "layer", and its fields."""
+    fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    return {"layer": type(layer).__name__, **{name: _to_json(value) for name, value in fields.items()}}
+
+
+def restore(description: dict[str, JSON]) -> Layer:
+    """Return the layer that ``describe`` was given; a layer of your own is found once its module is imported."""
+    kinds = _kinds()
+    name = description["layer"]
+    if name not in kinds:
+        raise InputError("layer", f"one of {', '.join(sorted(kinds))}", name)
+    fields = {key: _from_json(value) for key, value in description.items() if key != "layer"}
+    layers = fields.pop("layers", ())
+    assert isinstance(layers, tuple)
+    return kinds[str(name)](*layers, **fields)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it appears whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _kinds() -> dict[str, Callable[..., Layer]]:
+    kinds = Layer.__subclasses__()
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return {kind.__name__: kind for kind in kinds if not kind.__name__.startswith("_")}
+
+
+def _to_json(value: object) -> JSON:
+    if isinstance(value, Layer):
+        return describe(value)
+    if isinstance(value, tuple | list):
+        return [_to_json(entry) for entry in value]
+    assert value is None or isinstance(value, bool | int | float | str)
+    return value
+
+
+def _from_json(value: JSON) -> object:
+    if isinstance(value, dict):
+        return restore(value)
+    if isinstance(value, list):
+        return tuple(_from_json(entry) for entry in value)
+    return value
