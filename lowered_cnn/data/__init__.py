@@ -1,0 +1,40 @@
+"""Data: labelled images from the embedded MNIST, from IDX files or from folders of pictures, and their batches."""
+
+import os
+from pathlib import Path
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.data.batches import batches
+from lowered_cnn.data.dataset import Dataset, Splits
+from lowered_cnn.data.idx import read_idx, read_idx_folder
+from lowered_cnn.data.images import fit_image, mnist_style, read_image, read_image_folder
+from lowered_cnn.data.mnist import load_mnist
+
+__all__ = [
+    "Dataset",
+    "Splits",
+    "batches",
+    "fit_image",
+    "load",
+    "load_mnist",
+    "mnist_style",
+    "read_idx",
+    "read_idx_folder",
+    "read_image",
+    "read_image_folder",
+]
+
+
+def load(folder: str | Path | None = None) -> Splits:
+    """Load the data set in a folder, of IDX files or of a folder of images for each class; without one, MNIST."""
+    if folder is None:
+        return load_mnist()
+    folder = Path(folder)
+    wanted = "a folder of four IDX files or of a folder of images for each class"
+    if not os.path.isdir(folder):
+        raise InputError(str(folder), wanted, "a file" if os.path.exists(folder) else "no such folder")
+    if any(folder.glob("*-ubyte*")):
+        return read_idx_folder(folder)
+    if any(folder.glob("*/")):
+        return read_image_folder(folder)
+    raise InputError(str(folder), wanted, "neither")

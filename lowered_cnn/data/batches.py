@@ -1,0 +1,22 @@
+"""The order in which the examples are visited: every one once an epoch, shuffled anew each time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.data.dataset import Indices
+
+
+def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[Indices]:
+    """Yield the positions of `count` examples in shuffled batches, of which the last may be smaller."""
+    for name, least, got in [
+        ("examples", 1, count),
+        ("batch size", 1, batch_size),
+        ("seed", 0, seed),
+        ("epoch", 0, epoch),
+    ]:
+        if got < least:
+            raise InputError(name, f"at least {least}", got)
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return (order[start : start + batch_size] for start in range(0, count, batch_size))

@@ -1,0 +1,71 @@
+"""Labelled images: one data set, and the two of them that a network is trained and tested on."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Bytes, InputError, Labels, Shape, check_rank, check_shape
+
+Indices: TypeAlias = npt.NDArray[np.int64]
+"""Positions of examples in a data set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images (N, C, H, W), the class number of each (N,), and the names of the classes."""
+
+    images: Bytes
+    labels: Labels
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_rank("images", "N C H W", self.images.shape)
+        check_shape("labels", self.images.shape[:1], self.labels.shape)
+        if self.images.size == 0:
+            raise InputError("images", "at least one example of at least one pixel", self.images.shape)
+        if self.images.dtype != np.uint8:
+            raise InputError("images", "uint8", self.images.dtype)
+        if self.labels.dtype != np.int64:
+            raise InputError("labels", "int64", self.labels.dtype)
+        least, most = self.labels.min(), self.labels.max()
+        if least < 0 or most >= len(self.classes):
+            raise InputError("labels", f"class numbers below {len(self.classes)}", f"{least} to {most}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> Shape:
+        """The shape (C, H, W) of one image."""
+        return self.images.shape[1:]
+
+    def take(self, indices: Indices) -> "Dataset":
+        """Return the examples at the given positions, in that order."""
+        try:
+            return Dataset(self.images[indices], self.labels[indices], self.classes)
+        except IndexError as error:
+            raise InputError("indices", f"integers below {len(self)}", error) from error
+
+    def split(self, count: int, seed: int) -> tuple["Dataset", "Dataset"]:
+        """Hold out `count` examples chosen at random: the rest, then the held out."""
+        if not 0 < count < len(self):
+            raise InputError("examples to hold out", f"more than 0 and fewer than {len(self)}", count)
+        if seed < 0:
+            raise InputError("seed", "at least 0", seed)
+        order = np.random.default_rng(seed).permutation(len(self))
+        return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The examples to train on, and those to test on: the same kind of images, the same classes."""
+
+    train: Dataset
+    test: Dataset
+
+    def __post_init__(self) -> None:
+        check_shape("test images", self.train.image_shape, self.test.image_shape)
+        if self.train.classes != self.test.classes:
+            raise InputError("test classes", ", ".join(self.train.classes), ", ".join(self.test.classes))
