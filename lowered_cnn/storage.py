@@ -78,8 +78,11 @@ def restore(description: dict[str, JSON]) -> Layer:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _kinds() -> dict[str, Callable[..., Layer]]:

@@ -34,7 +34,7 @@ class Noise:
         self.seed = seed
         self.position: tuple[int, ...] = ()
 
-    def generator(self, name: str) -> np.random.Generator:
+    def generator(self, name: str) -> "np.random.Generator":
         """Return the generator of the layer called ``name`` at this position (step and shard)."""
         return np.random.default_rng([self.seed, *self.position, zlib.crc32(name.encode())])
 

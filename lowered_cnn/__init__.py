@@ -1,0 +1,68 @@
+"""Convolutional neural networks in which everything is a matrix product, with NumPy alone at the core."""
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.data import Dataset, Splits, load_mnist
+from lowered_cnn.layers import (
+    AvgPool,
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    MaxPool,
+    ReLU,
+    Sequential,
+)
+from lowered_cnn.ledger import ledger
+from lowered_cnn.losses import MeanSquaredError, SoftmaxCrossEntropy, softmax
+from lowered_cnn.lowering import col2im, im2col
+from lowered_cnn.network import Network
+from lowered_cnn.optimizers import SGD, Adam
+from lowered_cnn.schedules import Constant, Cosine, OneCycle, Step
+from lowered_cnn.storage import load, save
+from lowered_cnn.training import Recipe, Record, evaluate, train
+from lowered_cnn.window import Window
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AvgPool",
+    "Constant",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
+    "Cosine",
+    "Dataset",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool",
+    "InputError",
+    "Layer",
+    "MaxPool",
+    "MeanSquaredError",
+    "Network",
+    "OneCycle",
+    "ReLU",
+    "Recipe",
+    "Record",
+    "Sequential",
+    "SoftmaxCrossEntropy",
+    "Splits",
+    "Step",
+    "Window",
+    "col2im",
+    "evaluate",
+    "im2col",
+    "ledger",
+    "load",
+    "load_mnist",
+    "save",
+    "softmax",
+    "train",
+]

@@ -1,0 +1,35 @@
+"""How good a network is on labelled images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.data.dataset import Dataset
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
+from lowered_cnn.network import Network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, and the share of images whose largest output is that of their class."""
+
+    loss: float
+    accuracy: float
+
+
+def evaluate(network: Network, data: Dataset, loss: Loss = SoftmaxCrossEntropy()) -> Evaluation:
+    """Return loss and accuracy on all images; raises InputError where data and network do not fit."""
+    check_data(network, data)
+    outputs = network.predict(data.images)
+    accuracy = float(np.mean(outputs.argmax(axis=1) == data.labels))
+    value, _ = loss.value_and_gradient(np.ascontiguousarray(outputs.T), data.labels, len(data))
+    return Evaluation(value, accuracy)
+
+
+def check_data(network: Network, data: Dataset) -> None:
+    """Raise InputError unless the images have the network's input shape, and there is an output for each class."""
+    if data.image_shape != network.input_shape:
+        raise InputError("data: images", network.input_shape, data.image_shape)
+    if len(network.output_shape) != 1 or network.output_shape[0] < len(data.classes):
+        raise InputError("network: outputs", f"one for each of {len(data.classes)} classes", network.output_shape)

@@ -1,0 +1,78 @@
+"""The training loop: a generator of typed records, with nothing printed and nothing written."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.data.batches import batches
+from lowered_cnn.data.dataset import Dataset
+from lowered_cnn.network import Network
+from lowered_cnn.training.evaluation import check_data, evaluate
+from lowered_cnn.training.gradients import BatchGradient
+from lowered_cnn.training.recipe import Recipe
+
+SHARD_SIZE = 32
+"""Examples in a shard: few enough for the cache, and as many as give the products their speed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step: loss (without L2) and accuracy of its batch, before the update, and the learning rate of the update.
+
+    ``step`` and ``epoch`` count from 1; ``dev_accuracy`` is known at the end of an epoch; ``images_per_second`` is the
+    mean over the training so far, evaluation not counted.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    train_accuracy: float
+    dev_accuracy: float | None
+    images_per_second: float
+    learning_rate: float
+
+
+def train(
+    network: Network, data: Dataset, recipe: Recipe = Recipe(), *, dev: Dataset | None = None, workers: int = 1
+) -> Iterator[Record]:
+    """Train the network in place on mini-batches (S10), and yield a record after each step.
+
+    The batches are reshuffled each epoch, the last partial one included. The weights are the same to the last bit for
+    any number of ``workers`` (threads, each with one BLAS thread). Raises InputError where data and network do not fit.
+    """
+    if workers < 1:
+        raise InputError("train: workers", "at least 1", workers)
+    for part in (data, dev):
+        if part is not None:
+            check_data(network, part)
+    return _steps(network, data, recipe, dev, workers)
+
+
+def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int) -> Iterator[Record]:
+    from threadpoolctl import ThreadpoolController
+
+    blas = ThreadpoolController()
+    step, images, seconds = 0, 0, 0.0
+    steps = recipe.steps(len(data))
+    optimizer = recipe.optimizer.lower(network.parameters)
+    with BatchGradient(network, recipe.loss, shard_size=SHARD_SIZE, workers=workers, seed=recipe.seed) as gradient:
+        for epoch in range(1, recipe.epochs + 1):
+            for indices in batches(len(data), recipe.batch_size, recipe.seed, epoch):
+                start = time.perf_counter()
+                learning_rate = recipe.optimizer.learning_rate * recipe.schedule.factor(step / steps)
+                with blas.limit(limits=1, user_api="blas"):
+                    totals = gradient(data.images[indices], data.labels[indices], step)
+                    optimizer.step(gradient.vector, learning_rate)
+                step, images = step + 1, images + len(indices)
+                seconds += time.perf_counter() - start
+                ends_epoch = step == recipe.steps(len(data), epoch)
+                yield Record(
+                    step,
+                    epoch,
+                    totals.loss,
+                    totals.correct / len(indices),
+                    evaluate(network, dev, recipe.loss).accuracy if dev is not None and ends_epoch else None,
+                    images / seconds,
+                    learning_rate,
+                )

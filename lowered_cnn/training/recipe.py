@@ -1,0 +1,33 @@
+"""The recipe: every choice of a training but the network, the data and the machine."""
+
+from dataclasses import dataclass
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
+from lowered_cnn.optimizers import SGD, Optimizer
+from lowered_cnn.schedules import OneCycle, Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the defaults were chosen for MNIST on its dev split. ``seed`` decides the order of the examples."""
+
+    epochs: int = 5
+    batch_size: int = 128
+    optimizer: Optimizer = SGD(learning_rate=0.05, momentum=0.9, l2=5e-4)
+    schedule: Schedule = OneCycle()
+    loss: Loss = SoftmaxCrossEntropy()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, number, least in (
+            ("epochs", self.epochs, 1),
+            ("batch_size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+        ):
+            if number < least:
+                raise InputError(f"Recipe: {name}", f"at least {least}", number)
+
+    def steps(self, examples: int, epochs: int | None = None) -> int:
+        """Return the number of steps in so many epochs, by default in all, over so many examples."""
+        return -(-examples // self.batch_size) * (self.epochs if epochs is None else epochs)
