@@ -1,0 +1,30 @@
+"""Types of command-line arguments, and how each says what it wanted."""
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of whole numbers from ``least``."""
+    return _checked(int, lambda number: number >= least, f"a whole number from {least}")
+
+
+def positive() -> Callable[[str], float]:
+    """Return the type of finite numbers above 0."""
+    return _checked(float, lambda number: 0 < number < float("inf"), "a number above 0")
+
+
+def _checked(kind: type[Number], accepts: Callable[[Number], bool], wanted: str) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = kind(-1)
+        if not accepts(number):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+        return number
+
+    return parse

@@ -1,0 +1,31 @@
+"""Test a trained network on the test images of its data, or of others."""
+
+import argparse
+import json
+from pathlib import Path
+
+from lowered_cnn import InputError
+from lowered_cnn import evaluate as evaluate_network
+from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.data import load as load_data
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder written by lowered-cnn train")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="other data (those of the training)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Load network and data, and print accuracy and loss."""
+    folder = RunFolder.open(arguments.run)
+    trained_on = folder.config().get("data")
+    test = load_data(arguments.data or (str(trained_on) if trained_on else None)).test
+    if list(test.classes) != folder.classes():
+        raise InputError("data: classes", ", ".join(folder.classes()), ", ".join(test.classes))
+    result = evaluate_network(folder.network(), test)
+    if arguments.json:
+        print(json.dumps({"test_accuracy": result.accuracy, "test_loss": result.loss, "images": len(test)}))
+    else:
+        print(f"test accuracy {result.accuracy:.2%}, loss {result.loss:.4f}, on {len(test):,} images")

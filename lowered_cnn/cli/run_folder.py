@@ -1,0 +1,64 @@
+"""The folder of one training: its settings, its records, its network."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import IO
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.network import Network
+from lowered_cnn.storage import JSON, load, save, write_whole
+
+
+class RunFolder:
+    """``config.json`` (written first), ``metrics.jsonl`` (a line for each step), ``model.safetensors`` (at the end)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | None, config: dict[str, JSON]) -> "RunFolder":
+        """Make the folder, by default the first of runs/1, runs/2, ... that is free, and write the settings."""
+        path = path or next(free for n in itertools.count(1) if not (free := Path("runs", str(n))).exists())
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError("--out", "a new or an empty folder", path)
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Return the folder of an earlier training; raises InputError unless it holds settings and a network."""
+        for name in ("config.json", "model.safetensors"):
+            if not (path / name).is_file():
+                raise InputError("RUN", "a folder written by lowered-cnn train", f"{path} without {name}")
+        return cls(path)
+
+    def config(self) -> dict[str, JSON]:
+        """Return the settings."""
+        path = self.path / "config.json"
+        try:
+            config = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(str(path), "JSON", error) from error
+        if not isinstance(config, dict) or not isinstance(config.get("classes"), list):
+            raise InputError(str(path), "the settings of a training", "no list of classes")
+        return config
+
+    def classes(self) -> list[str]:
+        """Return the names of the classes, in the order of the network's outputs."""
+        classes = self.config()["classes"]
+        assert isinstance(classes, list)
+        return [str(name) for name in classes]
+
+    def open_metrics(self) -> IO[str]:
+        """Open ``metrics.jsonl`` for writing, line by line."""
+        return (self.path / "metrics.jsonl").open("w", buffering=1)
+
+    def save(self, network: Network) -> None:
+        """Write the network."""
+        save(network, self.path / "model.safetensors")
+
+    def network(self) -> Network:
+        """Return the trained network."""
+        return load(self.path / "model.safetensors")

@@ -1,0 +1,28 @@
+"""Show what each layer of a network costs: shapes, parameters, matrix products, operations, bytes."""
+
+import argparse
+from pathlib import Path
+
+from lowered_cnn import InputError, Network, ledger
+from lowered_cnn.cli.arguments import at_least
+from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.models import MODELS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("network", metavar="RUN|MODEL", help=f"a folder of a training, or one of {', '.join(MODELS)}")
+    parser.add_argument("--batch-size", type=at_least(1), default=1, help="examples in the step (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the ledger of one training step."""
+    print(ledger(_network(arguments.network), arguments.batch_size))
+
+
+def _network(name: str) -> Network:
+    if name in MODELS:
+        return Network(MODELS[name](), (1, 28, 28))
+    if Path(name).is_dir():
+        return RunFolder.open(Path(name)).network()
+    raise InputError("RUN|MODEL", f"a folder, or one of {', '.join(MODELS)}", repr(name))

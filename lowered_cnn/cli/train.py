@@ -1,0 +1,132 @@
+"""Train a network on MNIST, or on your own images, and test it."""
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Network, OneCycle, Recipe, Step, __version__
+from lowered_cnn import evaluate as evaluate_network
+from lowered_cnn import train as train_network
+from lowered_cnn.cli.arguments import at_least, positive
+from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.data import load as load_data
+from lowered_cnn.models import MODELS
+from lowered_cnn.optimizers import Optimizer
+from lowered_cnn.schedules import Schedule
+from lowered_cnn.storage import JSON
+
+DEFAULT = Recipe()
+OPTIMIZERS: dict[str, Optimizer] = {"sgd": DEFAULT.optimizer, "adam": Adam()}
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Constant(),
+    "step": Step(),
+    "cosine": Cosine(),
+    "one-cycle": OneCycle(),
+}
+DEV_PART = 12
+"""By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help="IDX files, or a folder of images a class (MNIST)")
+    parser.add_argument("--model", choices=MODELS, default="lenet5", help="the network (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=DEFAULT.epochs, help="(%(default)s)")
+    parser.add_argument("--batch-size", type=at_least(1), default=DEFAULT.batch_size, help="(%(default)s)")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="(%(default)s)")
+    parser.add_argument("--learning-rate", type=positive(), help="the peak (sgd: 0.05, adam: 0.001)")
+    parser.add_argument("--schedule", choices=SCHEDULES, default="one-cycle", help="(%(default)s)")
+    parser.add_argument("--dev-size", type=at_least(0), help="training images held out (one in 12)")
+    parser.add_argument(
+        "--workers", type=at_least(1), default=1, help="threads; more help larger networks (%(default)s)"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=DEFAULT.seed, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the folder to write (runs/1, runs/2, ...)")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Load, train, test, save, report."""
+    start = time.perf_counter()
+    splits = load_data(arguments.data)
+    data, dev = _hold_out(splits.train, arguments.dev_size, arguments.seed)
+    recipe = _recipe(arguments)
+    network = Network(MODELS[arguments.model](len(data.classes)), data.image_shape, seed=arguments.seed)
+    folder = RunFolder.create(arguments.out, _config(arguments, recipe, data))
+    train_seconds = _train(network, data, dev, recipe, arguments.workers, folder)
+    folder.save(network)
+    test = evaluate_network(network, splits.test, recipe.loss)
+    result = {
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "epochs": recipe.epochs,
+        "train_seconds": train_seconds,
+        "total_seconds": time.perf_counter() - start,
+        "images_per_second": len(data) * recipe.epochs / train_seconds,
+        "workers": arguments.workers,
+        "seed": arguments.seed,
+        "run": str(folder.path),
+    }
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f}; "
+            f"trained in {train_seconds:.1f} s, {result['total_seconds']:.1f} s in all; saved in {folder.path}"
+        )
+
+
+def _hold_out(data: Dataset, dev_size: int | None, seed: int) -> tuple[Dataset, Dataset | None]:
+    count = len(data) // DEV_PART if dev_size is None else dev_size
+    return data.split(count, seed) if count else (data, None)
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    optimizer = OPTIMIZERS[arguments.optimizer]
+    if arguments.learning_rate is not None:
+        assert isinstance(optimizer, SGD | Adam)
+        optimizer = dataclasses.replace(optimizer, learning_rate=arguments.learning_rate)
+    return Recipe(arguments.epochs, arguments.batch_size, optimizer, SCHEDULES[arguments.schedule], seed=arguments.seed)
+
+
+def _config(arguments: argparse.Namespace, recipe: Recipe, data: Dataset) -> dict[str, JSON]:
+    chosen = {"model", "epochs", "batch_size", "optimizer", "schedule", "workers", "seed"}
+    return {
+        "lowered_cnn": __version__,
+        "data": str(arguments.data.resolve()) if arguments.data else None,
+        **{name: value for name, value in vars(arguments).items() if name in chosen},
+        "recipe": repr(recipe),
+        "training_images": len(data),
+        "classes": list(data.classes),
+    }
+
+
+def _train(
+    network: Network, data: Dataset, dev: Dataset | None, recipe: Recipe, workers: int, folder: RunFolder
+) -> float:
+    """Train, with a progress bar on the terminal and a line of ``metrics.jsonl`` for each step; return the seconds."""
+    start = time.perf_counter()
+    with (
+        tqdm(total=recipe.steps(len(data)), unit="step", disable=None, dynamic_ncols=True) as bar,
+        folder.open_metrics() as metrics,
+        np.errstate(over="ignore", invalid="ignore"),  # a loss that is no number is reported below
+    ):
+        for record in train_network(network, data, recipe, dev=dev, workers=workers):
+            metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
+            if not math.isfinite(record.loss):
+                raise InputError(f"loss at step {record.step}", "a number (try a lower --learning-rate)", record.loss)
+            bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.3f}", refresh=False)
+            bar.update()
+            if record.step % recipe.steps(len(data), 1) == 0:
+                accuracy = "" if record.dev_accuracy is None else f", dev accuracy {record.dev_accuracy:.2%}"
+                bar.write(
+                    f"epoch {record.epoch} of {recipe.epochs}: loss {record.loss:.4f}{accuracy}, "
+                    f"{record.images_per_second:,.0f} images/s"
+                )
+    return time.perf_counter() - start

@@ -1,0 +1,287 @@
+"""The command line as users run it: what it prints, what it writes, and the one line for what is wrong."""
+
+import json
+import math
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lowered_cnn import Dataset, Network, load, load_mnist, models, save
+from lowered_cnn import evaluate as evaluate_network
+from lowered_cnn.cli import main
+
+Run = Callable[..., str]
+
+
+def write_idx(path: Path, array: "np.typing.NDArray[np.uint8]") -> None:
+    path.write_bytes(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+def write_data(folder: Path, train: Dataset, test: Dataset) -> Path:
+    folder.mkdir()
+    for name, part in (("train", train), ("t10k", test)):
+        write_idx(folder / f"{name}-images-idx3-ubyte", part.images[:, 0])
+        write_idx(folder / f"{name}-labels-idx1-ubyte", part.labels.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 600 and 200 digits of MNIST as IDX files."""
+    mnist = load_mnist()
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    return write_data(folder, mnist.train.take(np.arange(600)), mnist.test.take(np.arange(200)))
+
+
+@pytest.fixture(scope="module")
+def trained(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train for two epochs, once for all tests that need a run."""
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(run)]) == 0
+    return run
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail: exit code 2, nothing on stdout, one line on stderr, which is returned."""
+    try:
+        code: object = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert (code, output.out, output.err.count("\n")) == (2, "", 1)
+    return output.err.rstrip("\n")
+
+
+def test_train_writes_a_run_folder(trained: Path) -> None:
+    assert {file.name for file in trained.iterdir()} == {"config.json", "metrics.jsonl", "model.safetensors"}
+    config = json.loads((trained / "config.json").read_text())
+    assert (config["model"], config["epochs"], config["batch_size"]) == ("lenet5", 2, 32)
+    records = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 2 * math.ceil(550 / 32) + 1))
+    assert [record["step"] for record in records if record["dev_accuracy"] is not None] == [18, 36]
+    assert records[-1]["loss"] < records[0]["loss"]
+
+
+def test_train_ends_with_one_json_object(few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    options = ["--epochs", "1", "--seed", "3", "--workers", "2", "--out", str(run), "--json"]
+    assert main(["train", "--data", str(few_digits), *options]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"test_accuracy", "test_loss", "train_seconds", "total_seconds", "images_per_second"} <= set(result)
+    assert (result["epochs"], result["workers"], result["seed"]) == (1, 2, 3)
+    assert 0 < result["train_seconds"] < result["total_seconds"]
+
+
+def test_train_numbers_its_runs(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("runs/1", "runs/2"):
+        assert main(["train", "--data", str(few_digits), "--epochs", "1", "--dev-size", "0"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f"saved in {run}")
+        assert (tmp_path / run / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--optimizer", "adam", "--schedule", "constant"],
+        ["--optimizer", "sgd", "--schedule", "step", "--learning-rate", "0.02"],
+        ["--schedule", "cosine", "--model", "notebook"],
+    ],
+)
+def test_train_takes_every_choice(few_digits: Path, tmp_path: Path, options: list[str]) -> None:
+    assert main(["train", "--data", str(few_digits), "--epochs", "1", "--out", str(tmp_path / "run"), *options]) == 0
+
+
+def test_train_is_reproducible_for_any_number_of_workers(few_digits: Path, tmp_path: Path) -> None:
+    for workers in ("1", "2"):
+        out = str(tmp_path / workers)
+        assert main(["train", "--data", str(few_digits), "--epochs", "1", "--workers", workers, "--out", out]) == 0
+    first, second = ((tmp_path / workers / "model.safetensors").read_bytes() for workers in ("1", "2"))
+    assert first == second
+
+
+def test_evaluate_agrees_with_the_library(trained: Path, few_digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(trained), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    test = load_mnist().test.take(np.arange(200))
+    expected = evaluate_network(load(trained / "model.safetensors"), test)
+    assert told == {"test_accuracy": expected.accuracy, "test_loss": expected.loss, "images": 200}
+    assert main(["evaluate", str(trained), "--data", str(few_digits)]) == 0
+    assert capsys.readouterr().out == (
+        f"test accuracy {expected.accuracy:.2%}, loss {expected.loss:.4f}, on 200 images\n"
+    )
+
+
+def test_predict_reads_pictures_of_any_size(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits, labels = load_mnist().test.images[:20, 0], load_mnist().test.labels[:20]
+    paths = []
+    for number, digit in enumerate(digits):
+        path = tmp_path / f"{number}.{'png' if number % 2 else 'jpg'}"
+        Image.fromarray(255 - digit).resize((150, 150)).save(path)
+        paths.append(str(path))
+    assert main(["predict", str(trained), *paths, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["image"] for answer in answers] == paths
+    assert all(abs(sum(answer["probabilities"].values()) - 1) < 1e-5 for answer in answers)
+    network = load(trained / "model.safetensors")
+    same = np.mean([int(a["class"]) == c for a, c in zip(answers, network.predict(digits).argmax(axis=1), strict=True)])
+    assert same >= 0.9, "a drawing of a digit is read as the digit it was made of"
+    assert len(labels) == len(answers)
+    assert main(["predict", str(trained), paths[0]]) == 0
+    assert re.fullmatch(r".*0\.jpg: \d \(\d+\.\d%\)\n", capsys.readouterr().out)
+
+
+def test_summary_of_a_model_and_of_a_run(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "lenet5", "--batch-size", "8"]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"conv2 +16 x 10 x 10 +2,416 +forward +16 x 150 x 800 +3.84", table)
+    assert re.search(r"total +61,706", table)
+    assert main(["summary", str(trained), "--batch-size", "8"]) == 0
+    assert capsys.readouterr().out == table
+
+
+def test_image_folders_train_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name, brightness in (("dark", 40), ("light", 200)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(30):
+            noise = rng.integers(0, 50, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(noise + np.uint8(brightness)).save(tmp_path / "data" / name / f"{number}.png")
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(tmp_path / "data"), "--epochs", "4", "--batch-size", "8", "--out", run]) == 0
+    assert load(Path(run, "model.safetensors")).input_shape == (3, 32, 32)
+    capsys.readouterr()
+    assert main(["predict", run, str(tmp_path / "data" / "light" / "3.png")]) == 0
+    assert "light (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--epochs", "0"], "argument --epochs: expected a whole number from 1, got '0'"),
+        (["--epochs", "some"], "argument --epochs: expected a whole number from 1, got 'some'"),
+        (["--learning-rate", "nan"], "argument --learning-rate: expected a number above 0, got 'nan'"),
+        (["--workers", "-1"], "argument --workers: expected a whole number from 1, got '-1'"),
+        (
+            ["--data", "nowhere"],
+            "nowhere: expected a folder of four IDX files or of a folder of images for each class,",
+        ),
+        (["--model", "resnet"], "argument --model: invalid choice: 'resnet' (choose from"),
+        (["--speed"], "unrecognized arguments: --speed"),
+    ],
+)
+def test_train_says_what_is_wrong(options: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert line in fails(["train", *options], capsys)
+
+
+def test_train_leaves_earlier_runs_alone(trained: Path, few_digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "model.safetensors").read_bytes()
+    line = fails(["train", "--data", str(few_digits), "--out", str(trained)], capsys)
+    assert line == f"lowered-cnn train: --out: expected a new or an empty folder, got {trained}"
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_train_says_when_it_diverges(few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--learning-rate", "1e30", "--schedule", "constant", "--workers", "2", "--out", str(tmp_path / "run")]
+    line = fails(["train", "--data", str(few_digits), *options], capsys)
+    assert re.fullmatch(
+        r"lowered-cnn train: loss at step \d+: expected a number \(try a lower --learning-rate\), got (nan|inf)", line
+    )
+
+
+def test_models_too_large_for_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    tiny = Dataset(rng.integers(0, 255, (40, 1, 8, 8), dtype=np.uint8), np.arange(40) % 10, tuple("0123456789"))
+    folder = write_data(tmp_path / "tiny", tiny, tiny)
+    line = fails(["train", "--data", str(folder), "--model", "lenet5"], capsys)
+    assert line == "lowered-cnn train: conv2: expected an input of at least (5, 5) under a window of (5, 5), got (4, 4)"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "summary", "predict"])
+def test_commands_want_a_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = ["digit.png"] if command == "predict" else []
+    line = fails([command, str(tmp_path), *images], capsys)
+    wanted = "expected a folder written by lowered-cnn train"
+    assert line == f"lowered-cnn {command}: RUN: {wanted}, got {tmp_path} without config.json"
+
+
+def test_a_broken_network_file_is_reported(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_bytes((trained / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:1000])
+    assert "model.safetensors: expected a safetensors file, got" in fails(["evaluate", str(tmp_path)], capsys)
+
+
+def test_predict_names_the_image_it_cannot_read(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, text = tmp_path / "missing.png", tmp_path / "text.png"
+    text.write_text("no picture")
+    for path in (missing, text):
+        assert str(path) in fails(["predict", str(trained), str(path)], capsys)
+
+
+def test_summary_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    known = ", ".join(models.MODELS)
+    line = fails(["summary", "alexnet"], capsys)
+    assert line == f"lowered-cnn summary: RUN|MODEL: expected a folder, or one of {known}, got 'alexnet'"
+
+
+def test_interruption_keeps_the_records(few_digits: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends a training with one line and exit code 130; the records so far are whole lines."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "lowered_cnn.cli", "train", "--data", str(few_digits), "--out", str(run)]
+    process = subprocess.Popen([*command, "--epochs", "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    metrics = run / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size > 2000) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.decode().splitlines()[-1]) == (130, "lowered-cnn train: interrupted")
+    assert b"Traceback" not in errors
+    assert all(json.loads(line)["step"] for line in metrics.read_text().splitlines())
+    assert not (run / "model.safetensors").exists()
+
+
+def test_version_and_module(tmp_path: Path) -> None:
+    """The command and the module are the same program."""
+    outputs = [
+        subprocess.run(command, capture_output=True, check=True, cwd=tmp_path, text=True).stdout
+        for command in (
+            [sys.executable, "-m", "lowered_cnn.cli", "--version"],
+            [os.path.join(os.path.dirname(sys.executable), "lowered-cnn"), "--version"],
+        )
+    ]
+    assert outputs[0] == outputs[1]
+    assert outputs[0].startswith("lowered-cnn ")
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(models.lenet5(), (1, 28, 28))
+    path = tmp_path / "model.safetensors"
+    save(network, path)
+    before = path.read_bytes()
+
+    def full_disk(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save(network, path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
