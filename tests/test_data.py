@@ -282,7 +282,6 @@ def test_mnist_is_mnist(digits: Splits) -> None:
     assert digits.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert digits.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert digits.train.images[0, 0, 5, 12:24].tolist() == [3, 18, 18, 18, 126, 136, 175, 26, 166, 255, 247, 127]
-    assert pixels(digits.train.images[:, :, ::4, ::4], np.float64).max() == 1
     assert round(digits.train.images.mean() / 255, 4) == 0.1307
     assert round(digits.train.images.std() / 255, 4) == 0.3081
 
