@@ -8,7 +8,7 @@ import numpy.typing as npt
 from lowered_cnn.arrays import Array, InputError, Shape, check_shape
 from lowered_cnn.layers import Sequential, Site
 from lowered_cnn.layers.layer import Noise
-from lowered_cnn.parameters import ParameterVector, unwritable
+from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
 
 PREDICT_BATCH = 64
@@ -79,7 +79,7 @@ def as_batch(images: npt.NDArray[np.generic], input_shape: Shape) -> npt.NDArray
 
 
 class LoweredNetwork:
-    """A network with all buffers for one batch size; ``gradients`` has the layout of the network's parameters."""
+    """A network with all buffers for one batch size; ``gradients``, in training, are laid out as the parameters."""
 
     def __init__(
         self,
@@ -92,12 +92,11 @@ class LoweredNetwork:
     ) -> None:
         parameters = network.parameters
         dtype = parameters.vector.dtype
-        gradients = ParameterVector.zeros if training else unwritable
         self.network = network
         self.noise = noise
         self.workspace = Workspace(dtype, block_bytes)
         self.x = self.workspace.array((*network.input_shape, batch))
-        self.gradients = gradients(parameters.parameters, dtype)
+        self.gradients = ParameterVector.zeros(parameters.parameters if training else (), dtype)
         site = Site(
             "", network.input_shape, batch, training, wants_dx, parameters, self.gradients, self.workspace, noise
         )

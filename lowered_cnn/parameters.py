@@ -69,9 +69,3 @@ class ParameterVector:
         if values.shape != self[name].shape:
             raise InputError(f"{where}: {name}", self[name].shape, values.shape)
         self[name][...] = values
-
-
-def unwritable(parameters: Sequence[Parameter], dtype: npt.DTypeLike) -> ParameterVector:
-    """Return the gradients of a network lowered for inference: zeros that take no memory and cannot be written."""
-    count = sum(math.prod(p.shape) for p in parameters)
-    return ParameterVector(parameters, np.broadcast_to(np.zeros(1, dtype), (count,)))

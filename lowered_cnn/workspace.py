@@ -24,9 +24,15 @@ class Workspace:
         self._scratch = np.empty(0, self.dtype)
         self._ones = np.empty(0, self.dtype)
 
-    def array(self, shape: Shape, value: float = 0.0) -> Array:
-        """Return a buffer that keeps its contents, filled with ``value``."""
-        buffer: Array = np.full(shape, value, self.dtype)
+    def array(self, shape: Shape, value: float = 0.0, dtype: npt.DTypeLike = None) -> Array:
+        """Return a buffer that keeps its contents, filled with ``value``, of the network's dtype unless told otherwise."""
+        buffer: Array = np.full(shape, value, self.dtype if dtype is None else dtype)
+        self.bytes += buffer.nbytes
+        return buffer
+
+    def mask(self, shape: Shape) -> npt.NDArray[np.bool_]:
+        """Return a buffer of truth values that keeps its contents."""
+        buffer = np.zeros(shape, np.bool_)
         self.bytes += buffer.nbytes
         return buffer
 

@@ -30,7 +30,8 @@ class _LoweredReLU(Lowered):
         self.y = site.workspace.array(shape)
         # A row of zeros, not the number 0: NumPy's vector loop for maximum wants two arrays (3 times as fast).
         self.zeros = site.workspace.array(shape[-2:])
-        self.active = np.empty(shape if site.training else 0, np.bool_)
+        if site.training:
+            self.active = site.workspace.mask(shape)
 
     def forward(self, x: Array) -> Array:
         """Y = max(X, 0)."""

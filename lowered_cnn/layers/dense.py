@@ -46,9 +46,10 @@ class _LoweredDense(Lowered):
         self.y = new((dense.units, site.batch))
         self.x = self.y
         self.dx = new((*site.input_shape, site.batch)) if site.wants_dx else None
-        self.dweight = site.gradient("weight")
-        self.dbias = site.gradient("bias") if dense.bias else None
-        self.ones = site.workspace.ones(site.batch)
+        if site.training:
+            self.dweight = site.gradient("weight")
+            self.dbias = site.gradient("bias") if dense.bias else None
+            self.ones = site.workspace.ones(site.batch)
 
     def forward(self, x: Array) -> Array:
         """Z = W A + b."""

@@ -39,11 +39,13 @@ class _LoweredDropout(Lowered):
         self.rate = dropout.rate
         self.site = site
         self.y, self.mask = site.workspace.array(shape), site.workspace.array(shape)
+        self.draws = site.workspace.array(shape, dtype=np.float32)
 
     def forward(self, x: Array) -> Array:
         """Y = X M / (1 - rate)."""
-        draws = self.site.noise.generator(self.site.name).random(x.shape, np.float32)
-        np.multiply(draws >= self.rate, 1 / (1 - self.rate), out=self.mask, casting="same_kind")
+        self.site.noise.generator(self.site.name).random(out=self.draws, dtype=np.float32)
+        np.greater_equal(self.draws, self.rate, out=self.mask)
+        self.mask /= 1 - self.rate
         return np.multiply(x, self.mask, out=self.y)
 
     def backward(self, dy: Array) -> Array:

@@ -60,7 +60,7 @@ class _LoweredMaxPool(Lowered):
         self.windows = self.y
         if site.training:
             self.routed = new(self.y.shape)
-            self.hit, self.free = np.empty((2, *self.y.shape), np.bool_)
+            self.hit, self.free = site.workspace.mask((2, *self.y.shape))
 
     def forward(self, x: Array) -> Array:
         """Y = max over the taps (a, b) of X[:, i SH + a - PH, j SW + b - PW]."""
