@@ -14,7 +14,7 @@ class Loss(ABC):
 
     @abstractmethod
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
-        """Return this shard's part of J and dJ/dZ (overwriting ``z``), for outputs z (features, n).
+        """Return this shard's part of J and dJ/dZ, for outputs z (features, n).
 
         ``m`` counts the examples of the whole batch, so that values and gradients of its shards add up.
         """
@@ -35,14 +35,13 @@ class SoftmaxCrossEntropy(Loss):
         """Return J and dJ/dZ for class numbers ``targets`` (n)."""
         labels = _class_numbers(z, targets)
         examples = np.arange(z.shape[1])
-        np.subtract(z, z.max(axis=0), out=z)
-        chosen = z[labels, examples]
-        np.exp(z, out=z)
-        totals = z.sum(axis=0)
-        value = float(np.sum(np.log(totals) - chosen, dtype=np.float64)) / m
-        np.divide(z, totals * m, out=z)
-        z[labels, examples] -= 1 / m
-        return value, z
+        shifted = z - z.max(axis=0)
+        powers = np.exp(shifted)
+        totals = powers.sum(axis=0)
+        value = float(np.sum(np.log(totals) - shifted[labels, examples], dtype=np.float64)) / m
+        powers /= totals * m
+        powers[labels, examples] -= 1 / m
+        return value, powers
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,15 @@ class MeanSquaredError(Loss):
 
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
         """Return J and dJ/dZ for targets (n, features), or for class numbers (n), which become one-hot."""
+        difference = z.copy()
         if targets.ndim == 1:
-            z[_class_numbers(z, targets), np.arange(z.shape[1])] -= 1
+            difference[_class_numbers(z, targets), np.arange(z.shape[1])] -= 1
         elif targets.T.shape == z.shape:
-            np.subtract(z, targets.T, out=z)
+            np.subtract(z, targets.T, out=difference)
         else:
             raise InputError("mean squared error: targets", z.T.shape, targets.shape)
-        value = float(np.sum(np.square(z), dtype=np.float64)) / (2 * m)
-        return value, np.divide(z, m, out=z)
+        value = float(np.sum(np.square(difference), dtype=np.float64)) / (2 * m)
+        return value, difference / m
 
 
 def _class_numbers(z: Array, targets: npt.NDArray[np.generic]) -> Labels:

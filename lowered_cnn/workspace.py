@@ -24,8 +24,8 @@ class Workspace:
         self._scratch = np.empty(0, self.dtype)
         self._ones = np.empty(0, self.dtype)
 
-    def array(self, shape: Shape, value: float = 0.0, dtype: npt.DTypeLike = None) -> Array:
-        """Return a buffer that keeps its contents, filled with ``value``, of the network's dtype unless told otherwise."""
+    def array(self, shape: Shape, value: float = 0.0, dtype: npt.DTypeLike | None = None) -> Array:
+        """Return a buffer that keeps its contents, filled with ``value``; of the network's dtype if not told one."""
         buffer: Array = np.full(shape, value, self.dtype if dtype is None else dtype)
         self.bytes += buffer.nbytes
         return buffer

@@ -23,7 +23,7 @@ def evaluate(network: Network, data: Dataset, loss: Loss = SoftmaxCrossEntropy()
     check_data(network, data)
     outputs = network.predict(data.images)
     accuracy = float(np.mean(outputs.argmax(axis=1) == data.labels))
-    value, _ = loss.value_and_gradient(np.ascontiguousarray(outputs.T), data.labels, len(data))
+    value, _ = loss.value_and_gradient(outputs.T, data.labels, len(data))
     return Evaluation(value, accuracy)
 
 
