@@ -5,6 +5,15 @@ from collections.abc import Callable
 from lowered_cnn.layers import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
 
 
+def compact(classes: int = 10) -> Sequential:
+    """The default: LeNet's plan, with ReLU after pooling, which gives the same values for a quarter of the work."""
+    return Sequential(
+        Conv2D(8, 5), MaxPool(2), ReLU(),
+        Conv2D(24, 5), MaxPool(2), ReLU(),
+        Flatten(), Dense(120), ReLU(), Dense(classes),
+    )  # fmt: skip
+
+
 def lenet5(classes: int = 10) -> Sequential:
     """LeNet-5 (LeCun et al., 1998) as it is written today: with ReLU and max pooling."""
     return Sequential(
@@ -50,6 +59,6 @@ def notebook(classes: int = 10) -> Sequential:
 
 
 MODELS: dict[str, Callable[..., Sequential]] = {
-    model.__name__: model for model in (lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook)
+    model.__name__: model for model in (compact, lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook)
 }
 """The networks by name."""

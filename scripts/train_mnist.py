@@ -20,16 +20,16 @@ from lowered_cnn import (
 )
 
 MODEL = Sequential(
-    Conv2D(6, 5, padding=2), ReLU(), MaxPool(2),
-    Conv2D(16, 5), ReLU(), MaxPool(2),
-    Flatten(), Dense(120), ReLU(), Dense(84), ReLU(), Dense(10),
+    Conv2D(8, 5), MaxPool(2), ReLU(),
+    Conv2D(24, 5), MaxPool(2), ReLU(),
+    Flatten(), Dense(120), ReLU(), Dense(10),
 )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=Recipe().epochs)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
 
     mnist = load_mnist()

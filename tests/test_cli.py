@@ -65,7 +65,7 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_train_writes_a_run_folder(trained: Path) -> None:
     assert {file.name for file in trained.iterdir()} == {"config.json", "metrics.jsonl", "model.safetensors"}
     config = json.loads((trained / "config.json").read_text())
-    assert (config["model"], config["epochs"], config["batch_size"]) == ("lenet5", 2, 32)
+    assert (config["model"], config["epochs"], config["batch_size"]) == ("compact", 2, 32)
     records = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == list(range(1, 2 * math.ceil(550 / 32) + 1))
     assert [record["step"] for record in records if record["dev_accuracy"] is not None] == [18, 36]
@@ -148,7 +148,9 @@ def test_summary_of_a_model_and_of_a_run(trained: Path, capsys: pytest.CaptureFi
     table = capsys.readouterr().out
     assert re.search(r"conv2 +16 x 10 x 10 +2,416 +forward +16 x 150 x 800 +3.84", table)
     assert re.search(r"total +61,706", table)
-    assert main(["summary", str(trained), "--batch-size", "8"]) == 0
+    assert main(["summary", "compact"]) == 0
+    table = capsys.readouterr().out
+    assert main(["summary", str(trained)]) == 0
     assert capsys.readouterr().out == table
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Network, OneCycle, Recipe, Step, __version__
+from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Network, Recipe, Step, __version__
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn import train as train_network
 from lowered_cnn.cli.arguments import at_least, positive
@@ -27,7 +27,7 @@ SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
     "step": Step(),
     "cosine": Cosine(),
-    "one-cycle": OneCycle(),
+    "one-cycle": DEFAULT.schedule,
 }
 DEV_PART = 12
 """By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""
@@ -36,7 +36,7 @@ DEV_PART = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("--data", type=Path, metavar="DIR", help="IDX files, or a folder of images a class (MNIST)")
-    parser.add_argument("--model", choices=MODELS, default="lenet5", help="the network (%(default)s)")
+    parser.add_argument("--model", choices=MODELS, default="compact", help="the network (%(default)s)")
     parser.add_argument("--epochs", type=at_least(1), default=DEFAULT.epochs, help="(%(default)s)")
     parser.add_argument("--batch-size", type=at_least(1), default=DEFAULT.batch_size, help="(%(default)s)")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="(%(default)s)")
