@@ -1,0 +1,78 @@
+"""The documents: every command and every block of code in them runs, in the order in which a reader meets them."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lowered_cnn.cli import main
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INSTALLS = ("python3 -m venv", ".venv/bin/", ". .venv/bin/activate", "pip install")
+"""Commands with these beginnings are run by .ci/run, in the fresh environment that they make."""
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(document.read_text()) if kind == language]
+
+
+def commands(document: Path) -> list[str]:
+    lines = [line for text in blocks(document, "sh") for line in text.splitlines() if line]
+    return [line for line in lines if not line.startswith(INSTALLS)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_block_has_a_language_that_is_run(document: Path) -> None:
+    assert {kind for kind, _ in BLOCK.findall(document.read_text())} <= {"sh", "python", "text"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if blocks(path, "python")], ids=lambda path: path.name)
+def test_code_runs_and_prints_what_the_document_says(document: Path, tmp_path: Path) -> None:
+    """The blocks of a document are one program; a comment behind a print says what it prints."""
+    program = "\n".join(blocks(document, "python"))
+    script = tmp_path / "blocks.py"
+    script.write_text(program)
+    done = subprocess.run([sys.executable, "-W", "error", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = re.findall(r"^print\(.*\)  # (.+)$", program, re.MULTILINE)
+    assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if commands(path)], ids=lambda path: path.name)
+def test_commands_run_as_they_stand(document: Path, tmp_path: Path) -> None:
+    for folder in ("docs", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    binaries = Path(sys.executable).parent
+    for line in commands(document):
+        program, *arguments = shlex.split(line, comments=True)
+        done = subprocess.run([binaries / program, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        accuracy = re.search(r"test accuracy (\d+\.\d+)%", done.stdout)
+        if "train" in line:
+            assert accuracy
+            assert float(accuracy[1]) >= 98.7, line
+
+
+def test_the_ledger_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"`lowered-cnn (summary [^`]*)`.*?```text\n(.*?)```", readme, re.DOTALL)
+    assert shown
+    assert main(shown[1].split()) == 0
+    assert capsys.readouterr().out == shown[2]
+
+
+def test_the_install_commands_are_those_that_ci_runs() -> None:
+    """.ci/run takes them from the README, between the marks, so that they cannot differ."""
+    readme = (ROOT / "README.md").read_text()
+    marked = re.findall(r"<!-- ci -->\n```sh\n(.*?)```\n<!-- /ci -->", readme, re.DOTALL)
+    assert len(marked) == 2
+    assert all(line.startswith(INSTALLS) for text in marked for line in text.splitlines())
+    assert "<!-- ci -->" in (ROOT / ".ci" / "run").read_text()
