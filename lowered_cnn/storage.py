@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -46,7 +46,8 @@ def load(path: str | os.PathLike[str]) -> Network:
     try:
         described = json.loads(header)
         model = restore(described["model"])
-        assert isinstance(model, Sequential)
+        if not isinstance(model, Sequential):
+            raise InputError("model", "Sequential", type(model).__name__)
         network = Network(model, described["input_shape"], dtype=np.dtype(described["dtype"]))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(str(path), "the description of a network", error) from error
@@ -70,8 +71,7 @@ def restore(description: dict[str, JSON]) -> Layer:
     if name not in kinds:
         raise InputError("layer", f"one of {', '.join(sorted(kinds))}", name)
     fields = {key: _from_json(value) for key, value in description.items() if key != "layer"}
-    layers = fields.pop("layers", ())
-    assert isinstance(layers, tuple)
+    layers = cast(tuple[Layer, ...], fields.pop("layers", ()))
     return kinds[str(name)](*layers, **fields)
 
 
@@ -89,7 +89,7 @@ def _kinds() -> dict[str, Callable[..., Layer]]:
     kinds = Layer.__subclasses__()
     for kind in kinds:
         kinds += kind.__subclasses__()
-    return {kind.__name__: kind for kind in kinds if not kind.__name__.startswith("_")}
+    return {kind.__name__: kind for kind in kinds if hasattr(kind, "kind")}
 
 
 def _to_json(value: object) -> JSON:

@@ -17,7 +17,7 @@ ClassFiles: TypeAlias = dict[str, list[Path]]
 """The image files of each class, by the name of the class."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601: how bright red, green and blue look
+LUMA = np.array([0.299, 0.587, 0.114]).reshape(3, 1, 1)  # ITU-R 601: how bright red, green and blue look
 MNIST_SIDE = 28
 MNIST_INK = 20  # the longer side of a digit
 MNIST_CENTRE = 14  # the row and the column of its centre of mass
@@ -158,7 +158,8 @@ def with_channels(image: Bytes, channels: int) -> Bytes:
     if len(image) < channels:
         return np.repeat(image, channels, axis=0)
     if len(image) > channels:
-        return np.rint(np.tensordot(LUMA, image, 1)).astype(np.uint8)[np.newaxis]
+        grey: Bytes = np.rint((LUMA * image).sum(axis=0)).astype(np.uint8)
+        return grey[np.newaxis]
     return image
 
 

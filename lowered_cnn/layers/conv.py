@@ -29,7 +29,6 @@ class Conv(Layer):
     groups: int = 1
     bias: bool = True
 
-    kind: ClassVar[str] = "conv"
     axes: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -69,18 +68,21 @@ class Conv(Layer):
 class Conv1D(Conv):
     """A convolution over (C, W); equation, fields and errors are those of Conv."""
 
+    kind = "conv"
     axes = "C W"
 
 
 class Conv2D(Conv):
     """A convolution over (C, H, W); equation, fields and errors are those of Conv."""
 
+    kind = "conv"
     axes = "C H W"
 
 
 class Conv3D(Conv):
     """A convolution over (C, D, H, W); equation, fields and errors are those of Conv."""
 
+    kind = "conv"
     axes = "C D H W"
 
 
