@@ -31,6 +31,6 @@ def check_shape(where: str, expected: Shape, got: Shape) -> None:
 
 
 def check_rank(where: str, axes: str, got: Shape) -> None:
-    """Raise InputError unless the shape has one length for each of the named axes, as in ``"C H W"``."""
+    """Raise InputError unless the shape has one length for each of the named axes, as in `"C H W"`."""
     if len(got) != len(axes.split()):
         raise InputError(where, f"shape ({', '.join(axes.split())})", got)

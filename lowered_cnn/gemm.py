@@ -13,7 +13,7 @@ from lowered_cnn.arrays import Array
 
 @dataclass(frozen=True)
 class Product:
-    """One matrix product (M x K) (K x N), done ``count`` times."""
+    """One matrix product (M x K) (K x N), done `count` times."""
 
     role: str
     m: int
@@ -32,7 +32,7 @@ _ledger: ContextVar[list[Product] | None] = ContextVar("ledger", default=None)
 
 @contextmanager
 def listen() -> Iterator[list[Product]]:
-    """Write down every matrix product that is done inside the ``with`` block."""
+    """Write down every matrix product that is done inside the `with` block."""
     heard: list[Product] = []
     token = _ledger.set(heard)
     try:

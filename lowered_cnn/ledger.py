@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The rows of all layers for one batch size; ``bytes`` counts every buffer, the gradients' vector included."""
+    """The rows of all layers for one batch size; `bytes` counts every buffer, the gradients' vector included."""
 
     batch: int
     input_shape: Shape
@@ -87,7 +87,7 @@ class Ledger:
 
 
 def ledger(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BYTES) -> Ledger:
-    """Lower the network for training on ``batch`` examples, run it once on zeros, and write down every product."""
+    """Lower the network for training on `batch` examples, run it once on zeros, and write down every product."""
     lowered = network.lower(batch, block_bytes=block_bytes)
     stages = lowered.layers.stages
     heard: dict[str, list[Product]] = {}

@@ -16,7 +16,7 @@ class Loss(ABC):
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
         """Return this shard's part of J and dJ/dZ, for outputs z (features, n).
 
-        ``m`` counts the examples of the whole batch, so that values and gradients of its shards add up.
+        `m` counts the examples of the whole batch, so that values and gradients of its shards add up.
         """
 
 
@@ -32,7 +32,7 @@ class SoftmaxCrossEntropy(Loss):
     """J = -1/m sum over examples of log Y^[label], with Y^ = softmax(Z); dJ/dZ = (Y^ - Y) / m (S9)."""
 
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
-        """Return J and dJ/dZ for class numbers ``targets`` (n)."""
+        """Return J and dJ/dZ for class numbers `targets` (n)."""
         labels = _class_numbers(z, targets)
         examples = np.arange(z.shape[1])
         shifted = z - z.max(axis=0)

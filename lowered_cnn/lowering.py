@@ -62,7 +62,7 @@ class Block:
     stop: int
 
     def shape(self, output: Shape) -> Shape:
-        """Return how many of the positions ``output`` the run takes on each axis."""
+        """Return how many of the positions `output` the run takes on each axis."""
         cut_axes = tuple(part.stop - part.start for part in self.positions)
         return cut_axes + output[len(cut_axes) :]
 
@@ -72,7 +72,7 @@ class Block:
 
 
 def cut(output: Shape, position_bytes: int, block_bytes: int | None) -> list[Block]:
-    """Cut all positions into blocks of at most ``block_bytes`` (at least one position), or into one block for None."""
+    """Cut all positions into blocks of at most `block_bytes` (at least one position), or into one block for None."""
     total = math.prod(output)
     most = total if block_bytes is None else max(1, block_bytes // position_bytes)
     axis = next(i for i in range(len(output)) if math.prod(output[i + 1 :]) <= most)
@@ -119,7 +119,7 @@ class Border:
         return self._padded
 
     def inside(self) -> Array:
-        """Return ``gradient``, (C, *padded size, N), without the border: (C, *size, N)."""
+        """Return `gradient`, (C, *padded size, N), without the border: (C, *size, N)."""
         if self._needed:
             np.copyto(self._dx, self.gradient[self._interior])
         return self._dx

@@ -12,14 +12,14 @@ from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
 
 PREDICT_BATCH = 64
-"""How many examples ``predict`` runs at a time: the activations of small networks then stay in cache."""
+"""How many examples `predict` runs at a time: the activations of small networks then stay in cache."""
 
 
 class Network:
     """A model with parameters for inputs of one shape.
 
-    ``parameters`` is the flat vector with named views (``network.parameters["conv1.weight"]``), float32 unless
-    ``dtype`` says float64; its first values follow from ``seed``. Raises InputError, with the layer's name, where
+    `parameters` is the flat vector with named views (`network.parameters["conv1.weight"]`), float32 unless
+    `dtype` says float64; its first values follow from `seed`. Raises InputError, with the layer's name, where
     shapes do not fit.
     """
 
@@ -46,10 +46,10 @@ class Network:
         seed: int = 0,
         block_bytes: int | None = BLOCK_BYTES,
     ) -> "LoweredNetwork":
-        """Allocate everything for ``batch`` examples, for ``training`` or for inference.
+        """Allocate everything for `batch` examples, for `training` or for inference.
 
-        ``wants_dx`` asks for the gradient of the input too, ``seed`` is that of the noise in training (Dropout), and
-        ``block_bytes`` None makes each convolution one im2col and one matrix product.
+        `wants_dx` asks for the gradient of the input too, `seed` is that of the noise in training (Dropout), and
+        `block_bytes` None makes each convolution one im2col and one matrix product.
         """
         return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes)
 
@@ -79,7 +79,7 @@ def as_batch(images: npt.NDArray[np.generic], input_shape: Shape) -> npt.NDArray
 
 
 class LoweredNetwork:
-    """A network with all buffers for one batch size; ``gradients``, in training, are laid out as the parameters."""
+    """A network with all buffers for one batch size; `gradients`, in training, are laid out as the parameters."""
 
     def __init__(
         self,

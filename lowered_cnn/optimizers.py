@@ -14,11 +14,11 @@ class LoweredOptimizer(ABC):
 
     @abstractmethod
     def step(self, gradient: Array, learning_rate: float) -> None:
-        """Update the parameters in place; may overwrite ``gradient``."""
+        """Update the parameters in place; may overwrite `gradient`."""
 
 
 class Optimizer(ABC):
-    """A description with the ``learning_rate`` that a schedule scales."""
+    """A description with the `learning_rate` that a schedule scales."""
 
     learning_rate: float
 
@@ -32,7 +32,7 @@ class SGD(Optimizer):
     """Gradient descent with momentum, as in PyTorch and the seed (S10).
 
     g' = g + l2 w (weights only, not biases), v = momentum v + g', w = w - learning_rate v; with Nesterov's momentum
-    (Sutskever et al., 2013) the step is learning_rate (g' + momentum v). ``l2`` is lambda / m in the derivation.
+    (Sutskever et al., 2013) the step is learning_rate (g' + momentum v). `l2` is lambda / m in the derivation.
     """
 
     learning_rate: float = 0.01

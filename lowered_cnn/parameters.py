@@ -14,9 +14,9 @@ from lowered_cnn.arrays import Array, InputError, Shape
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a layer owns: drawn from N(0, 2 / fan_in) at first (He et al., 2015), or zero where ``fan_in`` is 0.
+    """What a layer owns: drawn from N(0, 2 / fan_in) at first (He et al., 2015), or zero where `fan_in` is 0.
 
-    A parameter with a ``fan_in`` is a weight, and L2 applies to it; one without is a bias, and L2 does not.
+    A parameter with a `fan_in` is a weight, and L2 applies to it; one without is a bias, and L2 does not.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Parameter:
 
 
 class ParameterVector:
-    """A flat ``vector`` in which each parameter is a view under its name: ``parameters["conv1.weight"]``."""
+    """A flat `vector` in which each parameter is a view under its name: `parameters["conv1.weight"]`."""
 
     def __init__(self, parameters: Sequence[Parameter], vector: Array) -> None:
         self.parameters = tuple(parameters)
@@ -51,7 +51,7 @@ class ParameterVector:
         return cls(parameters, np.zeros(sum(math.prod(p.shape) for p in parameters), dtype))
 
     def initialize(self, seed: int) -> None:
-        """Draw every parameter, from a generator of its own: ``seed`` and the parameter's name decide its values."""
+        """Draw every parameter, from a generator of its own: `seed` and the parameter's name decide its values."""
         for p in self.parameters:
             generator = np.random.default_rng([seed, zlib.crc32(p.name.encode())])
             scale = math.sqrt(2 / p.fan_in) if p.fan_in else 0.0

@@ -26,7 +26,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Multiplied by ``drop`` at each of the points ``at`` of the training."""
+    """Multiplied by `drop` at each of the points `at` of the training."""
 
     at: tuple[float, ...] = (0.5, 0.75)
     drop: float = 0.1
@@ -51,7 +51,7 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up from ``start`` to 1 during the ``warmup`` part, then down to 0, both along a cosine (Smith, 2018)."""
+    """Up from `start` to 1 during the `warmup` part, then down to 0, both along a cosine (Smith, 2018)."""
 
     warmup: float = 0.3
     start: float = 0.04

@@ -19,7 +19,7 @@ HEADER = "lowered_cnn"
 
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network to ``path``; the file appears whole or not at all."""
+    """Write the network to `path`; the file appears whole or not at all."""
     from safetensors.numpy import save as to_bytes
 
     header = {
@@ -32,7 +32,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Network:
-    """Return the network that ``save`` wrote; raises InputError for any other file."""
+    """Return the network that `save` wrote; raises InputError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -65,7 +65,7 @@ def describe(layer: Layer) -> dict[str, JSON]:
 
 
 def restore(description: dict[str, JSON]) -> Layer:
-    """Return the layer that ``describe`` was given; a layer of your own is found once its module is imported."""
+    """Return the layer that `describe` was given; a layer of your own is found once its module is imported."""
     kinds = _kinds()
     name = description["layer"]
     if name not in kinds:

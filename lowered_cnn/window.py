@@ -10,14 +10,14 @@ Lengths: TypeAlias = int | Sequence[int]
 """One number for every axis, or one number an axis."""
 
 Padding: TypeAlias = Literal["same", "valid"] | int | Sequence[int | Sequence[int]]
-"""``"valid"`` (none), ``"same"``, one number for every side, or for each axis a number or a pair (before, after)."""
+"""`"valid"` (none), `"same"`, one number for every side, or for each axis a number or a pair (before, after)."""
 
 
 @dataclass(frozen=True)
 class Window:
     """A window over 1, 2, 3 or more axes; each field has one entry an axis.
 
-    ``padding`` is None for "same": so much that the output has ``ceil(size / stride)`` positions, the odd one behind.
+    `padding` is None for "same": so much that the output has `ceil(size / stride)` positions, the odd one behind.
     """
 
     kernel: Shape
@@ -35,7 +35,7 @@ class Window:
         dilation: Lengths = 1,
         where: str = "window",
     ) -> "Window":
-        """Build a window over ``rank`` axes from what users write; raises InputError for what makes no sense."""
+        """Build a window over `rank` axes from what users write; raises InputError for what makes no sense."""
         return cls(
             _lengths(rank, kernel, f"{where}: kernel"),
             _lengths(rank, stride, f"{where}: stride"),
@@ -45,11 +45,11 @@ class Window:
 
     @property
     def extent(self) -> Shape:
-        """What the window spans, holes included: ``DH (KH - 1) + 1`` on each axis."""
+        """What the window spans, holes included: `DH (KH - 1) + 1` on each axis."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     def over(self, size: Shape, where: str = "window") -> "Sweep":
-        """Lay the window over an input: ``OH = floor((H + PH before + PH after - extent) / SH) + 1``, for each axis."""
+        """Lay the window over an input: `OH = floor((H + PH before + PH after - extent) / SH) + 1`, for each axis."""
         pads = self.padding or tuple(_same(*axis) for axis in zip(size, self.extent, self.stride, strict=True))
         room = [h + sum(p) - e for h, p, e in zip(size, pads, self.extent, strict=True)]
         if min(room) < 0:

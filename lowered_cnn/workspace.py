@@ -12,9 +12,9 @@ BLOCK_BYTES = 512 * 1024
 
 
 class Workspace:
-    """Buffers of one lowered network; ``bytes`` counts them all.
+    """Buffers of one lowered network; `bytes` counts them all.
 
-    ``block_bytes`` bounds a block of columns. None turns blocking off: a convolution is then one im2col and one GEMM.
+    `block_bytes` bounds a block of columns. None turns blocking off: a convolution is then one im2col and one GEMM.
     """
 
     def __init__(self, dtype: npt.DTypeLike, block_bytes: int | None = BLOCK_BYTES) -> None:
@@ -25,7 +25,7 @@ class Workspace:
         self._ones = np.empty(0, self.dtype)
 
     def array(self, shape: Shape, value: float = 0.0, dtype: npt.DTypeLike | None = None) -> Array:
-        """Return a buffer that keeps its contents, filled with ``value``; of the network's dtype if not told one."""
+        """Return a buffer that keeps its contents, filled with `value`; of the network's dtype if not told one."""
         buffer: Array = np.full(shape, value, self.dtype if dtype is None else dtype)
         self.bytes += buffer.nbytes
         return buffer

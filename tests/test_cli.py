@@ -228,9 +228,10 @@ def test_a_broken_network_file_is_reported(trained: Path, tmp_path: Path, capsys
 def test_predict_names_the_image_it_cannot_read(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing, text = tmp_path / "missing.png", tmp_path / "text.png"
+    missing, text, blank = (tmp_path / f"{name}.png" for name in ("missing", "text", "blank"))
     text.write_text("no picture")
-    for path in (missing, text):
+    Image.new("L", (50, 50), "white").save(blank)
+    for path in (missing, text, blank):
         assert str(path) in fails(["predict", str(trained), str(path)], capsys)
 
 

@@ -8,7 +8,7 @@ Number = TypeVar("Number", int, float)
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return the type of whole numbers from ``least``."""
+    """Return the type of whole numbers from `least`."""
     return _checked(int, lambda number: number >= least, f"a whole number from {least}")
 
 

@@ -42,4 +42,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _prepared(path: Path, shape: Shape) -> Bytes:
     image = read_image(path)
-    return mnist_style(image) if shape == (1, 28, 28) else fit_image(image, shape)
+    return mnist_style(image, str(path)) if shape == (1, 28, 28) else fit_image(image, shape)

@@ -11,7 +11,7 @@ from lowered_cnn.storage import JSON, load, save, write_whole
 
 
 class RunFolder:
-    """``config.json`` (written first), ``metrics.jsonl`` (a line for each step), ``model.safetensors`` (at the end)."""
+    """`config.json` (written first), `metrics.jsonl` (a line for each step), `model.safetensors` (at the end)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class RunFolder:
         return [str(name) for name in classes]
 
     def open_metrics(self) -> IO[str]:
-        """Open ``metrics.jsonl`` for writing, line by line."""
+        """Open `metrics.jsonl` for writing, line by line."""
         return (self.path / "metrics.jsonl").open("w", buffering=1)
 
     def save(self, network: Network) -> None:

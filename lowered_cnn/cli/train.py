@@ -110,7 +110,7 @@ def _config(arguments: argparse.Namespace, recipe: Recipe, data: Dataset) -> dic
 def _train(
     network: Network, data: Dataset, dev: Dataset | None, recipe: Recipe, workers: int, folder: RunFolder
 ) -> float:
-    """Train, with a progress bar on the terminal and a line of ``metrics.jsonl`` for each step; return the seconds."""
+    """Train, with a progress bar on the terminal and a line of `metrics.jsonl` for each step; return the seconds."""
     start = time.perf_counter()
     with (
         tqdm(total=recipe.steps(len(data)), unit="step", disable=None, dynamic_ncols=True) as bar,

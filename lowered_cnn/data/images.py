@@ -50,9 +50,9 @@ def read_image_folder(folder: str | Path) -> Splits:
     return Splits(labelled(images[:count], train), labelled(images[count:], test))
 
 
-def mnist_style(image: Bytes) -> Bytes:
+def mnist_style(image: Bytes, where: str = "image") -> Bytes:
     """Prepare a photograph or drawing of one digit as those of MNIST were: (C, H, W) to (1, 28, 28)."""
-    digit = ink(with_channels(image, 1)[0])
+    digit = ink(with_channels(image, 1)[0], where)
     rows, columns = np.nonzero(digit)
     digit = digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     height, width = (max(1, round(side * MNIST_INK / max(digit.shape))) for side in digit.shape)
@@ -163,14 +163,14 @@ def with_channels(image: Bytes, channels: int) -> Bytes:
     return image
 
 
-def ink(grey: Bytes) -> npt.NDArray[np.float32]:
+def ink(grey: Bytes, where: str) -> npt.NDArray[np.float32]:
     """Return how far each pixel (H, W) stands out from the paper, 0 where not half as far as the boldest."""
     levels = grey.astype(np.float32)
     paper = np.median(np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]]))
     contrast = paper - levels if paper > 127 else levels - paper
     boldest = contrast.max()
     if boldest < FAINTEST_INK:
-        raise InputError("image", f"a digit, of a contrast of at least {FAINTEST_INK}", f"{boldest:.0f}")
+        raise InputError(where, f"a digit, of a contrast of at least {FAINTEST_INK}", f"{boldest:.0f}")
     return np.where(contrast >= boldest / 2, contrast, 0)
 
 

@@ -12,7 +12,7 @@ from lowered_cnn.parameters import Parameter
 
 @dataclass(frozen=True, init=False)
 class Sequential(Layer):
-    """Layers one after the other: ``Sequential(Conv2D(32, 3), ReLU(), Flatten(), Dense(10))``.
+    """Layers one after the other: `Sequential(Conv2D(32, 3), ReLU(), Flatten(), Dense(10))`.
 
     They are named by kind and number, in order: conv1, relu1, flatten1, dense1.
     """
@@ -40,7 +40,7 @@ class Sequential(Layer):
         return input_shape
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
-        """Return the parameters of all layers, as ``conv1.weight``."""
+        """Return the parameters of all layers, as `conv1.weight`."""
         return tuple(
             replace(parameter, name=qualified(own, parameter.name))
             for own, layer, shape in self.steps(input_shape)

@@ -17,7 +17,7 @@ class Conv(Layer):
     """Z[k, i, j] = sum over c, a, b of weight[k, c, a, b] X[c, i SH + a DH - PH, j SW + b DW - PW] + bias[k] (S1).
 
     Input (C, *size), output (filters, *output size), weight (filters, C / groups, *kernel), bias (filters). With
-    ``groups``, channels and filters are cut into that many parts, and each part of the filters sees its part of the
+    `groups`, channels and filters are cut into that many parts, and each part of the filters sees its part of the
     channels only. Raises InputError where they cannot be divided so, or where the input is too small.
     """
 

@@ -11,7 +11,7 @@ from lowered_cnn.layers.layer import Layer, Lowered, Site
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training y = x m / (1 - rate), where m is 0 with probability ``rate`` and else 1; at inference y = x.
+    """In training y = x m / (1 - rate), where m is 0 with probability `rate` and else 1; at inference y = x.
 
     The masks depend on the seed, the step and the shard, never on the number of workers. (Srivastava et al., 2014.)
     """

@@ -13,18 +13,18 @@ from lowered_cnn.workspace import Workspace
 
 
 class Lowered(ABC):
-    """What runs: all buffers are allocated, so ``forward`` and ``backward`` only compute.
+    """What runs: all buffers are allocated, so `forward` and `backward` only compute.
 
     Activations are (C, H, W, N) or (features, N): the batch is the innermost axis.
     """
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
-        """Return y. It stays valid until the next ``forward``; so must x until ``backward`` is done."""
+        """Return y. It stays valid until the next `forward`; so must x until `backward` is done."""
 
     @abstractmethod
     def backward(self, dy: Array) -> Array | None:
-        """Write the parameters' gradients and return dx, or None where nobody needs it. May overwrite ``dy``."""
+        """Write the parameters' gradients and return dx, or None where nobody needs it. May overwrite `dy`."""
 
 
 class Noise:
@@ -35,7 +35,7 @@ class Noise:
         self.position: tuple[int, ...] = ()
 
     def generator(self, name: str) -> "np.random.Generator":
-        """Return the generator of the layer called ``name`` at this position (step and shard)."""
+        """Return the generator of the layer called `name` at this position (step and shard)."""
         return np.random.default_rng([self.seed, *self.position, zlib.crc32(name.encode())])
 
 
@@ -43,7 +43,7 @@ class Noise:
 class Site:
     """Where a layer is lowered: what comes in, who wants gradients, where parameters and buffers are found.
 
-    ``input_shape`` is without the batch. Inference is a lowering with ``training`` False, which keeps no gradients.
+    `input_shape` is without the batch. Inference is a lowering with `training` False, which keeps no gradients.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Site:
     noise: Noise
 
     def parameter(self, name: str) -> Array:
-        """Return the values of this layer's parameter ``name``."""
+        """Return the values of this layer's parameter `name`."""
         return self.parameters[f"{self.name}.{name}"]
 
     def gradient(self, name: str) -> Array:
-        """Return the array into which this layer writes the gradient of its parameter ``name``."""
+        """Return the array into which this layer writes the gradient of its parameter `name`."""
         return self.gradients[f"{self.name}.{name}"]
 
     def child(self, name: str, input_shape: Shape, *, wants_dx: bool) -> "Site":
@@ -71,7 +71,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """A description: a frozen dataclass, without arrays. The network names a layer by its ``kind``: conv1."""
+    """A description: a frozen dataclass, without arrays. The network names a layer by its `kind`: conv1."""
 
     kind: ClassVar[str]
 

@@ -93,7 +93,7 @@ class _LoweredMaxPool(Lowered):
 class AvgPool(_Pool):
     """y is the mean of each window: a product with the constant row 1 / (KH KW) (S7), over inputs (C, *size).
 
-    With ``count_include_pad`` zeros of the border count as values, as in PyTorch; without, the mean is over what lies
+    With `count_include_pad` zeros of the border count as values, as in PyTorch; without, the mean is over what lies
     inside the input, as in Keras.
     """
 

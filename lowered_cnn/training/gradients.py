@@ -26,7 +26,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Shard:
-    """A fixed run of a batch's examples; ``number`` is its place in the batch, ``step`` the batch's in the training."""
+    """A fixed run of a batch's examples; `number` is its place in the batch, `step` the batch's in the training."""
 
     images: npt.NDArray[np.generic]
     labels: npt.NDArray[np.generic]
@@ -36,9 +36,9 @@ class Shard:
 
 
 class BatchGradient:
-    """Computes loss and gradient of a batch with ``workers`` threads; ``vector`` holds the gradient.
+    """Computes loss and gradient of a batch with `workers` threads; `vector` holds the gradient.
 
-    The batch is cut into shards of ``shard_size`` examples, the last one shorter. The gradients are added pairwise, one
+    The batch is cut into shards of `shard_size` examples, the last one shorter. The gradients are added pairwise, one
     half of the shards and the other, down to single shards: that order depends on the shards alone, so the result is
     the same to the last bit for any number of workers, if BLAS runs one thread in each (the loop sees to that).
     """
@@ -60,7 +60,7 @@ class BatchGradient:
         self._threads.shutdown()
 
     def __call__(self, images: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], step: int) -> Totals:
-        """Return loss and number of right answers for a batch (N, C, H, W), and leave its gradient in ``vector``."""
+        """Return loss and number of right answers for a batch (N, C, H, W), and leave its gradient in `vector`."""
         starts = range(0, len(images), self._shard_size)
         shards = [
             Shard(images[i : i + self._shard_size], labels[i : i + self._shard_size], step, number, len(images))
@@ -103,7 +103,7 @@ class _Worker:
         return self._spares[depth]
 
     def run(self, shard: Shard, out: Array) -> Totals:
-        """Run one shard forward and backward and leave its gradient in ``out``."""
+        """Run one shard forward and backward and leave its gradient in `out`."""
         count = len(shard.labels)
         if count not in self._lowered:
             self._lowered[count] = self._network.lower(count, seed=self._seed)

@@ -20,7 +20,7 @@ SHARD_SIZE = 32
 class Record:
     """One step: loss (without L2) and accuracy of its batch, before the update, and the learning rate of the update.
 
-    ``step`` and ``epoch`` count from 1; ``dev_accuracy`` is known at the end of an epoch; ``images_per_second`` is the
+    `step` and `epoch` count from 1; `dev_accuracy` is known at the end of an epoch; `images_per_second` is the
     mean over the training so far, evaluation not counted.
     """
 
@@ -39,7 +39,7 @@ def train(
     """Train the network in place on mini-batches (S10), and yield a record after each step.
 
     The batches are reshuffled each epoch, the last partial one included. The weights are the same to the last bit for
-    any number of ``workers`` (threads, each with one BLAS thread). Raises InputError where data and network do not fit.
+    any number of `workers` (threads, each with one BLAS thread). Raises InputError where data and network do not fit.
     """
     if workers < 1:
         raise InputError("train: workers", "at least 1", workers)

@@ -10,7 +10,7 @@ from lowered_cnn.schedules import OneCycle, Schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; the defaults were chosen for MNIST on its dev split. ``seed`` decides the order of the examples."""
+    """How to train; the defaults were chosen for MNIST on its dev split. `seed` decides the order of the examples."""
 
     epochs: int = 4
     batch_size: int = 64
