@@ -1,0 +1,51 @@
+"""How the tests run a layer: alone in a network, in float64 and in the engine's layout (C, *size, N)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn import Layer, Network, Sequential
+from lowered_cnn.arrays import Array
+from lowered_cnn.parameters import ParameterVector
+from lowered_cnn.workspace import BLOCK_BYTES
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out of one forward and one backward pass."""
+
+    y: Array
+    dx: Array
+    gradients: ParameterVector
+
+
+def run(
+    layer: Layer, x: Array, dy: Array | None = None, block_bytes: int | None = BLOCK_BYTES, **parameters: Array
+) -> Run:
+    """Run one layer on x (C, *size, N), with these parameters, forward and, for dy (ones if None), backward."""
+    network = Network(Sequential(layer), x.shape[:-1], dtype=x.dtype)
+    for name, values in parameters.items():
+        network.parameters.assign(f"{layer.kind}1.{name}", values, "test")
+    lowered = network.lower(x.shape[-1], wants_dx=True, block_bytes=block_bytes)
+    y = lowered.forward(as_images(x)).copy()
+    dx = lowered.backward(np.ones_like(y) if dy is None else dy.copy())
+    assert dx is not None
+    return Run(y, dx.copy(), lowered.gradients)
+
+
+def as_images(x: Array) -> Array:
+    """Return an activation (C, *size, N) as it comes through the public door: (N, C, *size)."""
+    return np.moveaxis(x, -1, 0)
+
+
+def normal(*shape: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Draw an array from N(0, 1)."""
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+def assert_close(actual: Array, expected: Array, tolerance: float = 1e-10) -> None:
+    """Compare all entries within ``tolerance`` of the largest one; the shapes must be the same."""
+    assert actual.shape == expected.shape
+    scale = np.max(np.abs(expected), initial=np.finfo(float).tiny)
+    assert np.max(np.abs(actual - expected), initial=0.0) <= tolerance * scale
