@@ -1,0 +1,155 @@
+"""Networks on disk: what is saved comes back, and what is no network is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import normal
+
+from lowered_cnn import (
+    AvgPool,
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    InputError,
+    MaxPool,
+    Network,
+    ReLU,
+    Sequential,
+    load,
+    save,
+)
+from lowered_cnn.arrays import Shape
+
+IMAGE = (2, 9, 8)
+MODEL = Sequential(
+    Conv2D(4, (3, 2), 1, ((1, 0), (2, 1)), 2, 2), ReLU(), MaxPool(2, None, "same"),
+    Sequential(Conv2D(6, 1, bias=False), Dropout(0.25)), AvgPool((2, 1), count_include_pad=False),
+    Flatten(), Dense(4, bias=False),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "input_shape"),
+    [
+        (MODEL, IMAGE),
+        (Sequential(Conv1D(2, 3), GlobalAvgPool()), (1, 7)),
+        (Sequential(Conv3D(2, (1, 2, 2)), Flatten()), (1, 3, 4, 5)),
+        (Sequential(ReLU()), (3,)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_network_comes_back_as_it_was(
+    model: Sequential, input_shape: Shape, dtype: type[np.floating], tmp_path: Path
+) -> None:
+    network = Network(model, input_shape, seed=3, dtype=dtype)
+    save(network, tmp_path / "network.safetensors")
+    again = load(tmp_path / "network.safetensors")
+    assert again.model == model
+    assert again.input_shape == input_shape
+    assert again.parameters.vector.dtype == dtype
+    np.testing.assert_array_equal(again.parameters.vector, network.parameters.vector)
+    images = normal(2, *input_shape)
+    np.testing.assert_array_equal(again.predict(images), network.predict(images))
+
+
+def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "network.safetensors"
+    save(Network(MODEL, IMAGE, seed=1), path)
+    save(Network(MODEL, IMAGE, seed=2), str(path))
+    assert list(tmp_path.iterdir()) == [path]
+    np.testing.assert_array_equal(load(path).parameters.vector, Network(MODEL, IMAGE, seed=2).parameters.vector)
+
+
+def test_other_tools_can_read_the_parameters(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    network = Network(MODEL, IMAGE)
+    save(network, tmp_path / "network.safetensors")
+    tensors = safetensors.load_file(tmp_path / "network.safetensors")
+    assert set(tensors) == set(network.parameters)
+    np.testing.assert_array_equal(tensors["conv1.weight"], network.parameters["conv1.weight"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", bytes(100)])
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="other: expected a safetensors file, got "):
+        load(path)
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut"
+    save(Network(MODEL, IMAGE), path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="cut: expected a safetensors file, got "):
+        load(path)
+
+
+def test_no_file_is_reported_by_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nowhere")
+
+
+DENSE = {"layer": "Dense", "units": 2, "bias": False}
+SOUND = {"model": {"layer": "Sequential", "layers": [DENSE]}, "input_shape": [3], "dtype": "float32"}
+
+
+def refusal(path: Path, header: object, **tensors: Shape) -> str:
+    """Write a file with this header and tensors of these shapes, and return why it is refused."""
+    from safetensors.numpy import save_file
+
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in tensors.items()}
+    metadata = None if header is None else {"lowered_cnn": header if isinstance(header, str) else json.dumps(header)}
+    save_file({name.replace("_", "."): array for name, array in zeros.items()}, path, metadata)
+    with pytest.raises(InputError) as caught:
+        load(path)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_a_sound_file_written_by_hand_is_read(tmp_path: Path) -> None:
+    assert "got ['other']" in refusal(tmp_path / "x", SOUND, other=(2, 3))
+    from safetensors.numpy import save_file
+
+    save_file({"dense1.weight": np.ones((2, 3), np.float32)}, tmp_path / "y", {"lowered_cnn": json.dumps(SOUND)})
+    assert load(tmp_path / "y").predict(np.ones((1, 3))).tolist() == [[3, 3]]
+
+
+def test_tensors_of_other_names_or_shapes_are_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "x", SOUND) == "expected tensors ['dense1.weight'], got []"
+    assert refusal(tmp_path / "x", SOUND, dense1_weight=(3, 2)) == "dense1.weight: expected (2, 3), got (3, 2)"
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "x", None, w=(2,)) == "expected a 'lowered_cnn' entry in the file's metadata, got none"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "no JSON",
+        [],
+        {},
+        {**SOUND, "dtype": "float16"},
+        {**SOUND, "dtype": "nothing"},
+        {**SOUND, "input_shape": [3, 3]},
+        {**SOUND, "input_shape": 3},
+        {**SOUND, "model": None},
+        {**SOUND, "model": DENSE},
+        {**SOUND, "model": {"layer": "Sequential", "layers": [{"layer": "Unknown"}]}},
+        {**SOUND, "model": {"layer": "Sequential", "layers": [{"layer": "Dense", "sides": 2}]}},
+        {**SOUND, "model": {"layer": "Sequential", "layers": 5}},
+        {**SOUND, "model": {"layer": "Conv", "filters": 1, "kernel": 1}},
+    ],
+    ids=str,
+)
+def test_headers_that_describe_no_network_are_refused(header: Any, tmp_path: Path) -> None:
+    assert refusal(tmp_path / "x", header, dense1_weight=(2, 3)).startswith(
+        "expected the description of a network, got"
+    )

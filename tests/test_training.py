@@ -1,0 +1,264 @@
+"""Training: what it learns, what it records, and that workers, shards and seeds decide what they should and no more."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from running import assert_close
+from threadpoolctl import threadpool_info
+
+from lowered_cnn import (
+    SGD,
+    Constant,
+    Conv2D,
+    Cosine,
+    Dataset,
+    Dense,
+    Dropout,
+    Flatten,
+    InputError,
+    MaxPool,
+    MeanSquaredError,
+    Network,
+    Recipe,
+    Record,
+    ReLU,
+    Sequential,
+    SoftmaxCrossEntropy,
+    Splits,
+    evaluate,
+    load_mnist,
+    train,
+)
+from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.losses import Loss
+from lowered_cnn.models import lenet5
+from lowered_cnn.training.gradients import BatchGradient
+
+RECIPE = Recipe(epochs=2, batch_size=72, optimizer=SGD(0.05, momentum=0.9), schedule=Constant())
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Splits:
+    """Two thousand digits to train on and a thousand to test on."""
+    splits = load_mnist()
+    return Splits(splits.train.take(np.arange(2000)), splits.test.take(np.arange(1000)))
+
+
+@pytest.fixture
+def digits(mnist: Splits) -> Dataset:
+    """Two hundred digits: with batches of 72 two full ones, and a last one of 56."""
+    return mnist.train.take(np.arange(200))
+
+
+def small(seed: int = 0) -> Network:
+    """A network with noise."""
+    model = Sequential(Conv2D(4, 5, 2), ReLU(), MaxPool(2), Dropout(0.25), Flatten(), Dense(20), Dropout(), Dense(10))
+    return Network(model, (1, 28, 28), seed=seed)
+
+
+def trained(data: Dataset, workers: int = 1, seed: int = 0, network_seed: int = 0) -> Array:
+    """Return the weights after two epochs."""
+    network = small(network_seed)
+    recipe = Recipe(RECIPE.epochs, RECIPE.batch_size, RECIPE.optimizer, RECIPE.schedule, seed=seed)
+    assert len(list(train(network, data, recipe, workers=workers))) == 6
+    return network.parameters.vector
+
+
+# --- the same to the last bit ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_weights_do_not_depend_on_the_number_of_workers(workers: int, digits: Dataset) -> None:
+    assert trained(digits, workers).tobytes() == trained(digits).tobytes()
+
+
+def test_weights_follow_from_the_seeds(digits: Dataset) -> None:
+    weights = trained(digits, seed=1)
+    assert weights.tobytes() == trained(digits, seed=1).tobytes()
+    assert not np.array_equal(weights, trained(digits, seed=2))
+    assert not np.array_equal(weights, trained(digits, seed=1, network_seed=1))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-14)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_shards_add_up_to_the_gradient_of_the_batch(
+    digits: Dataset, dtype: type[np.floating], tolerance: float, workers: int
+) -> None:
+    network = Network(Sequential(Conv2D(4, 5, 2), ReLU(), Flatten(), Dense(10)), (1, 28, 28), dtype=dtype)
+    with BatchGradient(network, SoftmaxCrossEntropy(), shard_size=32, workers=workers, seed=0) as gradient:
+        totals = gradient(digits.images, digits.labels, step=0)
+    whole = network.lower(len(digits))
+    z = whole.forward(digits.images)
+    value, dz = SoftmaxCrossEntropy().value_and_gradient(z, digits.labels, len(digits))
+    whole.backward(dz)
+    assert_close(gradient.vector, whole.gradients.vector, tolerance)
+    assert totals.loss == pytest.approx(value, rel=1e-6)
+    assert totals.correct == np.count_nonzero(z.argmax(axis=0) == digits.labels)
+
+
+def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
+    class Listening(Loss):
+        def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+            heard.append(z.copy())
+            return MeanSquaredError().value_and_gradient(z, targets, m)
+
+    heard: list[Array] = []
+    network, same = Network(Sequential(Flatten(), Dropout()), (1, 28, 28)), np.zeros(64, int)
+    with BatchGradient(network, Listening(), shard_size=32, workers=1, seed=0) as gradient:
+        for step in (0, 1, 0):
+            gradient(digits.images[same], digits.labels[same], step)
+    assert len({z.tobytes() for z in heard[:4]}) == 4
+    np.testing.assert_array_equal(heard[4:], heard[:2])
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def test_one_epoch_of_lenet5_on_two_thousand_digits(mnist: Splits) -> None:
+    network = Network(lenet5(), (1, 28, 28))
+    records = list(train(network, mnist.train, Recipe(epochs=1, batch_size=32), dev=mnist.test, workers=2))
+    losses = [record.loss for record in records]
+    assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
+    assert evaluate(network, mnist.test).accuracy > 0.85
+
+
+@pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), MeanSquaredError()])
+def test_a_few_digits_are_learned_by_heart(mnist: Splits, loss: Loss) -> None:
+    few = mnist.train.take(np.arange(20))
+    network = Network(Sequential(Flatten(), Dense(50), ReLU(), Dense(10)), (1, 28, 28))
+    recipe = Recipe(epochs=100, batch_size=20, optimizer=SGD(0.05, momentum=0.9), schedule=Cosine(), loss=loss)
+    assert evaluate(network, few).accuracy < 0.5
+    *_, last = train(network, few, recipe)
+    assert last.train_accuracy == 1
+    assert last.loss < 0.02
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_records_count_steps_and_epochs(digits: Dataset) -> None:
+    records = list(train(small(), digits, RECIPE, dev=digits))
+    assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record.epoch for record in records] == [1, 1, 1, 2, 2, 2]
+    assert [record.dev_accuracy is not None for record in records] == [False, False, True] * 2
+    assert all(record.images_per_second > 0 for record in records)
+
+
+def test_without_a_dev_set_there_is_no_dev_accuracy(digits: Dataset) -> None:
+    assert all(record.dev_accuracy is None for record in train(small(), digits, RECIPE))
+
+
+def test_the_learning_rate_follows_the_schedule(digits: Dataset) -> None:
+    recipe = Recipe(2, 72, SGD(0.5), Cosine())
+    rates = [record.learning_rate for record in train(small(), digits, recipe)]
+    assert rates == pytest.approx([0.5 * Cosine().factor(step / 6) for step in range(6)])
+
+
+def test_a_record_tells_how_its_batch_was_before_the_update(digits: Dataset) -> None:
+    quiet = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28))
+    before = evaluate(quiet, digits)
+    first, second = train(quiet, digits, Recipe(2, 200, SGD(0.01), Constant()), dev=digits)
+    assert first.loss == pytest.approx(before.loss, rel=1e-5)
+    assert first.train_accuracy == before.accuracy
+    assert second.train_accuracy == first.dev_accuracy
+    assert second.dev_accuracy == evaluate(quiet, digits).accuracy
+
+
+def test_evaluation_is_the_mean_loss_and_the_share_of_right_answers(digits: Dataset) -> None:
+    network = small()
+    z = network.predict(digits.images).astype(float)
+    chosen = z[np.arange(200), digits.labels]
+    evaluation = evaluate(network, digits)
+    assert evaluation.loss == pytest.approx((np.log(np.exp(z).sum(axis=1)) - chosen).mean(), rel=1e-5)
+    assert evaluation.accuracy == (z.argmax(axis=1) == digits.labels).mean()
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info()]
+
+
+def test_an_interrupted_training_leaves_no_threads(digits: Dataset) -> None:
+    before, blas = set(threading.enumerate()), blas_threads()
+    records = train(small(), digits, RECIPE, workers=3)
+    assert isinstance(next(iter(records)), Record)
+    assert set(threading.enumerate()) > before
+    assert blas_threads() == blas, "between the steps BLAS has its own number of threads again"
+    stop(records)
+    assert set(threading.enumerate()) == before
+
+
+def stop(records: Iterator[Record]) -> None:
+    close = getattr(records, "close", None)
+    assert close is not None
+    close()
+
+
+def test_an_error_in_a_worker_comes_out_and_leaves_no_threads(digits: Dataset) -> None:
+    class Broken(Loss):
+        def value_and_gradient(self, *_: object) -> tuple[float, Array]:
+            raise RuntimeError("broken")
+
+    before = set(threading.enumerate())
+    with pytest.raises(RuntimeError, match=r"^broken$"):
+        list(train(small(), digits, Recipe(loss=Broken()), workers=3))
+    assert set(threading.enumerate()) == before
+
+
+# --- what does not fit -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "units", "message"),
+    [
+        ((1, 28, 27), 10, "data: images: expected (1, 28, 27), got (1, 28, 28)"),
+        ((1, 28, 28), 9, "network: outputs: expected one for each of 10 classes, got (9,)"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_at_once(
+    digits: Dataset, input_shape: Shape, units: int, message: str
+) -> None:
+    network = Network(Sequential(Flatten(), Dense(units)), input_shape)
+    for use in (lambda: train(network, digits), lambda: evaluate(network, digits)):
+        with pytest.raises(InputError) as caught:
+            use()
+        assert str(caught.value) == message
+
+
+def test_dev_data_that_do_not_fit_are_refused_at_once(digits: Dataset) -> None:
+    narrow = Dataset(digits.images[..., 1:], digits.labels, digits.classes)
+    with pytest.raises(InputError, match=r"^data: images: expected \(1, 28, 28\), got \(1, 28, 27\)$"):
+        train(small(), digits, dev=narrow)
+
+
+def test_outputs_that_are_maps_are_refused(digits: Dataset) -> None:
+    with pytest.raises(
+        InputError, match=r"^network: outputs: expected one for each of 10 classes, got \(10, 28, 28\)$"
+    ):
+        train(Network(Sequential(Conv2D(10, 1)), (1, 28, 28)), digits)
+
+
+def test_no_workers_are_refused(digits: Dataset) -> None:
+    with pytest.raises(InputError, match=r"^train: workers: expected at least 1, got 0$"):
+        train(small(), digits, workers=0)
+
+
+def test_recipes_without_sense_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^Recipe: epochs: expected at least 1, got 0$"):
+        Recipe(epochs=0)
+    with pytest.raises(InputError, match=r"^Recipe: batch_size: expected at least 1, got -1$"):
+        Recipe(batch_size=-1)
+    with pytest.raises(InputError, match=r"^Recipe: seed: expected at least 0, got -1$"):
+        Recipe(seed=-1)
+
+
+def test_training_leaves_the_data_alone(digits: Dataset) -> None:
+    images, labels = digits.images.copy(), digits.labels.copy()
+    list(train(small(), digits, RECIPE))
+    np.testing.assert_array_equal(digits.images, images)
+    np.testing.assert_array_equal(digits.labels, labels)
