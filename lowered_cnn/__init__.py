@@ -16,7 +16,7 @@ from lowered_cnn.layers import (
     ReLU,
     Sequential,
 )
-from lowered_cnn.ledger import ledger
+from lowered_cnn.ledger import summary
 from lowered_cnn.losses import MeanSquaredError, SoftmaxCrossEntropy, softmax
 from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Network
@@ -59,10 +59,10 @@ __all__ = [
     "col2im",
     "evaluate",
     "im2col",
-    "ledger",
     "load",
     "load_mnist",
     "save",
     "softmax",
+    "summary",
     "train",
 ]

@@ -1,6 +1,7 @@
 """Array and shape types, and the one voice in which wrong input is reported."""
 
-from typing import TypeAlias
+import operator
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,18 @@ class InputError(ValueError):
     """Wrong input, told in one line: where, what was expected, what was got."""
 
     def __init__(self, where: str, expected: object, got: object) -> None:
-        super().__init__(f"{where}: expected {expected}, got {got}")
+        super().__init__(where, expected, got)
+
+    def __str__(self) -> str:
+        where, expected, got = self.args
+        return f"{where}: expected {expected}, got {got}"
+
+
+def whole_number(where: str, value: object, least: int) -> int:
+    """Return a whole number; raises InputError for anything else, and for numbers below `least`."""
+    if not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise InputError(where, f"a whole number from {least}", repr(value))
+    return operator.index(value)
 
 
 def check_shape(where: str, expected: Shape, got: Shape) -> None:

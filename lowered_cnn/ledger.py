@@ -86,7 +86,7 @@ class Ledger:
         return "\n".join([*table[:1], rule, *table[1:-1], rule, table[-1]])
 
 
-def ledger(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BYTES) -> Ledger:
+def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BYTES) -> Ledger:
     """Lower the network for training on `batch` examples, run it once on zeros, and write down every product."""
     lowered = network.lower(batch, block_bytes=block_bytes)
     stages = lowered.layers.stages

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_shape
+from lowered_cnn.arrays import Array, InputError, Shape, check_shape, whole_number
 from lowered_cnn.layers import Sequential, Site
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.parameters import ParameterVector
@@ -27,14 +27,14 @@ class Network:
         self, model: Sequential, input_shape: Sequence[int], *, seed: int = 0, dtype: npt.DTypeLike = np.float32
     ) -> None:
         self.model = model
-        self.input_shape: Shape = tuple(input_shape)
+        self.input_shape: Shape = tuple(whole_number("network: input shape", length, 1) for length in input_shape)
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise InputError("network: dtype", "float32 or float64", np.dtype(dtype))
-        if not self.input_shape or min(self.input_shape) < 1:
-            raise InputError("network: input shape", "positive lengths", self.input_shape)
+        if not self.input_shape:
+            raise InputError("network: input shape", "at least one length", self.input_shape)
         self.output_shape = model.output_shape(self.input_shape, "")
         self.parameters = ParameterVector.zeros(model.parameters(self.input_shape), dtype)
-        self.parameters.initialize(seed)
+        self.parameters.initialize(whole_number("network: seed", seed, 0))
         self._inference: dict[int, LoweredNetwork] = {}
 
     def lower(
@@ -51,6 +51,7 @@ class Network:
         `wants_dx` asks for the gradient of the input too, `seed` is that of the noise in training (Dropout), and
         `block_bytes` None makes each convolution one im2col and one matrix product.
         """
+        whole_number("network: batch", batch, 1)
         return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes)
 
     def predict(self, images: npt.NDArray[np.generic]) -> Array:
@@ -75,6 +76,8 @@ def as_batch(images: npt.NDArray[np.generic], input_shape: Shape) -> npt.NDArray
     if images.ndim == len(input_shape) and input_shape[0] == 1:
         images = images[:, None]
     check_shape("network: images", input_shape, images.shape[1:])
+    if images.dtype.kind not in "buif":
+        raise InputError("network: images", "real numbers", images.dtype)
     return images
 
 
@@ -107,6 +110,7 @@ class LoweredNetwork:
 
         This is the one place where the batch goes from the first axis to the innermost.
         """
+        check_shape("network: images", (self.x.shape[-1], *self.x.shape[:-1]), images.shape)
         scale = 1 / 255 if images.dtype == np.uint8 else 1.0
         np.multiply(np.moveaxis(images, 0, -1), scale, out=self.x, dtype=self.x.dtype, casting="same_kind")
         return self.layers.forward(self.x)

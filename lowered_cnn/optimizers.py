@@ -88,7 +88,7 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         _check("Adam", self.learning_rate, self.l2, beta1=self.beta1, beta2=self.beta2)
-        if not self.epsilon > 0:
+        if not 0 < self.epsilon < float("inf"):
             raise InputError("Adam: epsilon", "a number above 0", self.epsilon)
 
     def lower(self, parameters: ParameterVector) -> LoweredOptimizer:

@@ -34,6 +34,8 @@ class Step(Schedule):
     def __post_init__(self) -> None:
         if any(not 0 < point < 1 for point in self.at):
             raise InputError("Step: at", "points between 0 and 1", self.at)
+        if not 0 < self.drop <= 1:
+            raise InputError("Step: drop", "a factor above 0, up to 1", self.drop)
 
     def factor(self, progress: float) -> float:
         """Return drop^(number of points passed)."""
@@ -59,6 +61,8 @@ class OneCycle(Schedule):
     def __post_init__(self) -> None:
         if not 0 < self.warmup < 1:
             raise InputError("OneCycle: warmup", "a part between 0 and 1", self.warmup)
+        if not 0 <= self.start <= 1:
+            raise InputError("OneCycle: start", "a factor from 0 to 1", self.start)
 
     def factor(self, progress: float) -> float:
         """Return start + (1 - start) up the cosine, then down it."""

@@ -97,8 +97,9 @@ def _to_json(value: object) -> JSON:
         return describe(value)
     if isinstance(value, tuple | list):
         return [_to_json(entry) for entry in value]
-    assert value is None or isinstance(value, bool | int | float | str)
-    return value
+    if isinstance(value, np.generic):
+        return cast(JSON, value.item())
+    return cast(JSON, value)
 
 
 def _from_json(value: JSON) -> object:

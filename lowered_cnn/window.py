@@ -1,10 +1,10 @@
 """Where a sliding window stands: kernel, stride, padding and dilation, and the one home of the output-size formula."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from lowered_cnn.arrays import InputError, Shape
+from lowered_cnn.arrays import InputError, Shape, whole_number
 
 Lengths: TypeAlias = int | Sequence[int]
 """One number for every axis, or one number an axis."""
@@ -85,10 +85,10 @@ def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
 
 
 def _lengths(rank: int, value: Lengths, where: str) -> Shape:
-    lengths = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(lengths) != rank or any(not isinstance(n, int) or n < 1 for n in lengths):
-        raise InputError(where, f"a positive number, or {rank} of them", repr(value))
-    return lengths
+    lengths = tuple(value) if isinstance(value, Iterable) else (value,) * rank
+    if len(lengths) != rank:
+        raise InputError(where, f"a number, or {rank} of them", repr(value))
+    return tuple(whole_number(where, length, 1) for length in lengths)
 
 
 def _pads(rank: int, value: Padding, where: str) -> tuple[tuple[int, int], ...] | None:
@@ -96,8 +96,8 @@ def _pads(rank: int, value: Padding, where: str) -> tuple[tuple[int, int], ...] 
         return None
     if value == "valid":
         return ((0, 0),) * rank
-    sides = [value] * rank if isinstance(value, int) else value
-    pads = [(side, side) if isinstance(side, int) else tuple(side) for side in sides]
-    if len(pads) != rank or any(len(p) != 2 or any(not isinstance(n, int) or n < 0 for n in p) for p in pads):
-        raise InputError(where, f"'same', 'valid', a number, or {rank} numbers or pairs, none negative", repr(value))
-    return tuple((p[0], p[1]) for p in pads)
+    sides = tuple(value) if isinstance(value, Iterable) else (value,) * rank
+    pads = [tuple(side) if isinstance(side, Iterable) else (side, side) for side in sides]
+    if len(pads) != rank or any(len(pad) != 2 for pad in pads):
+        raise InputError(where, f"'same', 'valid', a number, or {rank} numbers or pairs", repr(value))
+    return tuple((whole_number(where, before, 0), whole_number(where, after, 0)) for before, after in pads)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lowered_cnn import AvgPool, Conv2D, Dense, Flatten, MaxPool, Network, ReLU, Sequential, ledger
+from lowered_cnn import AvgPool, Conv2D, Dense, Flatten, MaxPool, Network, ReLU, Sequential, summary
 from lowered_cnn.gemm import Product, listen
 from lowered_cnn.ledger import Ledger
 
@@ -17,7 +17,7 @@ BLOCKS = [300, 5000, None]
 @pytest.fixture(params=BLOCKS)
 def small(request: pytest.FixtureRequest) -> Ledger:
     """Write down 2 x 6 x 5 images becoming 4 x 4 x 3, then 6 x 2 x 1 in two groups, their means, and 3 classes."""
-    return ledger(network(), BATCH, block_bytes=request.param)
+    return summary(network(), BATCH, block_bytes=request.param)
 
 
 def network() -> Network:
@@ -80,7 +80,7 @@ def test_bytes_are_those_of_the_lowered_network(small: Ledger) -> None:
 
 def test_smaller_blocks_need_less_memory() -> None:
     model = Sequential(Conv2D(4, 5), Flatten(), Dense(2))
-    few, all_at_once = (ledger(Network(model, (3, 20, 20)), 8, block) for block in (10_000, None))
+    few, all_at_once = (summary(Network(model, (3, 20, 20)), 8, block) for block in (10_000, None))
     columns = 3 * 25 * 16 * 16 * 8 * 4
     assert all_at_once.bytes - few.bytes == columns - 10_000 // 4 * 4
 
@@ -102,12 +102,12 @@ def test_nothing_is_heard_when_nobody_listens() -> None:
 def test_the_ledger_leaves_the_parameters_alone() -> None:
     measured = network()
     before = measured.parameters.vector.copy()
-    ledger(measured)
+    summary(measured)
     np.testing.assert_array_equal(measured.parameters.vector, before)
 
 
 def test_the_table_has_a_line_for_each_product_and_their_sum() -> None:
-    cells = [re.split(r"\s{2,}", line) for line in str(ledger(network(), BATCH)).splitlines()]
+    cells = [re.split(r"\s{2,}", line) for line in str(summary(network(), BATCH)).splitlines()]
     assert cells[0] == ["layer", "output", "parameters", "product", "M x K x N", "MFLOP", "bytes"]
     assert cells[2] == ["input", "2 x 6 x 5"]
     assert cells[3][:6] == ["conv1", "4 x 4 x 3", "76", "forward", "4 x 18 x 48", "0.01"]
@@ -118,5 +118,5 @@ def test_the_table_has_a_line_for_each_product_and_their_sum() -> None:
 
 
 def test_a_layer_without_products_has_a_line_too() -> None:
-    text = str(ledger(Network(Sequential(MaxPool(2)), (1, 4, 4)), 1))
+    text = str(summary(Network(Sequential(MaxPool(2)), (1, 4, 4)), 1))
     assert "max_pool1  1 x 2 x 2" in text

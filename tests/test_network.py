@@ -1,6 +1,8 @@
 """Networks: names, seeds, the public door, what is lowered for whom, and PyTorch as a witness."""
 
+import pickle
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -270,8 +272,8 @@ def test_predict_refuses_other_shapes(shape: Shape) -> None:
             "max_pool2: expected an input of at least (3, 3) under a window of (3, 3), got (2, 4)",
         ),
         ([Flatten(), GlobalAvgPool()], (1, 4, 4), "global_avg_pool1: input: expected shape (C, *size), got (16,)"),
-        ([], (0, 4), "network: input shape: expected positive lengths, got (0, 4)"),
-        ([], (), "network: input shape: expected positive lengths, got ()"),
+        ([], (0, 4), "network: input shape: expected a whole number from 1, got 0"),
+        ([], (), "network: input shape: expected at least one length, got ()"),
     ],
 )
 def test_layers_that_do_not_fit_are_named(model: list[Layer], input_shape: Shape, message: str) -> None:
@@ -293,7 +295,7 @@ def test_dropout_of_everything_is_refused(rate: float) -> None:
 
 
 def test_a_dense_layer_without_units_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^Dense: expected a positive number of units, got 0$"):
+    with pytest.raises(InputError, match=r"^Dense: units: expected a whole number from 1, got 0$"):
         Dense(0)
 
 
@@ -330,3 +332,33 @@ def test_logits_and_gradients_are_those_of_pytorch() -> None:
     assert_close(np.moveaxis(dx, -1, 0), x.grad.numpy())
     for name, parameter in zip(ours.parameters, theirs.parameters(), strict=True):
         assert_close(lowered.gradients[name], parameter.grad.numpy())
+
+
+def test_a_lowered_network_takes_exactly_its_batch() -> None:
+    """A batch of 1 would broadcast into one of 4 without a word."""
+    lowered = Network(Sequential(Dense(2)), (3,)).lower(4)
+    with pytest.raises(InputError, match=r"^network: images: expected \(4, 3\), got \(1, 3\)$"):
+        lowered.forward(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Network(Sequential(Dense(2)), (3,), seed=-1), "network: seed: expected a whole number from 0, got -1"),
+        (lambda: Network(Sequential(Dense(2)), (3,)).lower(0), "network: batch: expected a whole number from 1, got 0"),
+        (
+            lambda: Network(Sequential(Dense(2)), (3,)).predict(np.zeros((1, 3), complex)),
+            "network: images: expected real numbers, got complex128",
+        ),
+    ],
+)
+def test_numbers_without_sense_are_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_errors_survive_pickling() -> None:
+    """So that one raised in another process arrives."""
+    error = InputError("conv1: input", (1, 28, 28), (3, 32, 32))
+    assert str(pickle.loads(pickle.dumps(error))) == "conv1: input: expected (1, 28, 28), got (3, 32, 32)"

@@ -244,16 +244,16 @@ def test_outputs_that_are_maps_are_refused(digits: Dataset) -> None:
 
 
 def test_no_workers_are_refused(digits: Dataset) -> None:
-    with pytest.raises(InputError, match=r"^train: workers: expected at least 1, got 0$"):
+    with pytest.raises(InputError, match=r"^train: workers: expected a whole number from 1, got 0$"):
         train(small(), digits, workers=0)
 
 
 def test_recipes_without_sense_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^Recipe: epochs: expected at least 1, got 0$"):
+    with pytest.raises(InputError, match=r"^Recipe: epochs: expected a whole number from 1, got 0$"):
         Recipe(epochs=0)
-    with pytest.raises(InputError, match=r"^Recipe: batch_size: expected at least 1, got -1$"):
+    with pytest.raises(InputError, match=r"^Recipe: batch_size: expected a whole number from 1, got -1$"):
         Recipe(batch_size=-1)
-    with pytest.raises(InputError, match=r"^Recipe: seed: expected at least 0, got -1$"):
+    with pytest.raises(InputError, match=r"^Recipe: seed: expected a whole number from 0, got -1$"):
         Recipe(seed=-1)
 
 

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from lowered_cnn import InputError, Network, ledger
+from lowered_cnn import InputError, Network
+from lowered_cnn import summary as summarize
 from lowered_cnn.cli.arguments import at_least
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.models import MODELS
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the ledger of one training step."""
-    print(ledger(_network(arguments.network), arguments.batch_size))
+    print(summarize(_network(arguments.network), arguments.batch_size))
 
 
 def _network(name: str) -> Network:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_rank
+from lowered_cnn.arrays import Array, InputError, Shape, check_rank, whole_number
 from lowered_cnn.gemm import affine, bias_gradient, input_gradient, weight_gradient
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Columns
@@ -32,11 +32,12 @@ class Conv(Layer):
     axes: ClassVar[str]
 
     def __post_init__(self) -> None:
-        self._window(type(self).__name__)
-        if self.groups < 1 or self.filters < 1 or self.filters % self.groups:
-            raise InputError(
-                type(self).__name__, f"filters to be a positive multiple of groups ({self.groups})", self.filters
-            )
+        where = type(self).__name__
+        self._window(where)
+        whole_number(f"{where}: filters", self.filters, 1)
+        whole_number(f"{where}: groups", self.groups, 1)
+        if self.filters % self.groups:
+            raise InputError(where, f"filters to be a multiple of groups ({self.groups})", self.filters)
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (filters, *output size)."""

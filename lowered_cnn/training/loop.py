@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lowered_cnn.arrays import InputError
+from lowered_cnn.arrays import whole_number
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.network import Network
@@ -41,8 +41,7 @@ def train(
     The batches are reshuffled each epoch, the last partial one included. The weights are the same to the last bit for
     any number of `workers` (threads, each with one BLAS thread). Raises InputError where data and network do not fit.
     """
-    if workers < 1:
-        raise InputError("train: workers", "at least 1", workers)
+    whole_number("train: workers", workers, 1)
     for part in (data, dev):
         if part is not None:
             check_data(network, part)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lowered_cnn.arrays import InputError
+from lowered_cnn.arrays import whole_number
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
 from lowered_cnn.optimizers import SGD, Optimizer
 from lowered_cnn.schedules import OneCycle, Schedule
@@ -20,13 +20,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, number, least in (
-            ("epochs", self.epochs, 1),
-            ("batch_size", self.batch_size, 1),
-            ("seed", self.seed, 0),
-        ):
-            if number < least:
-                raise InputError(f"Recipe: {name}", f"at least {least}", number)
+        whole_number("Recipe: epochs", self.epochs, 1)
+        whole_number("Recipe: batch_size", self.batch_size, 1)
+        whole_number("Recipe: seed", self.seed, 0)
 
     def steps(self, examples: int, epochs: int | None = None) -> int:
         """Return the number of steps in so many epochs, by default in all, over so many examples."""
