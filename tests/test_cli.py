@@ -225,6 +225,15 @@ def test_a_broken_network_file_is_reported(trained: Path, tmp_path: Path, capsys
     assert "model.safetensors: expected a safetensors file, got" in fails(["evaluate", str(tmp_path)], capsys)
 
 
+def test_settings_of_another_network_are_reported(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"classes": ["a"]}')
+    (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
+    line = fails(["predict", str(tmp_path), "docs/seven.png"], capsys)
+    assert line.endswith("config.json: expected a class for each of the outputs (10,), got 1")
+
+
 def test_predict_names_the_image_it_cannot_read(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,5 +60,9 @@ class RunFolder:
         save(network, self.path / "model.safetensors")
 
     def network(self) -> Network:
-        """Return the trained network."""
-        return load(self.path / "model.safetensors")
+        """Return the trained network; raises InputError unless it has one output for each class."""
+        network = load(self.path / "model.safetensors")
+        if network.output_shape != (len(self.classes()),):
+            where = str(self.path / "config.json")
+            raise InputError(where, f"a class for each of the outputs {network.output_shape}", len(self.classes()))
+        return network
