@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.arrays import Array, Shape, check_shape
 from lowered_cnn.window import Sweep
 from lowered_cnn.workspace import Workspace
 
@@ -41,6 +41,7 @@ def windows(padded: Array, sweep: Sweep) -> Array:
 
 def im2col(x: Array, sweep: Sweep) -> Array:
     """Return the columns (C, *taps, *positions, N) of an activation (C, *size, N), all at once."""
+    check_shape("im2col: x", (*x.shape[:1], *sweep.size, *x.shape[-1:]), x.shape)
     columns = Columns(sweep, x.shape[0], x.shape[-1], Workspace(x.dtype, block_bytes=None))
     columns.read(x)
     return columns.im2col(columns.blocks[0])
@@ -48,6 +49,8 @@ def im2col(x: Array, sweep: Sweep) -> Array:
 
 def col2im(columns: Array, sweep: Sweep) -> Array:
     """Return the activation (C, *size, N) in which each column's entry is added to where im2col read it."""
+    wanted = (*columns.shape[:1], *sweep.window.kernel, *sweep.output, *columns.shape[-1:])
+    check_shape("col2im: columns", wanted, columns.shape)
     adjoint = Columns(sweep, columns.shape[0], columns.shape[-1], Workspace(columns.dtype, block_bytes=None))
     adjoint.col2im(adjoint.blocks[0], columns)
     return adjoint.dx()

@@ -1,6 +1,7 @@
 """Network: layers with their parameters in one flat vector, and the public door where images come in."""
 
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,14 @@ class Network:
         self.parameters = ParameterVector.zeros(model.parameters(self.input_shape), dtype)
         self.parameters.initialize(whole_number("network: seed", seed, 0))
         self._inference: dict[int, LoweredNetwork] = {}
+        self._predicting = Lock()  # the lowered forms that are kept have one set of buffers for all threads
+
+    def __getstate__(self) -> dict[str, object]:
+        kept = ("_inference", "_predicting")
+        return {name: value for name, value in vars(self).items() if name not in kept}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _inference={}, _predicting=Lock())
 
     def lower(
         self,
@@ -58,9 +67,10 @@ class Network:
         """Return the outputs (N, *output shape) for images (N, C, H, W) or (N, H, W), uint8 or float."""
         images = as_batch(images, self.input_shape)
         outputs = np.empty((len(images), *self.output_shape), self.parameters.vector.dtype)
-        for start in range(0, len(images), PREDICT_BATCH):
-            part = images[start : start + PREDICT_BATCH]
-            outputs[start : start + len(part)] = np.moveaxis(self._lowered_for(len(part)).forward(part), -1, 0)
+        with self._predicting:
+            for start in range(0, len(images), PREDICT_BATCH):
+                part = images[start : start + PREDICT_BATCH]
+                outputs[start : start + len(part)] = np.moveaxis(self._lowered_for(len(part)).forward(part), -1, 0)
         return outputs
 
     def _lowered_for(self, batch: int) -> "LoweredNetwork":

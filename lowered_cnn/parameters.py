@@ -36,6 +36,10 @@ class ParameterVector:
             for p, (start, stop) in zip(self.parameters, itertools.pairwise(ends), strict=True)
         }
 
+    def __reduce__(self) -> tuple[type["ParameterVector"], tuple[tuple[Parameter, ...], Array]]:
+        # The views of a copy are views of its own vector.
+        return ParameterVector, (self.parameters, self.vector)
+
     def __getitem__(self, name: str) -> Array:
         return self._views[name]
 

@@ -4,13 +4,14 @@ import math
 
 import direct
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from running import normal
 from strategies import lengths, sweeps
 
 from lowered_cnn import Window, col2im, im2col
-from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.lowering import Columns, cut
 from lowered_cnn.window import Sweep
 from lowered_cnn.workspace import Workspace
@@ -105,3 +106,12 @@ def test_the_columns_of_a_small_image() -> None:
     x = np.arange(1.0, 7.0).reshape(1, 2, 3, 1)
     columns = im2col(x, Window.of(2, kernel=2).over((2, 3)))
     assert columns.reshape(4, 2).tolist() == [[1, 2], [2, 3], [4, 5], [5, 6]]
+
+
+def test_shapes_that_do_not_fit_the_sweep_are_refused() -> None:
+    """A view of every window would otherwise reach behind the array."""
+    sweep = Window.of(2, 5).over((8, 8))
+    with pytest.raises(InputError, match=r"^im2col: x: expected \(3, 8, 8, 1\), got \(3, 6, 6, 1\)$"):
+        im2col(np.zeros((3, 6, 6, 1)), sweep)
+    with pytest.raises(InputError, match=r"^col2im: columns: expected \(3, 5, 5, 4, 4, 1\), got \(3, 5, 5, 1, 1, 1\)$"):
+        col2im(np.zeros((3, 5, 5, 1, 1, 1)), sweep)

@@ -1,8 +1,10 @@
 """Networks: names, seeds, the public door, what is lowered for whom, and PyTorch as a witness."""
 
+import copy
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -362,3 +364,22 @@ def test_errors_survive_pickling() -> None:
     """So that one raised in another process arrives."""
     error = InputError("conv1: input", (1, 28, 28), (3, 32, 32))
     assert str(pickle.loads(pickle.dumps(error))) == "conv1: input: expected (1, 28, 28), got (3, 32, 32)"
+
+
+def test_a_copy_is_a_network_of_its_own() -> None:
+    network, images = Network(Sequential(Dense(2)), (3,)), normal(5, 3)
+    before = network.predict(images)
+    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        np.testing.assert_array_equal(copied.predict(images), before)
+        copied.parameters.vector[:] = 0
+        assert not copied.predict(images).any()
+    np.testing.assert_array_equal(network.predict(images), before)
+
+
+def test_threads_may_predict_at_once() -> None:
+    network = Network(Sequential(Conv2D(8, 3), ReLU(), Flatten(), Dense(4)), (1, 20, 20))
+    batches = [normal(50, 1, 20, 20, seed=seed) for seed in range(4)]
+    expected = [network.predict(images) for images in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(lambda _: [network.predict(images) for images in batches], range(20)):
+            assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))

@@ -118,9 +118,9 @@ def _train(
         np.errstate(over="ignore", invalid="ignore"),  # a loss that is no number is reported below
     ):
         for record in train_network(network, data, recipe, dev=dev, workers=workers):
-            metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
             if not math.isfinite(record.loss):
                 raise InputError(f"loss at step {record.step}", "a number (try a lower --learning-rate)", record.loss)
+            metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
             bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.3f}", refresh=False)
             bar.update()
             if record.step % recipe.steps(len(data), 1) == 0:
@@ -129,4 +129,6 @@ def _train(
                     f"epoch {record.epoch} of {recipe.epochs}: loss {record.loss:.4f}{accuracy}, "
                     f"{record.images_per_second:,.0f} images/s"
                 )
+    if not np.isfinite(network.parameters.vector).all():
+        raise InputError("parameters after the last step", "numbers (try a lower --learning-rate)", "nan or inf")
     return time.perf_counter() - start
