@@ -86,8 +86,8 @@ def as_batch(images: npt.NDArray[np.generic], input_shape: Shape) -> npt.NDArray
     if images.ndim == len(input_shape) and input_shape[0] == 1:
         images = images[:, None]
     check_shape("network: images", input_shape, images.shape[1:])
-    if images.dtype.kind not in "buif":
-        raise InputError("network: images", "real numbers", images.dtype)
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise InputError("network: images", "uint8 (0 to 255) or float numbers", images.dtype)
     return images
 
 

@@ -350,7 +350,7 @@ def test_a_lowered_network_takes_exactly_its_batch() -> None:
         (lambda: Network(Sequential(Dense(2)), (3,)).lower(0), "network: batch: expected a whole number from 1, got 0"),
         (
             lambda: Network(Sequential(Dense(2)), (3,)).predict(np.zeros((1, 3), complex)),
-            "network: images: expected real numbers, got complex128",
+            "network: images: expected uint8 (0 to 255) or float numbers, got complex128",
         ),
     ],
 )
