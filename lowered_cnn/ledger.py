@@ -8,7 +8,6 @@ import numpy as np
 
 from lowered_cnn.arrays import Shape
 from lowered_cnn.gemm import Product, listen
-from lowered_cnn.layers import Layer
 from lowered_cnn.network import Network
 from lowered_cnn.workspace import BLOCK_BYTES
 
@@ -20,7 +19,6 @@ class Row:
     """One layer: its output without the batch, its parameters, its products by role, and the bytes it asked for."""
 
     name: str
-    layer: Layer
     output_shape: Shape
     parameters: int
     products: tuple[Product, ...]
@@ -109,7 +107,6 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
     rows = tuple(
         Row(
             stage.site.name,
-            stage.layer,
             output,
             sum(math.prod(p.shape) for p in stage.layer.parameters(stage.site.input_shape)),
             tuple(heard[stage.site.name]),

@@ -21,7 +21,7 @@ class Loss(ABC):
 
 
 def softmax(z: Array) -> Array:
-    """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), for columns z (classes, N). Exact for any finite z."""
+    """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), for columns z (classes, N)."""
     powers: Array = np.exp(z - z.max(axis=0))
     powers /= powers.sum(axis=0)
     return powers

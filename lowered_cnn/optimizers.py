@@ -75,9 +75,9 @@ class _LoweredSGD(LoweredOptimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adaptive moments (Kingma and Ba, 2015): g' = g + l2 w (weights only), and with bias-corrected moments m, v
+    """Adaptive moments (Kingma and Ba, 2015): w = w - learning_rate m / (sqrt(v) + epsilon).
 
-    w = w - learning_rate m / (sqrt(v) + epsilon).
+    m and v are the bias-corrected means of g' and of its square, with g' = g + l2 w (weights only).
     """
 
     learning_rate: float = 0.001
