@@ -9,6 +9,9 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[np.floating]
 """A float32 or float64 array: activations, parameters, gradients."""
 
+Mask: TypeAlias = npt.NDArray[np.bool_]
+"""Truth values, one for each number of an activation."""
+
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 """Images as they are stored: grey levels or colours from 0 to 255."""
 

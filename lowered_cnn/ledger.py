@@ -86,7 +86,7 @@ class Ledger:
 
 def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BYTES) -> Ledger:
     """Lower the network for training on `batch` examples, run it once on zeros, and write down every product."""
-    lowered = network.lower(batch, block_bytes=block_bytes)
+    lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
     stages = lowered.layers.stages
     heard: dict[str, list[Product]] = {}
     x = lowered.x

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, InputError, Shape, check_shape, whole_number
+from lowered_cnn.fusion import fuse
 from lowered_cnn.layers import Sequential, Site
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.parameters import ParameterVector
@@ -54,6 +55,7 @@ class Network:
         wants_dx: bool = False,
         seed: int = 0,
         block_bytes: int | None = BLOCK_BYTES,
+        fused: bool = True,
     ) -> "LoweredNetwork":
         """Allocate everything for `batch` examples, for `training` or for inference.
 
@@ -61,7 +63,7 @@ class Network:
         `block_bytes` None makes each convolution one im2col and one matrix product.
         """
         whole_number("network: batch", batch, 1)
-        return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes)
+        return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes, fused)
 
     def predict(self, images: npt.NDArray[np.generic]) -> Array:
         """Return the outputs (N, *output shape) for images (N, C, H, W) or (N, H, W), uint8 or float."""
@@ -102,6 +104,7 @@ class LoweredNetwork:
         wants_dx: bool,
         noise: Noise,
         block_bytes: int | None,
+        fused: bool,
     ) -> None:
         parameters = network.parameters
         dtype = parameters.vector.dtype
@@ -113,7 +116,7 @@ class LoweredNetwork:
         site = Site(
             "", network.input_shape, batch, training, wants_dx, parameters, self.gradients, self.workspace, noise
         )
-        self.layers = network.model.lower(site)
+        self.layers = (fuse(network.model) if fused else network.model).lower(site)
 
     def forward(self, images: npt.NDArray[np.generic]) -> Array:
         """Return the outputs (features, N) for images (N, C, H, W); bytes from 0 to 255 become numbers from 0 to 1.

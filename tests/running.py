@@ -23,11 +23,11 @@ class Run:
 def run(
     layer: Layer, x: Array, dy: Array | None = None, block_bytes: int | None = BLOCK_BYTES, **parameters: Array
 ) -> Run:
-    """Run one layer on x (C, *size, N), with these parameters, forward and, for dy (ones if None), backward."""
+    """Run one layer, in its readable form, on x (C, *size, N), forward and, for dy (ones if None), backward."""
     network = Network(Sequential(layer), x.shape[:-1], dtype=x.dtype)
     for name, values in parameters.items():
         network.parameters.assign(f"{layer.kind}1.{name}", values, "test")
-    lowered = network.lower(x.shape[-1], wants_dx=True, block_bytes=block_bytes)
+    lowered = network.lower(x.shape[-1], wants_dx=True, block_bytes=block_bytes, fused=False)
     y = lowered.forward(as_images(x)).copy()
     dx = lowered.backward(np.ones_like(y) if dy is None else dy.copy())
     assert dx is not None

@@ -1,4 +1,4 @@
-"""Every layer and every loss, in the middle of a network: gradients against finite differences in float64."""
+"""Every layer, in its readable form, and every loss, in a network: against finite differences in float64."""
 
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -59,7 +59,7 @@ class Trial:
     @cached_property
     def lowered(self) -> LoweredNetwork:
         """The same, lowered for training and for the gradient of its input."""
-        return self.network.lower(EXAMPLES, wants_dx=True, seed=1)
+        return self.network.lower(EXAMPLES, wants_dx=True, seed=1, fused=False)
 
     @cached_property
     def images(self) -> Array:

@@ -86,7 +86,7 @@ def test_smaller_blocks_need_less_memory() -> None:
 
 
 def test_without_blocks_a_convolution_is_one_product() -> None:
-    lowered = network().lower(BATCH, block_bytes=None)
+    lowered = network().lower(BATCH, block_bytes=None, fused=False)
     with listen() as heard:
         lowered.forward(np.zeros((BATCH, 2, 6, 5)))
     assert [(p.m, p.k, p.n) for p in heard if p.k == 18] == [(4, 18, 48), (3, 18, 8)]

@@ -149,7 +149,7 @@ def test_inference_is_training_without_the_noise() -> None:
 
 def test_inference_keeps_no_gradients() -> None:
     network = Network(Sequential(Conv2D(4, 3), MaxPool(2)), (2, 6, 8))
-    lowered = network.lower(5, training=False, block_bytes=None)
+    lowered = network.lower(5, training=False, block_bytes=None, fused=False)
     x, columns, z, y = 2 * 6 * 8, 2 * 9 * 4 * 6, 4 * 4 * 6, 4 * 2 * 3
     assert lowered.workspace.bytes == 4 * 5 * (x + columns + z + y)
     assert lowered.gradients.vector.size == 0

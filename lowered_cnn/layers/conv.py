@@ -33,7 +33,7 @@ class Conv(Layer):
 
     def __post_init__(self) -> None:
         where = type(self).__name__
-        self._window(where)
+        self.window(where)
         whole_number(f"{where}: filters", self.filters, 1)
         whole_number(f"{where}: groups", self.groups, 1)
         if self.filters % self.groups:
@@ -45,7 +45,7 @@ class Conv(Layer):
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
         """Return weight (filters, C / groups, *kernel), and bias (filters) if there is one."""
-        kernel = self._window(self.kind).kernel
+        kernel = self.window(self.kind).kernel
         channels = input_shape[0] // self.groups
         weight = Parameter("weight", (self.filters, channels, *kernel), fan_in=channels * math.prod(kernel))
         return (weight, Parameter("bias", (self.filters,))) if self.bias else (weight,)
@@ -55,13 +55,14 @@ class Conv(Layer):
         check_rank(f"{name}: input", self.axes, input_shape)
         if input_shape[0] % self.groups:
             raise InputError(name, f"channels to be a multiple of groups ({self.groups})", input_shape[0])
-        return self._window(name).over(input_shape[1:], name)
+        return self.window(name).over(input_shape[1:], name)
 
     def lower(self, site: Site) -> Lowered:
         """Return the convolution as matrix products."""
         return _LoweredConv(self, site)
 
-    def _window(self, where: str) -> Window:
+    def window(self, where: str) -> Window:
+        """Return the window; raises InputError, which speaks of `where`, for lengths that make no sense."""
         rank = len(self.axes.split()) - 1
         return Window.of(rank, self.kernel, self.stride, self.padding, self.dilation, where)
 

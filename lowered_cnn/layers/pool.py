@@ -25,15 +25,19 @@ class _Pool(Layer):
         return (input_shape[0], *self.sweep(input_shape, name).output)
 
     def sweep(self, input_shape: Shape, name: str) -> Sweep:
-        """Lay the window over an input (C, *size); a stride of None is the kernel's own size."""
+        """Lay the window over an input (C, *size)."""
         if len(input_shape) < 2:
             raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
-        stride = self.kernel if self.stride is None else self.stride
-        window = Window.of(len(input_shape) - 1, self.kernel, stride, self.padding, where=name)
+        window = self.window(len(input_shape) - 1, name)
         sweep = window.over(input_shape[1:], name)
         if any(max(p) >= k for p, k in zip(sweep.pads, window.kernel, strict=True)):
             raise InputError(f"{name}: padding", f"less than the kernel {window.kernel}", sweep.pads)
         return sweep
+
+    def window(self, rank: int, where: str) -> Window:
+        """Return the window over `rank` axes; raises InputError, which speaks of `where`."""
+        stride = self.kernel if self.stride is None else self.stride
+        return Window.of(rank, self.kernel, stride, self.padding, where=where)
 
 
 @dataclass(frozen=True)

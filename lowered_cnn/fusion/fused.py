@@ -1,0 +1,156 @@
+"""A convolution with the max pooling and the ReLU that follow it, as one layer.
+
+The maximum and ReLU are monotone, so both may change places with each other and with the addition of the bias; they are
+done on as few numbers as the pooling leaves. Outputs that the pooling drops are not computed.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.fusion.engine import Engine, Plan
+from lowered_cnn.fusion.maxima import Maxima
+from lowered_cnn.fusion.rows import RowEngine
+from lowered_cnn.fusion.winograd import WinogradEngine
+from lowered_cnn.gemm import bias_gradient
+from lowered_cnn.layers import Conv2D, Layer, Lowered, MaxPool, ReLU, Sequential, Site
+from lowered_cnn.parameters import Parameter
+
+WINOGRAD_CHANNELS = 16
+"""With fewer channels or filters, Winograd's 16 products are too small to win."""
+
+
+def fuse(model: Sequential) -> Sequential:
+    """Return the same model with its 2-D convolutions, if they have no stride, dilation or groups, fused.
+
+    A fused layer is named as its convolution is, so that parameters keep their names.
+    """
+    layers: list[Layer] = []
+    rest = list(model.layers)
+    while rest:
+        layer = rest.pop(0)
+        if isinstance(layer, Sequential):
+            layer = fuse(layer)
+        elif isinstance(layer, Conv2D) and _is_plain(layer):
+            relu = _take_relu(rest)
+            pool = _take_pool(rest)
+            layer = FusedConv(layer, pool, _take_relu(rest) or relu)
+        layers.append(layer)
+    return Sequential(*layers)
+
+
+def _is_plain(conv: Conv2D) -> bool:
+    window = conv.window(conv.kind)
+    return conv.groups == 1 and window.stride == window.dilation == (1, 1)
+
+
+def _take_relu(rest: list[Layer]) -> bool:
+    found = rest[:1] == [ReLU()]
+    del rest[: int(found)]
+    return found
+
+
+def _take_pool(rest: list[Layer]) -> MaxPool | None:
+    """Take the next layer if it is a max pooling whose windows lie side by side."""
+    if rest and isinstance(pool := rest[0], MaxPool):
+        window = pool.window(2, pool.kind)
+        if window.stride == window.kernel and window.padding == ((0, 0), (0, 0)):
+            del rest[0]
+            return pool
+    return None
+
+
+@dataclass(frozen=True)
+class FusedConv(Layer):
+    """y = max(0, max over each PH x PW patch of conv(x)), without the outer or the inner maximum if so told."""
+
+    conv: Conv2D
+    pool: MaxPool | None
+    relu: bool
+
+    kind: ClassVar[str] = Conv2D.kind
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the pooling's output shape, or the convolution's."""
+        shape = self.conv.output_shape(input_shape, name)
+        return shape if self.pool is None else self.pool.output_shape(shape, name)
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return the convolution's weight and bias."""
+        return self.conv.parameters(input_shape)
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the layers as one pass over blocks of rows."""
+        return _LoweredFusedConv(self, site)
+
+
+class _LoweredFusedConv(Lowered):
+    def __init__(self, fused: FusedConv, site: Site) -> None:
+        new = site.workspace.array
+        filters, *size = fused.output_shape(site.input_shape, site.name)
+        self.patch = (1, 1) if fused.pool is None else fused.pool.window(2, site.name).kernel
+        output = (filters, size[0] * self.patch[0], size[1] * self.patch[1])
+        self.engine = _engine(site, fused.conv, output, self.patch[0])
+        most = max(last - first for first, last in self.engine.blocks)
+        self.maxima = Maxima(self.patch, output, most, site)
+        self.bias = site.parameter("bias")[:, None, None] if fused.conv.bias else None
+        self.relu = fused.relu
+        self.zeros = new((size[1], site.batch))
+        self.y = new((filters, *size, site.batch))
+        if site.training:
+            self.dbias = site.gradient("bias") if fused.conv.bias else None
+            self.part = new((filters,))
+            self.gate = new((filters, most // self.patch[0], size[1], site.batch))
+            self.active = site.workspace.mask(self.gate.shape)
+            self.ones = site.workspace.ones(self.gate[0].size)
+
+    def forward(self, x: Array) -> Array:
+        """Y = max(0, max over a patch of Z + bias)."""
+        self.engine.read(x)
+        for first, last in self.engine.blocks:
+            highest = self.maxima.forward(self.engine.forward(first, last), first)
+            y = self._block(self.y, first, last).swapaxes(0, 1)
+            if self.bias is not None:
+                highest = np.add(highest, self.bias, out=y)
+            if self.relu:
+                np.maximum(highest, self.zeros, out=y)
+            elif self.bias is None:
+                np.copyto(y, highest)
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:
+        """dbias = dY 1 where ReLU is active; dZ is dY where the maxima came from; then as for a convolution."""
+        self.engine.start()
+        if self.dbias is not None:
+            self.dbias.fill(0)
+        for first, last in self.engine.blocks:
+            part = self._block(dy, first, last)
+            if self.relu:
+                self._rectify(part, self._block(self.y, first, last))
+            if self.dbias is not None:
+                bias_gradient(part.reshape(len(part), -1), self.ones[: part[0].size], out=self.part)
+                self.dbias += self.part
+            self.maxima.backward(part.swapaxes(0, 1), first, self.engine.dz(last - first))
+            self.engine.backward(first, last)
+        return self.engine.finish()
+
+    def _rectify(self, dy: Array, y: Array) -> None:
+        active, gate = (mask[:, : y.shape[1]] for mask in (self.active, self.gate))
+        np.copyto(gate, np.greater(y, 0, out=active))
+        np.multiply(dy, gate, out=dy)
+
+    def _block(self, pooled: Array, first: int, last: int) -> Array:
+        """View the rows of (K, *pooled size, N) that belong to a block."""
+        return pooled[:, first // self.patch[0] : last // self.patch[0]]
+
+
+def _engine(site: Site, conv: Conv2D, output: Shape, patch: int) -> Engine:
+    """Return Winograd's lowering where it can be used and has enough channels to win, else that by rows."""
+    sweep = conv.sweep(site.input_shape, site.name)
+    even = output[1] % 2 == output[2] % 2 == 0
+    if sweep.window.kernel == (3, 3) and even and min(site.input_shape[0], output[0]) >= WINOGRAD_CHANNELS:
+        return WinogradEngine(Plan(site, sweep, output, math.lcm(patch, 2)))
+    return RowEngine(Plan(site, sweep, output, patch))

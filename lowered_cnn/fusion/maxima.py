@@ -1,0 +1,66 @@
+"""Max pooling of rows while they are in cache, and its gradient."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, Mask, Shape
+from lowered_cnn.layers import Site
+
+
+class Maxima:
+    """The maximum of each PH x PW patch, along the width first and then the height, so that the first of equals wins.
+
+    In training, gates remember who won each comparison: true where the later tap did.
+    """
+
+    def __init__(self, patch: Shape, output: Shape, most: int, site: Site) -> None:
+        down, across = self.patch = patch
+        filters, height, width = output
+        half, new, mask = (filters, width // across, site.batch), site.workspace.array, site.workspace.mask
+        self.half = new((most, *half))
+        self.highest = new((most // down, *half))
+        gated = int(site.training)
+        self.across = mask((gated * (across - 1), height, *half))
+        self.down = mask((gated * (down - 1), height // down, *half))
+        self.gate = new((gated * most, *half))
+
+    def forward(self, z: Array, first: int) -> Array:
+        """Return the maxima (rows / PH, K, OW / PW, N) of z (rows, K, OW, N), whose first row is `first`."""
+        down, across = self.patch
+        rows, patches = self._places(first, len(z))
+        half = _fold([z[:, :, b::across] for b in range(across)], self.across[:, rows], self.half[: len(z)])
+        return _fold([half[a::down] for a in range(down)], self.down[:, patches], self.highest[: len(z) // down])
+
+    def backward(self, dy: Array, first: int, dz: Array) -> None:
+        """Write dz (rows, K, OW, N) for dy (rows / PH, K, OW / PW, N): each dy where its maximum was, elsewhere 0."""
+        down, across = self.patch
+        rows, patches = self._places(first, len(dz))
+        half = self.half[: len(dz)] if down > 1 else dy
+        if down > 1:
+            _unfold(dy, self.down[:, patches], self.gate[: len(dz) // down], [half[a::down] for a in range(down)])
+        _unfold(half, self.across[:, rows], self.gate[: len(dz)], [dz[:, :, b::across] for b in range(across)])
+
+    def _places(self, first: int, count: int) -> tuple[slice, slice]:
+        return slice(first, first + count), slice(first // self.patch[0], (first + count) // self.patch[0])
+
+
+def _fold(taps: Sequence[Array], gates: Mask, out: Array) -> Array:
+    """Return the maximum of all taps; write the gates, if there are any."""
+    highest = taps[0]
+    for number, tap in enumerate(taps[1:]):
+        if len(gates):
+            np.less(highest, tap, out=gates[number])
+        highest = np.maximum(highest, tap, out=out)
+    return highest
+
+
+def _unfold(dy: Array, gates: Mask, gate: Array, taps: Sequence[Array]) -> None:
+    """Write dy into the tap that won, and zero into all others."""
+    if len(taps) == 1:
+        np.copyto(taps[0], dy)
+    for won, tap in zip(gates[::-1], taps[:0:-1], strict=True):
+        # As a number first: NumPy multiplies numbers by numbers twice as fast as by truth values.
+        np.copyto(gate, won)
+        np.multiply(dy, gate, out=tap)
+        dy = np.subtract(dy, tap, out=taps[0])

@@ -1,0 +1,168 @@
+"""The fast room: fused layers against the same layers one by one, and their convolutions against plain loops."""
+
+from typing import Any
+
+import direct
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from running import as_images, assert_close, normal
+
+from lowered_cnn import Conv1D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential
+from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.fusion import fuse
+from lowered_cnn.fusion.fused import FusedConv
+from lowered_cnn.gemm import affine, input_gradient, weight_gradient
+from lowered_cnn.models import MODELS
+from lowered_cnn.network import LoweredNetwork
+
+BLOCKS = st.sampled_from([1, 3000, 20_000, None])
+AFTER: list[tuple[Layer, ...]] = [
+    (),
+    (ReLU(),),
+    (MaxPool(2),),
+    (ReLU(), MaxPool(2)),
+    (MaxPool(2), ReLU()),
+    (ReLU(), MaxPool((3, 2)), ReLU()),
+    (MaxPool((1, 3)),),
+    (MaxPool((4, 1)), ReLU()),
+]
+
+
+def passes(lowered: LoweredNetwork, images: Array, seed: int = 5) -> tuple[Array, Array, Array]:
+    """Return outputs, dX and all parameters' gradients."""
+    y = lowered.forward(images).copy()
+    dx = lowered.backward(normal(*y.shape, seed=seed).astype(y.dtype))
+    assert dx is not None
+    return y, dx.copy(), lowered.gradients.vector.copy()
+
+
+def assert_fusion_changes_nothing(
+    model: Sequential, shape: Shape, batch: int, block_bytes: int | None, dtype: Any = np.float64
+) -> None:
+    network = Network(model, shape, dtype=dtype)
+    network.parameters.vector += 0.1 * normal(network.parameters.vector.size)
+    images = normal(batch, *shape)
+    plain = passes(network.lower(batch, wants_dx=True, fused=False), images)
+    lowered = network.lower(batch, wants_dx=True, block_bytes=block_bytes)
+    for fused, expected in zip(passes(lowered, images), plain, strict=True):
+        assert_close(fused, expected, 1e-12 if dtype == np.float64 else 2e-5)
+    for again, expected in zip(passes(lowered, images), plain, strict=True):
+        assert_close(again, expected, 1e-12 if dtype == np.float64 else 2e-5)
+    inference = network.lower(batch, training=False, block_bytes=block_bytes)
+    np.testing.assert_array_equal(inference.forward(images), lowered.forward(images))
+
+
+@given(
+    channels=st.integers(1, 3),
+    filters=st.integers(1, 4),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    padding=st.one_of(st.just("same"), st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2)),
+    after=st.sampled_from(AFTER),
+    bias=st.booleans(),
+    size=st.tuples(st.integers(7, 10), st.integers(7, 10)),
+    batch=st.integers(1, 3),
+    block_bytes=BLOCKS,
+)
+@example(1, 1, (4, 4), ((3, 3), (3, 3)), AFTER[5], False, (7, 7), 1, 1)
+def test_rows_give_what_the_layers_give_one_by_one(
+    channels: int,
+    filters: int,
+    kernel: Shape,
+    padding: Any,
+    after: tuple[Layer, ...],
+    bias: bool,
+    size: Shape,
+    batch: int,
+    block_bytes: int | None,
+) -> None:
+    model = Sequential(Conv2D(filters, kernel, padding=padding, bias=bias), *after)
+    assert_fusion_changes_nothing(model, (channels, *size), batch, block_bytes)
+
+
+@given(
+    padding=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    after=st.sampled_from(AFTER),
+    bias=st.booleans(),
+    size=st.tuples(st.integers(6, 11), st.integers(6, 11)),
+    block_bytes=BLOCKS,
+)
+def test_winograds_products_give_what_the_layers_give_one_by_one(
+    padding: Any, after: tuple[Layer, ...], bias: bool, size: Shape, block_bytes: int | None
+) -> None:
+    model = Sequential(Conv2D(17, 3, padding=padding, bias=bias), *after)
+    assert_fusion_changes_nothing(model, (16, *size), 2, block_bytes)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_fusion_changes_no_value_and_no_gradient_of_the_named_networks(name: str, dtype: Any) -> None:
+    assert_fusion_changes_nothing(MODELS[name](), (1, 28, 28), 4, 100_000, dtype)
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(3, 4), (16, 18)])
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 2))])
+def test_both_lowerings_are_the_convolution_of_plain_loops(channels: int, filters: int, padding: Any) -> None:
+    network = Network(Sequential(Conv2D(filters, 3, padding=padding)), (channels, 6, 8), dtype=np.float64)
+    x, weight = normal(channels, 6, 8, 2), network.parameters["conv1.weight"]
+    slide = direct.Slide((3, 3), (1, 1), padding, (1, 1))
+    lowered = network.lower(2, wants_dx=True)
+    y = lowered.forward(as_images(x))
+    assert_close(y, direct.forward(x, weight, network.parameters["conv1.bias"], slide))
+    dy = normal(*y.shape)
+    dx = lowered.backward(dy.copy())
+    assert dx is not None
+    expected = direct.gradients(dy, x, weight, slide)
+    for got, wanted in zip(
+        (dx, lowered.gradients["conv1.weight"], lowered.gradients["conv1.bias"]), expected, strict=True
+    ):
+        assert_close(got, wanted)
+
+
+def test_among_equal_maxima_the_first_in_row_major_order_gets_the_gradient() -> None:
+    network = Network(Sequential(Conv2D(1, 1, bias=False), MaxPool(2)), (1, 2, 2), dtype=np.float64)
+    network.parameters["conv1.weight"][...] = 1
+    for mask in range(1, 16):
+        x = np.array([(mask >> tap) & 1 for tap in range(4)], np.float64).reshape(1, 1, 2, 2)
+        lowered = network.lower(1, wants_dx=True)
+        lowered.forward(x)
+        dx = lowered.backward(np.ones((1, 1, 1, 1)))
+        assert dx is not None
+        assert np.flatnonzero(dx).tolist() == [x.argmax()]
+
+
+def test_relu_at_0_lets_no_gradient_through() -> None:
+    network = Network(Sequential(Conv2D(1, 1, bias=False), ReLU()), (1, 1, 3), dtype=np.float64)
+    network.parameters["conv1.weight"][...] = 1
+    lowered = network.lower(1, wants_dx=True)
+    lowered.forward(np.array([-1.0, 0.0, 2.0]).reshape(1, 1, 1, 3))
+    dx = lowered.backward(np.ones((1, 1, 3, 1)))
+    assert dx is not None
+    assert dx.ravel().tolist() == [0, 0, 1]
+
+
+def test_what_is_fused_and_what_is_left_alone() -> None:
+    strided, overlapping = Conv2D(4, 3, stride=2), MaxPool(3, stride=2)
+    model = Sequential(
+        Conv2D(4, 3), ReLU(), MaxPool(2), ReLU(), ReLU(), strided, ReLU(),
+        Sequential(Conv2D(4, 3), overlapping), Dropout(0.5), Conv2D(2, 1, groups=2), Flatten(), Dense(3),
+    )  # fmt: skip
+    assert fuse(model) == Sequential(
+        FusedConv(Conv2D(4, 3), MaxPool(2), True), ReLU(), strided, ReLU(),
+        Sequential(FusedConv(Conv2D(4, 3), None, False), overlapping), Dropout(0.5), Conv2D(2, 1, groups=2),
+        Flatten(), Dense(3),
+    )  # fmt: skip
+    assert fuse(Sequential(Conv1D(3, 2), ReLU())) == Sequential(Conv1D(3, 2), ReLU())
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(16, 150, 640), (20, 25, 3072), (50, 500, 256), (7, 11, 13), (1, 1, 1)])
+def test_products_cut_for_small_blocks_are_the_products(m: int, k: int, n: int) -> None:
+    a, b, c = normal(2, m, k), normal(2, k, n), normal(2, m, n)
+    forward, dweight, dx = np.empty((2, m, n)), np.empty((2, m, k)), np.empty((2, k, n))
+    affine(a, b, None, out=forward)
+    weight_gradient(c, b, out=dweight)
+    input_gradient(a, c, out=dx)
+    assert_close(forward, np.einsum("gmk,gkn->gmn", a, b))
+    assert_close(dweight, np.einsum("gmn,gkn->gmk", c, b))
+    assert_close(dx, np.einsum("gmk,gmn->gkn", a, c))
