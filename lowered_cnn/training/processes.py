@@ -54,9 +54,10 @@ class Children:
 
     def send(self, step: Step) -> None:
         """Let all children do their part of a step, under the caller's np.errstate."""
+        message = pickle.dumps((step, partial(np.errstate, **np.geterr())))
         for _, connection in self._children:
             try:
-                connection.send((step, partial(np.errstate, **np.geterr())))
+                connection.send_bytes(message)
             except ConnectionError:
                 self.check()
 
@@ -85,10 +86,13 @@ def children(network: Network, job: Job, workers: int, longest: int) -> Iterator
     """Start workers 1 to `workers` - 1, for batches of up to `longest` examples; they end with the context.
 
     Raises InputError where the network, loss or optimizer cannot be sent to another process, and where the main
-    module would train again when a child imports it.
+    module cannot be imported by a child, or would train again.
     """
     if multiprocessing.current_process().name.startswith(NAME):
         sys.exit(NO_GUARD)  # the parent tells
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    if program is not None and not os.path.exists(program):  # a program piped to the interpreter is "<stdin>"
+        raise InputError("train: workers", "a program in a file, as each worker imports it", program)
     try:
         task = pickle.dumps(
             (network.model, network.input_shape, network.parameters.vector.dtype, job, workers, longest)
