@@ -62,7 +62,7 @@ def trained(data: Dataset, seed: int = 0, network_seed: int = 0) -> Array:
     return network.parameters.vector
 
 
-# --- seeds and shards -------------------------------------------------------------------------------------------------
+# --- seeds and shards ------------------------------------------------------------------------------------------------
 
 
 def test_weights_follow_from_the_seeds(digits: Dataset) -> None:

@@ -104,7 +104,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-# --- the same bits ----------------------------------------------------------------------------------------------------
+# --- the same bits ---------------------------------------------------------------------------------------------------
 
 
 def results(optimizer: Optimizer, dtype: type[np.floating], workers: int) -> tuple[list[tuple[float, float]], bytes]:
@@ -146,7 +146,7 @@ def test_workers_get_fair_shares() -> None:
     assert [len(shards) for shards in deal(range(3), range(3)).shards.values()] == [1, 1, 1]
 
 
-# --- the caller between two steps -------------------------------------------------------------------------------------
+# --- the caller between two steps ------------------------------------------------------------------------------------
 
 
 def walk(workers: int) -> Iterator[bytes]:
@@ -182,7 +182,7 @@ def stop(records: Iterator[Record]) -> None:
     close()
 
 
-# --- how many -------------------------------------------------------------------------------------------------------
+# --- how many --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("workers", "started"), [(1, 0), (2, 1), (3, 2), (10**9, 4)])
@@ -218,7 +218,7 @@ def cpu_seconds(process: int) -> float:
     return sum(map(int, stat(process)[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-# --- what goes wrong in a child ---------------------------------------------------------------------------------------
+# --- what goes wrong in a child --------------------------------------------------------------------------------------
 
 
 class InChild(Loss):
@@ -348,7 +348,7 @@ def test_what_cannot_be_sent_to_a_worker_is_refused() -> None:
         next(train(small(), digits(), recipe(loss=Local()), workers=2))
 
 
-# --- shared memory ----------------------------------------------------------------------------------------------------
+# --- shared memory ---------------------------------------------------------------------------------------------------
 
 
 def missing(folder: str) -> IO[bytes]:
@@ -395,7 +395,7 @@ def test_shared_memory_has_no_name() -> None:
     stop(records)
 
 
-# --- programs ---------------------------------------------------------------------------------------------------------
+# --- programs --------------------------------------------------------------------------------------------------------
 
 PROGRAM = """
 import os, signal, sys, time
@@ -440,7 +440,7 @@ def test_programs_of_every_kind_train(tmp_path: Path) -> None:
     ]
     for run in runs:
         assert run.stdout == "trained 2\n", run.stderr
-        assert "Traceback" not in run.stderr
+        assert "Traceback (most recent" not in run.stderr
 
 
 @pytest.mark.parametrize("arguments", [["program.py"], ["-m", "program"]])
@@ -448,7 +448,7 @@ def test_a_program_without_a_guard_is_told_to_put_one(arguments: list[str], tmp_
     (tmp_path / "program.py").write_text(PROGRAM + "main()\n")
     run = python(*arguments, cwd=tmp_path)
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.count("Traceback") == 1
+    assert run.stderr.count("Traceback (most recent") == 1
     assert run.stderr.splitlines()[-1] == (
         "lowered_cnn.arrays.InputError: train: workers: expected a main module that trains only under "
         '`if __name__ == "__main__":`, as each worker imports it, got one that trains when it is imported'
@@ -466,7 +466,7 @@ def test_a_class_that_workers_cannot_import_is_told_of() -> None:
     run = python("-c", PROGRAM + "main(Own())")
     assert run.returncode == 1
     assert re.search(r"AttributeError: .*'Own'.*\nraised in worker [12], at line \d+ of ", run.stderr)
-    assert run.stderr.count("Traceback") == 1
+    assert run.stderr.count("Traceback (most recent") == 1
 
 
 def test_one_worker_needs_no_multiprocessing() -> None:
@@ -517,7 +517,7 @@ def test_an_interrupt_ends_all(source: str, program: Callable[[str], "subprocess
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=SECONDS)
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
-    assert errors.count("Traceback") == 1
+    assert errors.count("Traceback (most recent") == 1
     assert not any(map(alive, workers))
 
 
@@ -531,7 +531,7 @@ def test_an_interrupt_while_workers_start_ends_all(
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=SECONDS)
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
-    assert errors.count("Traceback") == 1
+    assert errors.count("Traceback (most recent") == 1
     assert not any(is_in_group(process.pid))
 
 

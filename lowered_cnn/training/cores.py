@@ -4,10 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-ROOT = Path("/")
 
-
-def usable_cores(root: Path = ROOT) -> int:
+def usable_cores(root: Path = Path("/")) -> int:
     """Return the number of cores in this process's affinity, and no more than its cgroups' quota; at least 1.
 
     The quota (cgroup version 2 or 1, as containers set it) is read from the files below `root`.

@@ -90,8 +90,9 @@ def children(network: Network, job: Job, workers: int, longest: int) -> Iterator
     """
     if multiprocessing.current_process().name.startswith(NAME):
         sys.exit(NO_GUARD)  # the parent tells
-    program = getattr(sys.modules["__main__"], "__file__", None)
-    if program is not None and not os.path.exists(program):  # a program piped to the interpreter is "<stdin>"
+    main = sys.modules["__main__"]
+    program = getattr(main, "__file__", None)
+    if main.__spec__ is None and program is not None and not os.path.exists(program):  # piped in, it is "<stdin>"
         raise InputError("train: workers", "a program in a file, as each worker imports it", program)
     try:
         task = pickle.dumps(

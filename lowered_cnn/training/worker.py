@@ -18,11 +18,11 @@ from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, halves
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-SPIN_TURNS = 10_000
-"""How often a worker looks for the others before it lets go of its core: a millisecond, more than they differ by."""
+SPIN_TURNS = 2000
+"""How often a worker looks for the others before it lets go of its core: a tenth of a millisecond."""
 
 YIELD_TURNS = 1000
-"""How often it then offers its core to others before it sleeps."""
+"""How often it then offers its core to others before it sleeps, from which to wake takes as long as all of this."""
 
 LONGEST_SLEEP = 0.05
 
