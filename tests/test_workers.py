@@ -260,7 +260,7 @@ class TellsThreads(InChild):
         raise InputError("child: BLAS threads", 1, [library["num_threads"] for library in threadpool_info()])
 
 
-class TellsSignals(InChild):
+class Interrupts(InChild):
     def happens(self) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -289,14 +289,21 @@ def test_the_callers_errstate_holds_in_the_workers() -> None:
 
 
 def test_workers_do_not_hear_interrupts() -> None:
-    assert len(list(train(small(), digits(), recipe(loss=TellsSignals()), workers=2))) == 4
+    try:
+        assert len(list(train(small(), digits(), recipe(loss=Interrupts()), workers=3))) == 4
+    except KeyboardInterrupt:
+        pytest.fail("a worker was interrupted")
 
 
 def test_what_the_caller_raises_ends_the_workers() -> None:
-    for _ in train(small(), digits(), recipe(), workers=2):
-        if len(children(os.getpid())) == 1:
-            break
-    assert eventually(lambda: children(os.getpid()) == [])
+    def fail() -> None:
+        for _ in train(small(), digits(), recipe(), workers=2):
+            assert len(children(os.getpid())) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert children(os.getpid()) == []
 
 
 @pytest.mark.parametrize("when", ["paused", "computing", "starting"])
