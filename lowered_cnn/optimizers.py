@@ -1,4 +1,4 @@
-"""Optimizers on the flat parameter vector: a description, and beside it the state that takes the steps."""
+"""Optimizers on the flat parameter vector, or a slice of it: a description, and beside it the state of the steps."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError
-from lowered_cnn.parameters import ParameterVector
 
 
 class LoweredOptimizer(ABC):
-    """The optimizer's buffers for one parameter vector."""
+    """The optimizer's buffers for some of the parameters."""
 
     @abstractmethod
     def step(self, gradient: Array, learning_rate: float) -> None:
@@ -23,8 +22,11 @@ class Optimizer(ABC):
     learning_rate: float
 
     @abstractmethod
-    def lower(self, parameters: ParameterVector) -> LoweredOptimizer:
-        """Allocate the state for these parameters."""
+    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
+        """Allocate the state for these parameters; `weights` is 1 for each entry of a weight, 0 for each of a bias.
+
+        Every parameter takes its steps alone, so slices of a vector may be lowered apart, and to the same bits.
+        """
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,16 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise InputError("SGD: nesterov", "a momentum above 0", self.momentum)
 
-    def lower(self, parameters: ParameterVector) -> LoweredOptimizer:
+    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
         """Allocate the velocity."""
-        return _LoweredSGD(self, parameters)
+        return _LoweredSGD(self, values, weights)
 
 
 class _LoweredSGD(LoweredOptimizer):
-    def __init__(self, sgd: SGD, parameters: ParameterVector) -> None:
+    def __init__(self, sgd: SGD, values: Array, weights: Array) -> None:
         self.sgd = sgd
-        self.values = parameters.vector
-        self.decay = parameters.weights() * sgd.l2
+        self.values = values
+        self.decay = weights * sgd.l2
         self.velocity = np.zeros_like(self.values)
         self.spare = np.empty_like(self.values)
 
@@ -91,16 +93,16 @@ class Adam(Optimizer):
         if not 0 < self.epsilon < float("inf"):
             raise InputError("Adam: epsilon", "a number above 0", self.epsilon)
 
-    def lower(self, parameters: ParameterVector) -> LoweredOptimizer:
+    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
         """Allocate both moments."""
-        return _LoweredAdam(self, parameters)
+        return _LoweredAdam(self, values, weights)
 
 
 class _LoweredAdam(LoweredOptimizer):
-    def __init__(self, adam: Adam, parameters: ParameterVector) -> None:
+    def __init__(self, adam: Adam, values: Array, weights: Array) -> None:
         self.adam = adam
-        self.values = parameters.vector
-        self.decay = parameters.weights() * adam.l2
+        self.values = values
+        self.decay = weights * adam.l2
         self.mean, self.square = np.zeros_like(self.values), np.zeros_like(self.values)
         self.spare = np.empty_like(self.values)
         self.steps = 0

@@ -33,7 +33,18 @@ PRODUCTS = {
     "tensordot", "kron", "convolve", "correlate", "linalg",
 }  # fmt: skip
 
-HEAVY = {"safetensors", "tqdm", "threadpoolctl", "PIL", "torch", "scipy", "onnx", "argparse", "lowered_cnn.cli"}
+HEAVY = {
+    "safetensors",
+    "tqdm",
+    "threadpoolctl",
+    "PIL",
+    "torch",
+    "scipy",
+    "onnx",
+    "argparse",
+    "multiprocessing",
+    "lowered_cnn.cli",
+}
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:

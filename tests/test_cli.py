@@ -19,6 +19,7 @@ from PIL import Image
 from lowered_cnn import Dataset, Network, load, load_mnist, models, save
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli import main
+from lowered_cnn.cli import train as cli_train
 
 Run = Callable[..., str]
 
@@ -110,6 +111,18 @@ def test_train_is_reproducible_for_any_number_of_workers(few_digits: Path, tmp_p
         assert main(["train", "--data", str(few_digits), "--epochs", "1", "--workers", workers, "--out", out]) == 0
     first, second = ((tmp_path / workers / "model.safetensors").read_bytes() for workers in ("1", "2"))
     assert first == second
+
+
+def test_train_uses_the_cores_there_are(
+    few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default; a number beyond all sense does no harm."""
+    monkeypatch.setattr(cli_train, "usable_cores", lambda: 3)
+    for options, workers in ([], 3), (["--workers", str(10**9)], 10**9):
+        out = str(tmp_path / str(workers))
+        command = ["train", "--data", str(few_digits), "--epochs", "1", "--json", "--out", out]
+        assert main([*command, *options]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["workers"] == workers
 
 
 def test_evaluate_agrees_with_the_library(trained: Path, few_digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from running import assert_close, normal
 
 from lowered_cnn import SGD, Adam, InputError
 from lowered_cnn.arrays import Array
-from lowered_cnn.optimizers import Optimizer
+from lowered_cnn.optimizers import LoweredOptimizer, Optimizer
 from lowered_cnn.parameters import Parameter, ParameterVector
 
 STEPS = 5
@@ -36,10 +36,14 @@ def gradients() -> Iterator[Array]:
     return (normal(5, seed=step) for step in range(1, STEPS + 1))
 
 
+def lower(optimizer: Optimizer, values: ParameterVector) -> LoweredOptimizer:
+    return optimizer.lower(values.vector, values.weights())
+
+
 def walk(optimizer: Optimizer) -> Array:
     """Take the steps with the optimizer under test, at a learning rate that changes."""
     values = parameters()
-    lowered = optimizer.lower(values)
+    lowered = lower(optimizer, values)
     for number, gradient in enumerate(gradients()):
         lowered.step(gradient.copy(), optimizer.learning_rate / (1 + number))
     return values.vector
@@ -106,7 +110,7 @@ def test_steps_are_those_of_pytorch(optimizer: SGD | Adam) -> None:
 def test_l2_pulls_at_weights_and_not_at_biases() -> None:
     values = parameters()
     before = values.vector.copy()
-    SGD(0.5, l2=0.1).lower(values).step(np.zeros(5), 0.5)
+    lower(SGD(0.5, l2=0.1), values).step(np.zeros(5), 0.5)
     assert_close(values["weight"], 0.95 * before[:3], 1e-15)
     np.testing.assert_array_equal(values["bias"], before[3:])
 
@@ -115,7 +119,7 @@ def test_l2_pulls_at_weights_and_not_at_biases() -> None:
 def test_float32_stays_float32(optimizer: Optimizer) -> None:
     values = parameters(np.float32)
     before = values["weight"].copy()
-    optimizer.lower(values).step(np.ones(5, np.float32), 0.1)
+    lower(optimizer, values).step(np.ones(5, np.float32), 0.1)
     assert values["weight"].dtype == np.float32
     assert (values["weight"] != before).all()
 

@@ -1,13 +1,9 @@
-"""Training: what it learns, what it records, and that workers, shards and seeds decide what they should and no more."""
-
-import threading
-from collections.abc import Iterator
+"""Training: what it learns, what it records, and that shards and seeds decide what they should and no more."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from running import assert_close
-from threadpoolctl import threadpool_info
 
 from lowered_cnn import (
     SGD,
@@ -23,7 +19,6 @@ from lowered_cnn import (
     MeanSquaredError,
     Network,
     Recipe,
-    Record,
     ReLU,
     Sequential,
     SoftmaxCrossEntropy,
@@ -35,7 +30,7 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.losses import Loss
 from lowered_cnn.models import lenet5
-from lowered_cnn.training.gradients import BatchGradient
+from lowered_cnn.training.gradients import Batch, ShardGradients
 
 RECIPE = Recipe(epochs=2, batch_size=72, optimizer=SGD(0.05, momentum=0.9), schedule=Constant())
 
@@ -59,20 +54,15 @@ def small(seed: int = 0) -> Network:
     return Network(model, (1, 28, 28), seed=seed)
 
 
-def trained(data: Dataset, workers: int = 1, seed: int = 0, network_seed: int = 0) -> Array:
+def trained(data: Dataset, seed: int = 0, network_seed: int = 0) -> Array:
     """Return the weights after two epochs."""
     network = small(network_seed)
     recipe = Recipe(RECIPE.epochs, RECIPE.batch_size, RECIPE.optimizer, RECIPE.schedule, seed=seed)
-    assert len(list(train(network, data, recipe, workers=workers))) == 6
+    assert len(list(train(network, data, recipe))) == 6
     return network.parameters.vector
 
 
-# --- the same to the last bit ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", [2, 3, 4])
-def test_weights_do_not_depend_on_the_number_of_workers(workers: int, digits: Dataset) -> None:
-    assert trained(digits, workers).tobytes() == trained(digits).tobytes()
+# --- seeds and shards ------------------------------------------------------------------------------------------------
 
 
 def test_weights_follow_from_the_seeds(digits: Dataset) -> None:
@@ -83,18 +73,18 @@ def test_weights_follow_from_the_seeds(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-14)])
-@pytest.mark.parametrize("workers", [1, 3])
 def test_shards_add_up_to_the_gradient_of_the_batch(
-    digits: Dataset, dtype: type[np.floating], tolerance: float, workers: int
+    digits: Dataset, dtype: type[np.floating], tolerance: float
 ) -> None:
     network = Network(Sequential(Conv2D(4, 5, 2), ReLU(), Flatten(), Dense(10)), (1, 28, 28), dtype=dtype)
-    with BatchGradient(network, SoftmaxCrossEntropy(), shard_size=32, workers=workers, seed=0) as gradient:
-        totals = gradient(digits.images, digits.labels, step=0)
+    shards = ShardGradients(network, SoftmaxCrossEntropy(), shard_size=32, seed=0)
+    gradient = np.empty_like(network.parameters.vector)
+    totals = shards.sum(Batch(digits.images, digits.labels, step=0), range(7), gradient)
     whole = network.lower(len(digits))
     z = whole.forward(digits.images)
     value, dz = SoftmaxCrossEntropy().value_and_gradient(z, digits.labels, len(digits))
     whole.backward(dz)
-    assert_close(gradient.vector, whole.gradients.vector, tolerance)
+    assert_close(gradient, whole.gradients.vector, tolerance)
     assert totals.loss == pytest.approx(value, rel=1e-6)
     assert totals.correct == np.count_nonzero(z.argmax(axis=0) == digits.labels)
 
@@ -107,9 +97,9 @@ def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
 
     heard: list[Array] = []
     network, same = Network(Sequential(Flatten(), Dropout()), (1, 28, 28)), np.zeros(64, int)
-    with BatchGradient(network, Listening(), shard_size=32, workers=1, seed=0) as gradient:
-        for step in (0, 1, 0):
-            gradient(digits.images[same], digits.labels[same], step)
+    shards = ShardGradients(network, Listening(), shard_size=32, seed=0)
+    for step in (0, 1, 0):
+        shards.sum(Batch(digits.images[same], digits.labels[same], step), range(2), np.empty(0, np.float32))
     assert len({z.tobytes() for z in heard[:4]}) == 4
     np.testing.assert_array_equal(heard[4:], heard[:2])
 
@@ -119,7 +109,7 @@ def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
 
 def test_one_epoch_of_lenet5_on_two_thousand_digits(mnist: Splits) -> None:
     network = Network(lenet5(), (1, 28, 28))
-    records = list(train(network, mnist.train, Recipe(epochs=1, batch_size=32), dev=mnist.test, workers=2))
+    records = list(train(network, mnist.train, Recipe(epochs=1, batch_size=32), dev=mnist.test))
     losses = [record.loss for record in records]
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
     assert evaluate(network, mnist.test).accuracy > 0.85
@@ -174,40 +164,6 @@ def test_evaluation_is_the_mean_loss_and_the_share_of_right_answers(digits: Data
     evaluation = evaluate(network, digits)
     assert evaluation.loss == pytest.approx((np.log(np.exp(z).sum(axis=1)) - chosen).mean(), rel=1e-5)
     assert evaluation.accuracy == (z.argmax(axis=1) == digits.labels).mean()
-
-
-# --- threads ---------------------------------------------------------------------------------------------------------
-
-
-def blas_threads() -> list[int]:
-    return [library["num_threads"] for library in threadpool_info()]
-
-
-def test_an_interrupted_training_leaves_no_threads(digits: Dataset) -> None:
-    before, blas = set(threading.enumerate()), blas_threads()
-    records = train(small(), digits, RECIPE, workers=3)
-    assert isinstance(next(iter(records)), Record)
-    assert set(threading.enumerate()) > before
-    assert blas_threads() == blas, "between the steps BLAS has its own number of threads again"
-    stop(records)
-    assert set(threading.enumerate()) == before
-
-
-def stop(records: Iterator[Record]) -> None:
-    close = getattr(records, "close", None)
-    assert close is not None
-    close()
-
-
-def test_an_error_in_a_worker_comes_out_and_leaves_no_threads(digits: Dataset) -> None:
-    class Broken(Loss):
-        def value_and_gradient(self, *_: object) -> tuple[float, Array]:
-            raise RuntimeError("broken")
-
-    before = set(threading.enumerate())
-    with pytest.raises(RuntimeError, match=r"^broken$"):
-        list(train(small(), digits, Recipe(loss=Broken()), workers=3))
-    assert set(threading.enumerate()) == before
 
 
 # --- what does not fit -----------------------------------------------------------------------------------------------

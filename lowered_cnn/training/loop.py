@@ -9,8 +9,9 @@ from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.network import Network
 from lowered_cnn.training.evaluation import check_data, evaluate
-from lowered_cnn.training.gradients import BatchGradient
 from lowered_cnn.training.recipe import Recipe
+from lowered_cnn.training.worker import Job
+from lowered_cnn.training.workers import team
 
 SHARD_SIZE = 32
 """Examples in a shard: few enough for the cache, and as many as give the products their speed."""
@@ -39,7 +40,13 @@ def train(
     """Train the network in place on mini-batches (S10), and yield a record after each step.
 
     The batches are reshuffled each epoch, the last partial one included. The weights are the same to the last bit for
-    any number of `workers` (threads, each with one BLAS thread). Raises InputError where data and network do not fit.
+    any number of `workers`: this process and, as its children, others, each with one BLAS thread, and no more than a
+    batch has shards. A script with more than one trains under `if __name__ == "__main__":`, as each child imports it.
+
+    Between two records the network is the caller's: it may be used, and changes to its parameters hold.
+
+    Raises InputError where data and network do not fit, or the workers cannot start; ChildProcessError where a worker
+    is killed, OSError where there is no room for the memory that they share, and what a worker raises.
     """
     whole_number("train: workers", workers, 1)
     for part in (data, dev):
@@ -54,15 +61,14 @@ def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None,
     blas = ThreadpoolController()
     step, images, seconds = 0, 0, 0.0
     steps = recipe.steps(len(data))
-    optimizer = recipe.optimizer.lower(network.parameters)
-    with BatchGradient(network, recipe.loss, shard_size=SHARD_SIZE, workers=workers, seed=recipe.seed) as gradient:
+    job = Job(recipe.loss, recipe.optimizer, recipe.seed, SHARD_SIZE)
+    with team(network, job, workers=workers, longest=min(recipe.batch_size, len(data))) as workforce:
         for epoch in range(1, recipe.epochs + 1):
             for indices in batches(len(data), recipe.batch_size, recipe.seed, epoch):
                 start = time.perf_counter()
                 learning_rate = recipe.optimizer.learning_rate * recipe.schedule.factor(step / steps)
                 with blas.limit(limits=1, user_api="blas"):
-                    totals = gradient(data.images[indices], data.labels[indices], step)
-                    optimizer.step(gradient.vector, learning_rate)
+                    totals = workforce.step(data, indices, step, learning_rate)
                 step, images = step + 1, images + len(indices)
                 seconds += time.perf_counter() - start
                 ends_epoch = step == recipe.steps(len(data), epoch)

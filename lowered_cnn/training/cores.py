@@ -1,0 +1,44 @@
+"""How many cores this process may keep busy."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return the number of cores in this process's affinity, and no more than its cgroups' quota; at least 1.
+
+    The quota (cgroup version 2 or 1, as containers set it) is read from the files below `root`.
+    """
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13
+        cores: int | None = os.process_cpu_count()
+    elif hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count()
+    return max(1, int(min([cores or 1, *_quotas(root)])))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the quota, in cores, of each cgroup that this process is in, and of each one around it."""
+    for line in _words(root / "proc/self/cgroup", "\n"):
+        _, controllers, path = line.split(":", 2)
+        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+            inside = group.relative_to("/")
+            if not controllers:
+                quota = _words(root / "sys/fs/cgroup" / inside / "cpu.max")
+            elif "cpu" in controllers.split(","):
+                folder = root / "sys/fs/cgroup/cpu" / inside
+                quota = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+            else:
+                break
+            # No quota reads "max 100000" in version 2, and -1 and 100000 in version 1.
+            if len(quota) == 2 and quota[0].isdigit():
+                yield int(quota[0]) / int(quota[1])
+
+
+def _words(path: Path, separator: str | None = None) -> list[str]:
+    try:
+        return path.read_text().strip().split(separator)
+    except OSError:
+        return []

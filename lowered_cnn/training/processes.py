@@ -1,0 +1,186 @@
+"""The child processes that are workers 1, 2, ... of a training: how they start, what they hear, how they end."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+import numpy as np
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.network import Network
+from lowered_cnn.parameters import ParameterVector
+from lowered_cnn.training.shared import SharedMemory
+from lowered_cnn.training.worker import Barrier, Board, Job, Step, Worker
+
+NAME = "lowered_cnn worker"
+NO_GUARD = 64
+"""The exit code of a worker whose main module trains when it is imported."""
+
+LOOKS = 200
+"""How often a child looks for the next step before it sleeps: about a millisecond."""
+
+PARENT_SECONDS = 0.5
+"""How often a child makes sure that its parent lives."""
+
+
+class Children:
+    """The child processes, each with the connection that it hears its steps from."""
+
+    def __init__(self) -> None:
+        self._children: list[tuple[SpawnProcess, Connection]] = []
+
+    def start(self, memory: SharedMemory, task: bytes) -> None:
+        """Start the next child: a fresh interpreter, which imports the caller's main module (not as `__main__`)."""
+        spawn = multiprocessing.get_context("spawn")
+        number = len(self._children) + 1
+        with _interrupts_blocked():
+            ours, theirs = spawn.Pipe()
+            arguments = (number, os.getpid(), theirs, memory, task)
+            process = spawn.Process(target=_main, args=arguments, name=f"{NAME} {number}", daemon=True)
+            process.start()
+            theirs.close()
+            self._children.append((process, ours))
+
+    def send(self, step: Step) -> None:
+        """Let all children do their part of a step, under the caller's np.errstate."""
+        message = pickle.dumps((step, partial(np.errstate, **np.geterr())))
+        for _, connection in self._children:
+            try:
+                connection.send_bytes(message)
+            except ConnectionError:
+                self.check()
+
+    def check(self) -> None:
+        """Raise what a child has raised, or ChildProcessError where one has ended."""
+        for process, connection in self._children:
+            if connection.poll():
+                try:
+                    error = connection.recv()
+                except (EOFError, ConnectionError):
+                    raise _ended(process) from None
+                raise error
+
+    def end(self) -> None:
+        """End all children at once: they keep nothing that is worth a word of farewell."""
+        for process, _ in self._children:
+            process.kill()
+        for process, connection in self._children:
+            process.join()
+            process.close()
+            connection.close()
+
+
+@contextmanager
+def children(network: Network, job: Job, workers: int, longest: int) -> Iterator[tuple[Board, Children]]:
+    """Start workers 1 to `workers` - 1, for batches of up to `longest` examples; they end with the context.
+
+    Raises InputError where the network, loss or optimizer cannot be sent to another process, and where the main
+    module cannot be imported by a child, or would train again.
+    """
+    if multiprocessing.current_process().name.startswith(NAME):
+        sys.exit(NO_GUARD)  # the parent tells
+    main = sys.modules["__main__"]
+    program = getattr(main, "__file__", None)
+    if main.__spec__ is None and program is not None and not os.path.exists(program):  # piped in, it is "<stdin>"
+        raise InputError("train: workers", "a program in a file, as each worker imports it", program)
+    try:
+        task = pickle.dumps(
+            (network.model, network.input_shape, network.parameters.vector.dtype, job, workers, longest)
+        )
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError("train: workers", "layers, loss and optimizer that can be pickled", error) from error
+    sizes = [array.nbytes for array in vars(Board.of(network, workers, longest, np.zeros)).values()]
+    memory, started = SharedMemory(sizes), Children()
+    try:
+        for _ in range(1, workers):
+            started.start(memory, task)
+        yield Board.of(network, workers, longest, memory.zeros), started
+    finally:
+        started.end()
+        memory.close()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT, which a process started here inherits: Ctrl-C is for the parent, which gets it afterwards."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper; starting it would unblock SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ended(process: SpawnProcess) -> Exception:
+    process.join()
+    code = process.exitcode or 0
+    if code == NO_GUARD:
+        guard = 'a main module that trains only under `if __name__ == "__main__":`, as each worker imports it'
+        return InputError("train: workers", guard, "one that trains when it is imported")
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return ChildProcessError(f"train: {process.name} {how}")
+
+
+def _main(number: int, parent: int, connection: Connection, memory: SharedMemory, task: bytes) -> None:
+    """Be worker `number`, in a child process, until the parent ends it or has ended."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        worker = _worker(number, memory, task)
+        for step, errstate in _steps(connection):
+            with errstate():
+                worker.run(step)
+    except BaseException as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        error.add_note(f"raised in worker {number}, at line {place.lineno} of {place.filename}")
+        connection.send(_portable(error))
+
+
+def _worker(number: int, memory: SharedMemory, task: bytes) -> Worker:
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1, user_api="blas")
+    model, input_shape, dtype, job, workers, longest = pickle.loads(task)
+    network = Network(model, input_shape, dtype=dtype)
+    board = Board.of(network, workers, longest, memory.zeros)
+    memory.close()
+    network.parameters = ParameterVector(network.parameters.parameters, board.parameters)
+    return Worker(number, network, job, board, Barrier(board.arrivals, number))
+
+
+def _steps(connection: Connection) -> Iterator[tuple[Step, Callable[[], np.errstate]]]:
+    while True:
+        # Steps mostly follow one another within a millisecond, and to be woken takes a good part of that.
+        any(connection.poll() for _ in range(LOOKS))
+        try:
+            yield connection.recv()
+        except EOFError:
+            return
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Return the error, or, if it does not survive being pickled, one that does and says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        told = RuntimeError(f"{type(error).__qualname__}: {error}")
+        told.__notes__ = error.__notes__
+        return told
+    return error
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, even while it waits or computes."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)

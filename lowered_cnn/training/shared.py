@@ -1,0 +1,79 @@
+"""Memory that processes share."""
+
+import mmap
+import os
+import tempfile
+from multiprocessing.reduction import DupFd
+from typing import IO, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Shape
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+MEMORY = "/dev/shm"
+"""Linux's file system in memory."""
+
+ALIGNMENT = 64
+"""Bytes: a cache line."""
+
+
+class SharedMemory:
+    """Zeros for arrays of so many bytes; a child process that has this among its arguments sees the same memory.
+
+    The memory is a file that never has a name and is gone with the last process that maps it, so that nothing is left
+    behind, even by kill -9. It is in the directory for temporary files where /dev/shm is missing or too small (in
+    containers, say). Raises OSError if neither has room. Close it when the children are started; arrays stay.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        size = sum(map(_aligned, sizes))
+        try:
+            self._file = _nameless_file(size, MEMORY)
+        except OSError:
+            self._file = _nameless_file(size, tempfile.gettempdir())
+        self._map()
+
+    def _map(self) -> None:
+        self._memory = mmap.mmap(self._file.fileno(), 0)
+        self._used = 0
+
+    def zeros(self, shape: Shape, dtype: "np.dtype[Scalar]") -> npt.NDArray[Scalar]:
+        """Return the next array; each process gets the same ones in the same order."""
+        array: npt.NDArray[Scalar] = np.ndarray(shape, dtype, self._memory, self._used)
+        self._used += _aligned(array.nbytes)
+        return array
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __getstate__(self) -> "_Descriptor":
+        return DupFd(self._file.fileno())
+
+    def __setstate__(self, descriptor: "_Descriptor") -> None:
+        self._file = os.fdopen(descriptor.detach(), "r+b")
+        self._map()
+
+
+class _Descriptor(Protocol):
+    """A file's descriptor on its way to a child process."""
+
+    def detach(self) -> int: ...
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _nameless_file(size: int, folder: str) -> IO[bytes]:
+    """Write the zeros: pages that are only promised would end the process where there is no room for them."""
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it stays open)
+    try:
+        np.zeros(size, np.uint8).tofile(file)
+    except OSError as error:
+        file.close()
+        raise OSError(f"workers: expected room for {size:,} bytes in {folder}, got: {error}") from error
+    return file

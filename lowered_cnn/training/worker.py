@@ -1,0 +1,183 @@
+"""One worker's part of a step: the gradient of its shards, then its slice of the sum and of the update."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Array, Bytes, Labels, Shape
+from lowered_cnn.losses import Loss
+from lowered_cnn.network import Network
+from lowered_cnn.optimizers import Optimizer
+from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, halves
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+SPIN_TURNS = 2000
+"""How often a worker looks for the others before it lets go of its core: a tenth of a millisecond."""
+
+YIELD_TURNS = 1000
+"""How often it then offers its core to others before it sleeps, from which to wake takes as long as all of this."""
+
+LONGEST_SLEEP = 0.05
+
+
+@dataclass(frozen=True)
+class Board:
+    """The arrays that all workers see."""
+
+    parameters: Array
+    """The flat vector."""
+    gradients: Array
+    """One vector for each worker; after a step the first one holds the gradient of the batch."""
+    images: Bytes
+    """The batch, in an array (N, C, H, W) as long as the largest batch."""
+    labels: Labels
+    """Its labels (N,)."""
+    totals: npt.NDArray[np.float64]
+    """Loss and number of right answers for each worker."""
+    arrivals: npt.NDArray[np.int64]
+    """How many barriers each worker has come to."""
+
+    @classmethod
+    def of(
+        cls, network: Network, workers: int, longest: int, zeros: "Zeros", parameters: Array | None = None
+    ) -> "Board":
+        """Make the arrays, but for given `parameters`, for batches of up to `longest` examples."""
+        size, dtype = network.parameters.vector.size, network.parameters.vector.dtype
+        return cls(
+            zeros((size,), dtype) if parameters is None else parameters,
+            zeros((workers, size), dtype),
+            zeros((longest, *network.input_shape), np.dtype(np.uint8)),
+            zeros((longest,), np.dtype(np.int64)),
+            zeros((workers, 2), np.dtype(np.float64)),
+            zeros((workers,), np.dtype(np.int64)),
+        )
+
+
+class Zeros(Protocol):
+    """What makes arrays of zeros: `np.zeros`, or memory that processes share."""
+
+    def __call__(self, shape: Shape, dtype: "np.dtype[Scalar]", /) -> npt.NDArray[Scalar]:
+        """Return an array of zeros."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker does all training long."""
+
+    loss: Loss
+    optimizer: Optimizer
+    seed: int
+    shard_size: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, from 0: how many examples are on the board, and the learning rate of the update."""
+
+    number: int
+    examples: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Deal:
+    """The shards of each worker, and the sums (into, from) of the workers' gradients that complete the tree."""
+
+    shards: dict[int, range]
+    sums: tuple[tuple[int, int], ...]
+
+
+def deal(shards: range, workers: range) -> Deal:
+    """Give each worker a subtree of the shards; where there are more workers than shards, some go without."""
+    if len(shards) == 1 or len(workers) == 1:
+        return Deal({workers[0]: shards}, ())
+    crews = halves(workers)
+    first, second = (deal(part, crew) for part, crew in zip(halves(shards), crews, strict=True))
+    return Deal(first.shards | second.shards, (*first.sums, *second.sums, (crews[0][0], crews[1][0])))
+
+
+class Barrier:
+    """Where workers wait for each other, tens of microseconds if all come at once; `check` may raise while they wait.
+
+    A worker looks, then yields its core between looks, then sleeps for a twentieth of the time it has waited.
+    """
+
+    def __init__(self, arrivals: npt.NDArray[np.int64], number: int, check: Callable[[], None] | None = None) -> None:
+        self._arrivals = arrivals.data
+        self._number = number
+        self._others = [other for other in range(len(arrivals)) if other != number]
+        self._check = check
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when all workers have come here as often; what they wrote before can then be read."""
+        self._count += 1
+        self._order()
+        self._arrivals[self._number] = self._count
+        for other in self._others:
+            self._await(other)
+        self._order()
+
+    def _await(self, other: int) -> None:
+        for _ in range(SPIN_TURNS):
+            if self._arrivals[other] >= self._count:
+                return
+        for _ in range(YIELD_TURNS):
+            if self._arrivals[other] >= self._count:
+                return
+            os.sched_yield()
+        start = time.monotonic()
+        while self._arrivals[other] < self._count:
+            if self._check:
+                self._check()
+            time.sleep(min(LONGEST_SLEEP, (time.monotonic() - start) / 20))
+
+    def _order(self) -> None:
+        """Keep processors that reorder memory accesses (ARM) from moving any across: a lock taken twice does."""
+        for _ in range(2):
+            with self._lock:
+                pass
+
+
+class Worker:
+    """Worker `number` of those that share a board; `network` has the parameters that are there."""
+
+    def __init__(self, number: int, network: Network, job: Job, board: Board, barrier: Barrier) -> None:
+        count, size = board.gradients.shape
+        self._number = number
+        self._board = board
+        self._barrier = barrier
+        self._shard_size = job.shard_size
+        self._gradients = ShardGradients(network, job.loss, shard_size=job.shard_size, seed=job.seed)
+        self._slice = slice(size * number // count, size * (number + 1) // count)
+        weights = network.parameters.weights()
+        self._optimizer = job.optimizer.lower(board.parameters[self._slice], weights[self._slice])
+
+    def run(self, step: Step) -> Totals:
+        """Do this worker's part of a step, wait until the whole step is done, and return the batch's totals."""
+        board, part = self._board, self._slice
+        dealt = deal(range(-(-step.examples // self._shard_size)), range(len(board.gradients)))
+        if self._number in dealt.shards:
+            self._sum(step, dealt.shards[self._number])
+        self._barrier.wait()
+        totals = {number: Totals(loss, int(correct)) for number, (loss, correct) in enumerate(board.totals.tolist())}
+        for into, other in dealt.sums:
+            totals[into] += totals[other]
+            board.gradients[into, part] += board.gradients[other, part]
+        self._optimizer.step(board.gradients[0, part], step.learning_rate)
+        self._barrier.wait()
+        return totals[0]
+
+    def _sum(self, step: Step, shards: range) -> None:
+        board = self._board
+        batch = Batch(board.images[: step.examples], board.labels[: step.examples], step.number)
+        totals = self._gradients.sum(batch, shards, board.gradients[self._number])
+        board.totals[self._number] = totals.loss, totals.correct

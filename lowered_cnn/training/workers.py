@@ -1,0 +1,59 @@
+"""The workers of a training: the process that trains is worker 0, the others are its children."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lowered_cnn.data.dataset import Dataset, Indices
+from lowered_cnn.network import Network
+from lowered_cnn.training.gradients import Totals
+from lowered_cnn.training.worker import Barrier, Board, Job, Step, Worker
+
+if TYPE_CHECKING:
+    from lowered_cnn.training.processes import Children
+
+
+class Team:
+    """Takes steps with all its workers."""
+
+    def __init__(self, network: Network, job: Job, board: Board, children: "Children | None") -> None:
+        self.board = board
+        self._network = network
+        self._children = children
+        self._worker = Worker(0, network, job, board, Barrier(board.arrivals, 0, children.check if children else None))
+
+    def step(self, data: Dataset, indices: Indices, number: int, learning_rate: float) -> Totals:
+        """Take step `number` on these examples, with one BLAS thread in each worker, and return the batch's totals.
+
+        With children, the network's parameters are copied to the board before and back afterwards, so that what
+        the caller does to them between two steps holds; that is little work beside a step.
+        """
+        board, vector = self.board, self._network.parameters.vector
+        step = Step(number, len(indices), learning_rate)
+        np.take(data.images, indices, axis=0, out=board.images[: len(indices)], mode="clip")
+        np.take(data.labels, indices, out=board.labels[: len(indices)], mode="clip")
+        if self._children is None:
+            return self._worker.run(step)
+        board.parameters[...] = vector
+        self._children.send(step)
+        totals = self._worker.run(step)
+        vector[...] = board.parameters
+        return totals
+
+
+@contextmanager
+def team(network: Network, job: Job, *, workers: int, longest: int) -> Iterator[Team]:
+    """Assemble workers for batches of up to `longest` examples, and no more of them than such a batch has shards.
+
+    Without children the parameters on the board are the network's own.
+    """
+    workers = min(workers, -(-longest // job.shard_size))
+    if workers == 1:
+        yield Team(network, job, Board.of(network, 1, longest, np.zeros, network.parameters.vector), None)
+        return
+    from lowered_cnn.training.processes import children
+
+    with children(network, job, workers, longest) as (board, started):
+        yield Team(network, job, board, started)

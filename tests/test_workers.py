@@ -1,0 +1,550 @@
+"""Workers: the same bits for any number of them, and real processes that come, fail and go as they should."""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from threadpoolctl import threadpool_info
+
+from lowered_cnn import (
+    SGD,
+    Adam,
+    Constant,
+    Conv2D,
+    Dataset,
+    Dense,
+    Dropout,
+    Flatten,
+    InputError,
+    Network,
+    Recipe,
+    Record,
+    ReLU,
+    Sequential,
+    SoftmaxCrossEntropy,
+    evaluate,
+    train,
+)
+from lowered_cnn.arrays import Array
+from lowered_cnn.losses import Loss
+from lowered_cnn.optimizers import Optimizer
+from lowered_cnn.training import shared
+from lowered_cnn.training.worker import deal
+
+SECONDS = 20.0
+"""How long a test waits for what takes two seconds at most on an idle machine."""
+
+OPTIMIZERS = [SGD(0.05, momentum=0.9, l2=1e-3), SGD(0.05, momentum=0.9, nesterov=True), Adam(0.01, l2=1e-3)]
+CROSS_ENTROPY = SoftmaxCrossEntropy()
+
+
+def digits(count: int = 200) -> Dataset:
+    """Draw noise with labels; batches of 136 have five shards, the last of 8, and the second batch of 200 has two."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+    return Dataset(images, rng.integers(0, 10, count), tuple("0123456789"))
+
+
+def small(dtype: type[np.floating] = np.float32) -> Network:
+    """A network with noise."""
+    model = Sequential(Conv2D(4, 3), ReLU(), Dropout(0.25), Flatten(), Dense(20), Dropout(), Dense(10))
+    return Network(model, (1, 8, 8), dtype=dtype)
+
+
+def recipe(optimizer: Optimizer = OPTIMIZERS[0], loss: Loss = CROSS_ENTROPY) -> Recipe:
+    return Recipe(epochs=2, batch_size=136, optimizer=optimizer, schedule=Constant(), loss=loss)
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_is_left() -> Iterator[None]:
+    yield
+    assert children(os.getpid()) == []
+
+
+def children(parent: int) -> list[int]:
+    """Find the worker processes of a process; multiprocessing's resource tracker, which stays, is none."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and stat(int(folder.name))[1] == str(parent):
+                command = (folder / "cmdline").read_bytes().split(b"\0")
+                found += [int(folder.name)] if b"--multiprocessing-fork" in command else []
+    return sorted(found)
+
+
+def stat(process: int) -> list[str]:
+    """Return the fields of /proc/N/stat behind the name: state, parent, ..."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+
+
+def alive(process: int) -> bool:
+    try:
+        return stat(process)[0] != "Z"
+    except OSError:
+        return False
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + SECONDS
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+# --- the same bits ---------------------------------------------------------------------------------------------------
+
+
+def results(optimizer: Optimizer, dtype: type[np.floating], workers: int) -> tuple[list[tuple[float, float]], bytes]:
+    """Train, and return the records' losses and accuracies, and the bytes of the weights."""
+    network = small(dtype)
+    records = list(train(network, digits(), recipe(optimizer), workers=workers))
+    return [(record.loss, record.train_accuracy) for record in records], network.parameters.vector.tobytes()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_bits_do_not_depend_on_the_number_of_workers(optimizer: Optimizer) -> None:
+    alone = results(optimizer, np.float32, 1)
+    assert len(alone[0]) == 4
+    for workers in (2, 3, 4):
+        assert results(optimizer, np.float32, workers) == alone
+
+
+def test_bits_do_not_depend_on_the_number_of_workers_in_float64() -> None:
+    assert results(OPTIMIZERS[0], np.float64, 3) == results(OPTIMIZERS[0], np.float64, 1)
+
+
+def test_workers_add_the_shards_in_the_order_of_the_tree() -> None:
+    def sum_of(shards: range) -> str:
+        middle = (len(shards) + 1) // 2
+        return str(shards[0]) if len(shards) == 1 else f"({sum_of(shards[:middle])} + {sum_of(shards[middle:])})"
+
+    assert sum_of(range(5)) == "(((0 + 1) + 2) + (3 + 4))"
+    for count, workers in itertools.product(range(1, 20), range(1, 9)):
+        dealt = deal(range(count), range(workers))
+        sums = {worker: sum_of(shards) for worker, shards in dealt.shards.items()}
+        for into, other in dealt.sums:
+            sums[into] = f"({sums[into]} + {sums.pop(other)})"
+        assert sums == {0: sum_of(range(count))}
+        assert len(dealt.shards) <= min(count, workers)
+
+
+def test_workers_get_fair_shares() -> None:
+    assert [len(shards) for shards in deal(range(8), range(4)).shards.values()] == [2, 2, 2, 2]
+    assert [len(shards) for shards in deal(range(3), range(3)).shards.values()] == [1, 1, 1]
+
+
+# --- the caller between two steps ------------------------------------------------------------------------------------
+
+
+def walk(workers: int) -> Iterator[bytes]:
+    """Yield the weights after each step, at which the caller evaluates the network and then changes it."""
+    network, data = small(), digits()
+    weight = network.parameters["dense1.weight"]
+    for _ in train(network, data, recipe(), workers=workers):
+        assert weight is network.parameters["dense1.weight"]
+        yield network.parameters.vector.tobytes() + str(evaluate(network, data)).encode()
+        weight *= 0.5
+
+
+def test_between_two_steps_the_network_is_the_callers() -> None:
+    alone = list(walk(1))
+    assert len(set(alone)) == 4
+    assert list(walk(2)) == alone
+
+
+def test_a_training_that_is_stopped_leaves_the_weights_of_its_last_step() -> None:
+    weights = []
+    for workers in (1, 2):
+        network = small()
+        records = train(network, digits(), recipe(), workers=workers)
+        list(itertools.islice(records, 2))
+        stop(records)
+        weights.append(network.parameters.vector.tobytes())
+    assert weights[0] == weights[1]
+
+
+def stop(records: Iterator[Record]) -> None:
+    close = getattr(records, "close", None)
+    assert close is not None
+    close()
+
+
+# --- how many --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("workers", "started"), [(1, 0), (2, 1), (3, 2), (10**9, 4)])
+def test_no_more_workers_are_started_than_a_batch_has_shards(workers: int, started: int) -> None:
+    records = train(small(), digits(), recipe(), workers=workers)
+    assert children(os.getpid()) == []
+    next(records)
+    assert len(children(os.getpid())) == started
+    stop(records)
+    assert children(os.getpid()) == []
+
+
+def test_a_batch_has_no_more_shards_than_the_data() -> None:
+    records = train(small(), digits(60), Recipe(batch_size=10**9, epochs=1), workers=3)
+    next(records)
+    assert len(children(os.getpid())) == 1
+    stop(records)
+
+
+def test_children_use_no_core_while_the_caller_pauses() -> None:
+    records = train(small(), digits(), recipe(), workers=3)
+    next(records)
+    time.sleep(0.2)
+    before = [cpu_seconds(child) for child in children(os.getpid())]
+    time.sleep(1)
+    after = [cpu_seconds(child) for child in children(os.getpid())]
+    assert len(before) == 2
+    assert max(b - a for a, b in zip(before, after, strict=True)) < 0.2
+    stop(records)
+
+
+def cpu_seconds(process: int) -> float:
+    return sum(map(int, stat(process)[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+# --- what goes wrong in a child --------------------------------------------------------------------------------------
+
+
+class InChild(Loss):
+    """Softmax cross-entropy that lets something happen in children."""
+
+    def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+        if multiprocessing.parent_process() is not None:
+            self.happens()
+        return SoftmaxCrossEntropy().value_and_gradient(z, targets, m)
+
+    def happens(self) -> None:
+        """Happen."""
+
+
+class OutOfMemory(InChild):
+    def happens(self) -> None:
+        raise MemoryError("no more")
+
+
+class OddError(Exception):
+    """An exception that pickle can write, and cannot read."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+class RaisesOdd(InChild):
+    def happens(self) -> None:
+        raise OddError(1, 2)
+
+
+class Overflow(InChild):
+    def happens(self) -> None:
+        np.float32(1e38) * np.float32(10)
+
+
+class TellsThreads(InChild):
+    def happens(self) -> None:
+        raise InputError("child: BLAS threads", 1, [library["num_threads"] for library in threadpool_info()])
+
+
+class Interrupts(InChild):
+    def happens(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        (OutOfMemory(), MemoryError, "no more"),
+        (RaisesOdd(), RuntimeError, "OddError: 1 and 2"),
+        (Overflow(), FloatingPointError, "overflow encountered in scalar multiply"),
+        (TellsThreads(), InputError, "child: BLAS threads: expected 1, got [1]"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Loss) else "",
+)
+def test_what_a_worker_raises_is_raised(loss: Loss, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        list(train(small(), digits(), recipe(loss=loss), workers=3))
+    assert str(caught.value) == message
+    [note] = caught.value.__notes__
+    assert re.fullmatch(r"raised in worker [12], at line \d+ of .*test_workers.py", note)
+
+
+def test_the_callers_errstate_holds_in_the_workers() -> None:
+    with np.errstate(over="ignore"):
+        assert len(list(train(small(), digits(), recipe(loss=Overflow()), workers=2))) == 4
+
+
+def test_workers_do_not_hear_interrupts() -> None:
+    try:
+        assert len(list(train(small(), digits(), recipe(loss=Interrupts()), workers=3))) == 4
+    except KeyboardInterrupt:
+        pytest.fail("a worker was interrupted")
+
+
+def test_what_the_caller_raises_ends_the_workers() -> None:
+    def fail() -> None:
+        for _ in train(small(), digits(), recipe(), workers=2):
+            assert len(children(os.getpid())) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert children(os.getpid()) == []
+
+
+@pytest.mark.parametrize("when", ["paused", "computing", "starting"])
+def test_a_worker_that_is_killed_is_told_of(when: str) -> None:
+    records = train(
+        small(), digits(), recipe(loss=Sleeps() if when == "computing" else SoftmaxCrossEntropy()), workers=3
+    )
+    if when == "paused":
+        next(records)
+        os.kill(children(os.getpid())[1], signal.SIGKILL)
+    else:
+        killer = subprocess.Popen([sys.executable, "-c", KILLER, str(os.getpid()), when])
+    with pytest.raises(ChildProcessError, match=r"^train: lowered_cnn worker [12] was killed by SIGKILL$"):
+        list(records)
+    if when != "paused":
+        assert killer.wait(SECONDS) == 0
+
+
+KILLER = """
+import os, signal, sys, time
+from pathlib import Path
+parent, when = sys.argv[1:]
+found = []
+while not found:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command, status = (folder / "cmdline").read_bytes().split(b"\\0"), (folder / "stat").read_text()
+        except OSError:
+            continue
+        if b"--multiprocessing-fork" in command and status.rpartition(")")[2].split()[1] == parent:
+            found.append(int(folder.name))
+time.sleep(1.5 if when == "computing" else 0)
+os.kill(found[0], signal.SIGKILL)
+"""
+
+
+class Sleeps(InChild):
+    def happens(self) -> None:
+        time.sleep(60)
+
+
+def test_what_cannot_be_sent_to_a_worker_is_refused() -> None:
+    class Local(SoftmaxCrossEntropy):
+        pass
+
+    with pytest.raises(
+        InputError, match=r"^train: workers: expected layers, loss and optimizer that can be pickled, got "
+    ):
+        next(train(small(), digits(), recipe(loss=Local()), workers=2))
+
+
+# --- shared memory ---------------------------------------------------------------------------------------------------
+
+
+def missing(folder: str) -> IO[bytes]:
+    raise FileNotFoundError(folder)
+
+
+def full(folder: str) -> IO[bytes]:
+    return open("/dev/full", "r+b", buffering=0)
+
+
+@pytest.mark.parametrize("memory", [missing, full])
+def test_without_room_in_memory_files_are_used_and_none_is_left(
+    memory: Callable[[str], IO[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def temporary_file(dir: str) -> IO[bytes]:
+        made.append(dir)
+        return memory(dir) if dir == shared.MEMORY else real(dir=dir)
+
+    real = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    network = small()
+    for _ in train(network, digits(), recipe(), workers=2):
+        assert list(tmp_path.iterdir()) == []
+    assert made == [shared.MEMORY, str(tmp_path)]
+    assert network.parameters.vector.tobytes() == results(OPTIMIZERS[0], np.float32, 1)[1]
+
+
+def test_no_room_at_all_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full(dir))
+    with pytest.raises(OSError, match=r"^workers: expected room for [\d,]+ bytes in /\S+, got: .*$"):
+        next(train(small(), digits(), recipe(), workers=2))
+
+
+def test_shared_memory_has_no_name() -> None:
+    before = set(os.listdir(shared.MEMORY))
+    records = train(small(), digits(), recipe(), workers=2)
+    next(records)
+    assert {name for name in set(os.listdir(shared.MEMORY)) - before if str(os.getpid()) in name} == set()
+    mapped = Path("/proc/self/maps").read_text()
+    assert re.search(rf"{shared.MEMORY}/.*\(deleted\)", mapped)
+    stop(records)
+
+
+# --- programs --------------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import os, signal, sys, time
+import numpy as np
+from lowered_cnn import Dataset, Dense, Flatten, Network, Recipe, Sequential, SoftmaxCrossEntropy, train
+
+class Own(SoftmaxCrossEntropy):
+    pass
+
+def main(loss=SoftmaxCrossEntropy(), epochs=2, after=lambda record: None):
+    data = Dataset(np.zeros((128, 1, 4, 4), np.uint8), np.zeros(128, np.int64), ("zero",))
+    network = Network(Sequential(Flatten(), Dense(1)), (1, 4, 4))
+    for record in train(network, data, Recipe(epochs=epochs, batch_size=128, loss=loss), workers=3):
+        after(record)
+    print("trained", record.step)
+
+def pause(record):
+    if record.step == 2:
+        print("paused", flush=True)
+        time.sleep(600)
+
+def tell(record):
+    if record.step == 2:
+        print("running", flush=True)
+
+"""
+GUARD = 'if __name__ == "__main__":\n    '
+
+
+def python(*arguments: str, stdin: str = "", cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=3 * SECONDS, cwd=cwd)
+
+
+def test_programs_of_every_kind_train(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM + GUARD + "main(Own())\n")
+    runs = [
+        python("program.py", cwd=tmp_path),
+        python("-m", "program", cwd=tmp_path),
+        python("-c", PROGRAM + "main()"),
+        python("-i", stdin="from program import main\nmain()\n", cwd=tmp_path),
+    ]
+    for run in runs:
+        assert run.stdout == "trained 2\n", run.stderr
+        assert "Traceback (most recent" not in run.stderr
+
+
+@pytest.mark.parametrize("arguments", [["program.py"], ["-m", "program"]])
+def test_a_program_without_a_guard_is_told_to_put_one(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM + "main()\n")
+    run = python(*arguments, cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.count("Traceback (most recent") == 1
+    assert run.stderr.splitlines()[-1] == (
+        "lowered_cnn.arrays.InputError: train: workers: expected a main module that trains only under "
+        '`if __name__ == "__main__":`, as each worker imports it, got one that trains when it is imported'
+    )
+
+
+def test_a_program_that_is_piped_in_is_told_to_be_a_file() -> None:
+    run = python("-", stdin=PROGRAM + "main()")
+    line = "train: workers: expected a program in a file, as each worker imports it, got <stdin>"
+    assert run.stderr.splitlines()[-1] == f"lowered_cnn.arrays.InputError: {line}"
+
+
+def test_a_class_that_workers_cannot_import_is_told_of() -> None:
+    """A program that is no file cannot be imported."""
+    run = python("-c", PROGRAM + "main(Own())")
+    assert run.returncode == 1
+    assert re.search(r"AttributeError: .*'Own'.*\nraised in worker [12], at line \d+ of ", run.stderr)
+    assert run.stderr.count("Traceback (most recent") == 1
+
+
+def test_one_worker_needs_no_multiprocessing() -> None:
+    program = PROGRAM.replace("workers=3", "workers=1") + "main()\nprint('multiprocessing' in sys.modules)"
+    assert python("-c", program).stdout == "trained 2\nFalse\n"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]:
+    """Start a program in a process group of its own, and wait until it has written a line."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(source: str) -> "subprocess.Popen[str]":
+        path = tmp_path / "program.py"
+        path.write_text(PROGRAM + GUARD + source)
+        pipe = subprocess.PIPE
+        started.append(
+            subprocess.Popen([sys.executable, path], stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        )
+        assert started[0].stdout is not None
+        assert started[0].stdout.readline()
+        return started[0]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("source", ["main(after=pause)", "main(after=tell, epochs=10**9)"])
+def test_workers_end_when_their_parent_is_killed(
+    source: str, program: Callable[[str], "subprocess.Popen[str]"]
+) -> None:
+    process = program(source)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    assert eventually(lambda: not any(map(alive, workers)))
+
+
+@pytest.mark.parametrize("source", ["main(after=pause)", "main(after=tell, epochs=10**9)"])
+def test_an_interrupt_ends_all(source: str, program: Callable[[str], "subprocess.Popen[str]"]) -> None:
+    """Ctrl-C reaches the whole process group."""
+    process = program(source)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert errors.count("Traceback (most recent") == 1
+    assert not any(map(alive, workers))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0, 0.02, 0.05, 0.1, 0.2])
+def test_an_interrupt_while_workers_start_ends_all(
+    delay: float, program: Callable[[str], "subprocess.Popen[str]"]
+) -> None:
+    process = program('print("starting", flush=True); main(epochs=10**9)')
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert errors.count("Traceback (most recent") == 1
+    assert not any(is_in_group(process.pid))
+
+
+def is_in_group(group: int) -> Iterator[bool]:
+    """Yield for each living process whether it is a worker in this process group."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = stat(int(folder.name))
+            yield fields[2] == str(group) and b"--multiprocessing-fork" in (folder / "cmdline").read_bytes()
