@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowered_cnn import Dataset, Network, load, load_mnist, models, save
+from lowered_cnn import Dataset, Network, load, load_mnist, models, save, softmax
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli import main
 
@@ -167,6 +167,43 @@ def test_image_folders_train_too(tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert main(["predict", run, str(tmp_path / "data" / "light" / "3.png")]) == 0
     assert "light (" in capsys.readouterr().out
+
+
+def test_predict_prepares_pictures_as_the_training_data_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of raw 28 x 28 pictures is not MNIST: where and how large a spot is must survive."""
+    spots = {"left": 2, "right": 24}
+    for name, column in spots.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(30):
+            picture = np.zeros((28, 28), np.uint8)
+            picture[5:15, column : column + 3] = 200 + number
+            Image.fromarray(picture).save(tmp_path / "data" / name / f"{number:02}.png")
+    run = tmp_path / "run"
+    options = ["--data", str(tmp_path / "data"), "--epochs", "8", "--batch-size", "8", "--out", str(run)]
+    assert main(["train", *options]) == 0
+    assert json.loads((run / "config.json").read_text())["data_kind"] == "images"
+    capsys.readouterr()
+    paths = [str(tmp_path / "data" / name / "07.png") for name in spots]
+    assert main(["predict", str(run), *paths, "--json"]) == 0
+    told = [list(answer["probabilities"].values()) for answer in json.loads(capsys.readouterr().out)]
+    network = load(run / "model.safetensors")
+    raw = np.stack([np.asarray(Image.open(path))[np.newaxis] for path in paths])
+    assert network.predict(raw).argmax(axis=1).tolist() == [0, 1]
+    np.testing.assert_allclose(told, softmax(network.predict(raw).T).T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [None, "sounds", []])
+def test_settings_without_a_kind_of_data_are_refused(
+    kind: object, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
+    config = json.loads((trained / "config.json").read_text())
+    assert config["data_kind"] == "idx"
+    (tmp_path / "config.json").write_text(json.dumps({**config, "data_kind": kind}))
+    line = fails(["predict", str(tmp_path), "docs/seven.png"], capsys)
+    assert line.endswith(f"config.json: data_kind: expected idx or images, got {kind!r}")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 from lowered_cnn.arrays import InputError
+from lowered_cnn.data import READERS
 from lowered_cnn.network import Network
 from lowered_cnn.storage import JSON, load, save, write_whole
 
@@ -34,6 +36,7 @@ class RunFolder:
                 raise InputError("RUN", "a folder written by lowered-cnn train", f"{path} without {name}")
         return cls(path)
 
+    @cached_property
     def config(self) -> dict[str, JSON]:
         """Return the settings."""
         path = self.path / "config.json"
@@ -45,11 +48,20 @@ class RunFolder:
             raise InputError(str(path), "the settings of a training", "no list of classes")
         return config
 
+    @property
     def classes(self) -> list[str]:
-        """Return the names of the classes, in the order of the network's outputs."""
-        classes = self.config()["classes"]
+        """The names of the classes, in the order of the network's outputs."""
+        classes = self.config["classes"]
         assert isinstance(classes, list)
         return [str(name) for name in classes]
+
+    @property
+    def data_kind(self) -> str:
+        """The kind of data that the network was trained on."""
+        kind = self.config.get("data_kind")
+        if not isinstance(kind, str) or kind not in READERS:
+            raise InputError(f"{self.path / 'config.json'}: data_kind", " or ".join(READERS), repr(kind))
+        return kind
 
     def open_metrics(self) -> IO[str]:
         """Open `metrics.jsonl` for writing, line by line."""
@@ -62,7 +74,7 @@ class RunFolder:
     def network(self) -> Network:
         """Return the trained network; raises InputError unless it has one output for each class."""
         network = load(self.path / "model.safetensors")
-        if network.output_shape != (len(self.classes()),):
+        if network.output_shape != (len(self.classes),):
             where = str(self.path / "config.json")
-            raise InputError(where, f"a class for each of the outputs {network.output_shape}", len(self.classes()))
+            raise InputError(where, f"a class for each of the outputs {network.output_shape}", len(self.classes))
         return network

@@ -15,6 +15,7 @@ from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn import train as train_network
 from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.data import kind_of
 from lowered_cnn.data import load as load_data
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
@@ -100,6 +101,7 @@ def _config(arguments: argparse.Namespace, recipe: Recipe, data: Dataset) -> dic
     return {
         "lowered_cnn": __version__,
         "data": str(arguments.data.resolve()) if arguments.data else None,
+        "data_kind": kind_of(arguments.data),
         **{name: value for name, value in vars(arguments).items() if name in chosen},
         "recipe": repr(recipe),
         "training_images": len(data),
