@@ -121,14 +121,14 @@ def test_split_depends_on_the_seed_alone() -> None:
     assert not np.array_equal(first, whole.images[:8]), "the held-out examples are not just the first ones"
 
 
-@pytest.mark.parametrize("count", [-1, 0, 20, 21])
-def test_split_refuses_to_leave_a_side_empty(count: int) -> None:
-    message = f"examples to hold out: expected more than 0 and fewer than 20, got {count}"
+@pytest.mark.parametrize("count", [-1, 0, 20, 21, 0.1])
+def test_split_refuses_to_leave_a_side_empty(count: float) -> None:
+    message = f"examples to hold out: expected a whole number from 1 to 19, got {count}"
     assert error_of(small_dataset(20).split, count, 0) == message
 
 
 def test_split_refuses_a_negative_seed() -> None:
-    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected at least 0, got -1"
+    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected a whole number from 0, got -1"
 
 
 def test_splits_refuses_unlike_sides() -> None:
@@ -657,10 +657,10 @@ def test_batches_are_shuffled_anew_for_each_seed_and_epoch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 1, 0, 0), "examples: expected at least 1, got 0"),
-        ((5, 0, 0, 0), "batch size: expected at least 1, got 0"),
-        ((5, 1, -1, 0), "seed: expected at least 0, got -1"),
-        ((5, 1, 0, -1), "epoch: expected at least 0, got -1"),
+        ((0, 1, 0, 0), "examples: expected a whole number from 1, got 0"),
+        ((5, 0, 0, 0), "batch size: expected a whole number from 1, got 0"),
+        ((5, 1, -1, 0), "seed: expected a whole number from 0, got -1"),
+        ((5, 1, 0, -1), "epoch: expected a whole number from 0, got -1"),
     ],
 )
 def test_batches_refuses_numbers_that_make_no_sense(arguments: tuple[int, ...], message: str) -> None:

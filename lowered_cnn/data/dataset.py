@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Bytes, InputError, Labels, Shape, check_rank, check_shape
+from lowered_cnn.arrays import Bytes, InputError, Labels, Shape, check_rank, check_shape, whole_number
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 """Positions of examples in a data set."""
@@ -50,10 +50,8 @@ class Dataset:
 
     def split(self, count: int, seed: int) -> tuple["Dataset", "Dataset"]:
         """Hold out `count` examples chosen at random: the rest, then the held out."""
-        if not 0 < count < len(self):
-            raise InputError("examples to hold out", f"more than 0 and fewer than {len(self)}", count)
-        if seed < 0:
-            raise InputError("seed", "at least 0", seed)
+        whole_number("examples to hold out", count, 1, len(self) - 1)
+        whole_number("seed", seed, 0)
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
 
