@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -271,6 +272,23 @@ def test_settings_of_another_network_are_reported(
     assert line.endswith("config.json: expected a class for each of the outputs (10,), got 1")
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("[" * 100_000, "config.json: expected JSON, got maximum recursion depth exceeded"),
+        ("\xff", "config.json: expected JSON, got "),
+        ('{"classes": ["b", "a", "b"]}', "classes: expected a name of its own for each class, got 2 times 'b'"),
+    ],
+    ids=["nested", "no text", "twice"],
+)
+def test_damaged_settings_are_reported(
+    config: str, told: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_bytes(config.encode("latin-1"))
+    (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
+    assert told in fails(["evaluate", str(tmp_path)], capsys)
+
+
 def test_predict_names_the_image_it_cannot_read(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,6 +297,12 @@ def test_predict_names_the_image_it_cannot_read(
     Image.new("L", (50, 50), "white").save(blank)
     for path in (missing, text, blank):
         assert str(path) in fails(["predict", str(trained), str(path)], capsys)
+
+
+@pytest.mark.parametrize(("batch", "told"), [("1000000000", "memory: "), ("1" + "0" * 18, "argument --batch-size: ")])
+def test_more_examples_than_memory_holds(batch: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(["summary", "lenet5", "--batch-size", batch], capsys)
+    assert line.startswith("lowered-cnn summary: " + told + "expected ")
 
 
 def test_summary_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
@@ -302,6 +326,47 @@ def test_interruption_keeps_the_records(few_digits: Path, tmp_path: Path) -> Non
     assert b"Traceback" not in errors
     assert all(json.loads(line)["step"] for line in metrics.read_text().splitlines())
     assert not (run / "model.safetensors").exists()
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "lowered_cnn.cli", *map(str, arguments)]
+
+
+def in_shell(redirection: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with redirections, and with its exit code also if it writes into a pipe."""
+    line = f"set -o pipefail; {shlex.join(command(*arguments))} {redirection}"
+    return subprocess.run(["bash", "-c", line], capture_output=True, env={**os.environ, **environment})
+
+
+def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
+    done = in_shell("| head -c 1", "summary", "lenet5")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"l", b"")
+    done = in_shell("| true", "summary", "lenet5")
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_training_is_saved_though_nobody_reads_its_progress(few_digits: Path, tmp_path: Path) -> None:
+    for number, redirection in enumerate(("2>&1 | true", "2>&-", ">&- 2>&-", "| true")):
+        run = tmp_path / str(number)
+        done = in_shell(redirection, "train", "--data", few_digits, "--epochs", 2, "--out", run)
+        assert b"Traceback" not in done.stderr
+        assert done.returncode == (141 if "|" in redirection else 0), redirection
+        assert (run / "model.safetensors").exists(), redirection
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the full disk of Linux")
+def test_a_full_disk_is_reported() -> None:
+    done = in_shell("> /dev/full", "summary", "lenet5")
+    told = "lowered-cnn summary: output: expected what can be read and written, got No space left on device\n"
+    assert (done.returncode, done.stderr.decode()) == (2, told)
+
+
+def test_names_in_another_alphabet_are_printed(trained: Path, tmp_path: Path) -> None:
+    Image.fromarray(load_mnist().test.images[0, 0]).save(tmp_path / "\N{HIRAGANA LETTER A}.png")
+    for path, told in ((tmp_path / "\N{HIRAGANA LETTER A}.png", "stdout"), (tmp_path / "\N{EURO SIGN}.png", "stderr")):
+        done = in_shell("", "predict", trained, path, PYTHONIOENCODING="ascii")
+        assert b"Traceback" not in done.stderr
+        assert ascii(path.name)[1:-1].encode() in getattr(done, told)
 
 
 def test_version_and_module(tmp_path: Path) -> None:

@@ -96,6 +96,11 @@ def test_dataset_refuses_labels_of_another_type() -> None:
     assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels, ("a",)) == "labels: expected int64, got uint8"
 
 
+def test_dataset_refuses_two_classes_of_one_name() -> None:
+    told = "classes: expected a name of its own for each class, got 2 times 'a'"
+    assert error_of(Dataset, random_bytes(2, 1, 3, 3), np.zeros(2, np.int64), ("a", "b", "a")) == told
+
+
 def test_take_refuses_positions_outside() -> None:
     assert error_of(small_dataset(5).take, np.array([5])).startswith("indices: expected integers below 5, got ")
 

@@ -8,6 +8,7 @@ from typing import IO
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.data import READERS
+from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.network import Network
 from lowered_cnn.storage import JSON, load, save, write_whole
 
@@ -41,11 +42,12 @@ class RunFolder:
         """Return the settings."""
         path = self.path / "config.json"
         try:
-            config = json.loads(path.read_text())
-        except ValueError as error:
+            config = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise InputError(str(path), "JSON", error) from error
         if not isinstance(config, dict) or not isinstance(config.get("classes"), list):
             raise InputError(str(path), "the settings of a training", "no list of classes")
+        check_classes(f"{path}: classes", [str(name) for name in config["classes"]])
         return config
 
     @property

@@ -4,7 +4,9 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -127,10 +129,12 @@ def _train(
             bar.update()
             if record.step % recipe.steps(len(data), 1) == 0:
                 accuracy = "" if record.dev_accuracy is None else f", dev accuracy {record.dev_accuracy:.2%}"
-                bar.write(
+                line = (
                     f"epoch {record.epoch} of {recipe.epochs}: loss {record.loss:.4f}{accuracy}, "
                     f"{record.images_per_second:,.0f} images/s"
                 )
+                with suppress(OSError):  # that nobody reads it is no reason to stop
+                    bar.write(line, file=sys.stderr)
     if not np.isfinite(network.parameters.vector).all():
         raise InputError("parameters after the last step", "numbers (try a lower --learning-rate)", "nan or inf")
     return time.perf_counter() - start

@@ -1,5 +1,7 @@
 """Labelled images: one data set, and the two of them that a network is trained and tested on."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -33,6 +35,8 @@ class Dataset:
         if least < 0 or most >= len(self.classes):
             raise InputError("labels", f"class numbers below {len(self.classes)}", f"{least} to {most}")
 
+        check_classes("classes", self.classes)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -54,6 +58,13 @@ class Dataset:
         whole_number("seed", seed, 0)
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+
+
+def check_classes(where: str, names: Sequence[str]) -> None:
+    """Raise InputError unless each class has a name of its own."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(where, "a name of its own for each class", f"{count} times {name!r}")
 
 
 @dataclass(frozen=True, eq=False)
