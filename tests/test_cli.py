@@ -233,6 +233,18 @@ def test_train_leaves_earlier_runs_alone(trained: Path, few_digits: Path, capsys
     assert (trained / "model.safetensors").read_bytes() == before
 
 
+def test_train_asks_for_its_folder_before_it_loads_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file := tmp_path / "file").write_text("")
+    told = "lowered-cnn train: --out: expected "
+    for out, line in (
+        (file, f"{told}a new or an empty folder, got {file}"),
+        (file / "run", f"{told}a folder that can be written, got {file / 'run'} in {file}"),
+        (tmp_path, f"{told}a new or an empty folder, got {tmp_path}"),
+        (tmp_path / ("x" * 300), f"{told}a new or an empty folder, got {tmp_path / ('x' * 300)} (File name too long)"),
+    ):
+        assert fails(["train", "--data", "nowhere", "--out", str(out)], capsys) == line
+
+
 def test_train_says_when_it_diverges(few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--learning-rate", "1e30", "--schedule", "constant", "--workers", "2", "--out", str(tmp_path / "run")]
     line = fails(["train", "--data", str(few_digits), *options], capsys)
@@ -303,6 +315,15 @@ def test_predict_names_the_image_it_cannot_read(
 def test_more_examples_than_memory_holds(batch: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = fails(["summary", "lenet5", "--batch-size", batch], capsys)
     assert line.startswith("lowered-cnn summary: " + told + "expected ")
+
+
+def test_predict_names_the_image_that_no_channels_fit(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(Network(models.compact(), (2, 28, 28)), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((trained / "config.json").read_bytes())
+    line = fails(["predict", str(tmp_path), "docs/seven.png"], capsys)
+    assert line.startswith("lowered-cnn predict: docs/seven.png: channels: expected 1 (grey) or 3 (colour), got ")
 
 
 def test_summary_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:

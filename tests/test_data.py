@@ -519,8 +519,12 @@ def test_grey_of_a_colour_is_its_luma() -> None:
 
 def test_fit_image_refuses_other_channels() -> None:
     image = random_bytes(1, 4, 4)
-    assert error_of(fit_image, image, (2, 4, 4)) == "image channels: expected 1 (grey) or 3 (colour), got 1 to become 2"
-    assert error_of(fit_image, image, (4, 4)) == "input shape: expected shape (C, H, W), got (4, 4)"
+    assert (
+        error_of(fit_image, image, (2, 4, 4)) == "image: channels: expected 1 (grey) or 3 (colour), got 1 to become 2"
+    )
+    assert (
+        error_of(fit_image, image, (4, 4)) == "image: input shape of the network: expected shape (C, H, W), got (4, 4)"
+    )
     assert error_of(fit_image, image[0], (1, 4, 4)) == "image: expected shape (C, H, W), got (4, 4)"
 
 

@@ -43,4 +43,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _prepared(path: Path, shape: Shape, is_digit: bool) -> Bytes:
     image = read_image(path)
-    return mnist_style(image, str(path)) if is_digit else fit_image(image, shape)
+    return mnist_style(image, str(path)) if is_digit else fit_image(image, shape, str(path))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -11,6 +12,19 @@ from lowered_cnn.data import READERS
 from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.network import Network
 from lowered_cnn.storage import JSON, load, save, write_whole
+
+
+def check_out(path: Path) -> None:
+    """Raise InputError unless a run can be written to `path`: a new or an empty folder, in one that can be written."""
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise InputError("--out", "a new or an empty folder", f"{path} ({error.strerror})") from error
+    if taken:
+        raise InputError("--out", "a new or an empty folder", path)
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError("--out", "a folder that can be written", f"{path} in {above}")
 
 
 class RunFolder:
@@ -23,8 +37,7 @@ class RunFolder:
     def create(cls, path: Path | None, config: dict[str, JSON]) -> "RunFolder":
         """Make the folder, by default the first of runs/1, runs/2, ... that is free, and write the settings."""
         path = path or next(free for n in itertools.count(1) if not (free := Path("runs", str(n))).exists())
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError("--out", "a new or an empty folder", path)
+        check_out(path)
         path.mkdir(parents=True, exist_ok=True)
         write_whole(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         return cls(path)

@@ -16,7 +16,7 @@ from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Networ
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn import train as train_network
 from lowered_cnn.cli.arguments import at_least, positive
-from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.cli.run_folder import RunFolder, check_out
 from lowered_cnn.data import kind_of
 from lowered_cnn.data import load as load_data
 from lowered_cnn.models import MODELS
@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, train, test, save, report."""
     start = time.perf_counter()
+    if arguments.out:
+        check_out(arguments.out)
     splits = load_data(arguments.data)
     data, dev = _hold_out(splits.train, arguments.dev_size, arguments.seed)
     recipe = _recipe(arguments)
