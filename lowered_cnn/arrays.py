@@ -1,7 +1,8 @@
 """Array and shape types, and the one voice in which wrong input is reported."""
 
 import operator
-from typing import SupportsIndex, TypeAlias
+from numbers import Real
+from typing import SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +30,32 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         where, expected, got = self.args
-        return f"{where}: expected {expected}, got {got}"
+        return f"{where}: expected {expected}, got {got}".replace("\n", " ")
 
 
-def whole_number(where: str, value: object, least: int) -> int:
-    """Return a whole number; raises InputError for anything else, and for numbers below `least`."""
-    if not isinstance(value, SupportsIndex) or operator.index(value) < least:
-        raise InputError(where, f"a whole number from {least}", repr(value))
-    return operator.index(value)
+def whole_number(where: str, value: object, least: int, most: int | None = None) -> int:
+    """Return a whole number; raises InputError for anything else, and for numbers below `least` or above `most`."""
+    try:
+        number = operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        upto = "" if most is None else f" to {most}"
+        raise InputError(where, f"a whole number from {least}{upto}", repr(value))
+    return number
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is one real number."""
+    return isinstance(value, Real)
+
+
+def check_images(where: str, images: object) -> None:
+    """Raise InputError unless the images are an array of bytes or of floating-point numbers."""
+    if not isinstance(images, np.ndarray):
+        raise InputError(where, "a NumPy array", type(images).__name__)
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise InputError(where, "uint8 (0 to 255) or float numbers", images.dtype)
 
 
 def check_shape(where: str, expected: Shape, got: Shape) -> None:

@@ -6,7 +6,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_shape, whole_number
+from lowered_cnn.arrays import Array, InputError, Shape, check_images, check_shape, whole_number
 from lowered_cnn.fusion import fuse
 from lowered_cnn.layers import Sequential, Site
 from lowered_cnn.layers.layer import Noise
@@ -29,13 +29,12 @@ class Network:
         self, model: Sequential, input_shape: Sequence[int], *, seed: int = 0, dtype: npt.DTypeLike = np.float32
     ) -> None:
         self.model = model
-        self.input_shape: Shape = tuple(whole_number("network: input shape", length, 1) for length in input_shape)
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise InputError("network: dtype", "float32 or float64", np.dtype(dtype))
-        if not self.input_shape:
-            raise InputError("network: input shape", "at least one length", self.input_shape)
+        lengths = tuple(input_shape) if np.iterable(input_shape) else ()
+        if not lengths:
+            raise InputError("network: input shape", "at least one length", repr(input_shape))
+        self.input_shape: Shape = tuple(whole_number("network: input shape", length, 1) for length in lengths)
         self.output_shape = model.output_shape(self.input_shape, "")
-        self.parameters = ParameterVector.zeros(model.parameters(self.input_shape), dtype)
+        self.parameters = ParameterVector.zeros(model.parameters(self.input_shape), _precision(dtype))
         self.parameters.initialize(whole_number("network: seed", seed, 0))
         self._inference: dict[int, LoweredNetwork] = {}
         self._predicting = Lock()  # the lowered forms that are kept have one set of buffers for all threads
@@ -85,12 +84,21 @@ class Network:
 
 def as_batch(images: npt.NDArray[np.generic], input_shape: Shape) -> npt.NDArray[np.generic]:
     """Return images as (N, C, H, W); raises InputError for other shapes than (N, C, H, W) and, if C is 1, (N, H, W)."""
+    check_images("network: images", images)
     if images.ndim == len(input_shape) and input_shape[0] == 1:
         images = images[:, None]
     check_shape("network: images", input_shape, images.shape[1:])
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise InputError("network: images", "uint8 (0 to 255) or float numbers", images.dtype)
     return images
+
+
+def _precision(dtype: npt.DTypeLike) -> np.dtype[np.generic]:
+    try:
+        precision = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise InputError("network: dtype", "float32 or float64", repr(dtype)) from error
+    if precision not in (np.float32, np.float64):
+        raise InputError("network: dtype", "float32 or float64", precision)
+    return precision
 
 
 class LoweredNetwork:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError
+from lowered_cnn.arrays import Array, InputError, is_number
 
 
 class LoweredOptimizer(ABC):
@@ -90,8 +90,8 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         _check("Adam", self.learning_rate, self.l2, beta1=self.beta1, beta2=self.beta2)
-        if not 0 < self.epsilon < float("inf"):
-            raise InputError("Adam: epsilon", "a number above 0", self.epsilon)
+        if not (is_number(self.epsilon) and 0 < self.epsilon < float("inf")):
+            raise InputError("Adam: epsilon", "a number above 0", repr(self.epsilon))
 
     def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
         """Allocate both moments."""
@@ -126,10 +126,10 @@ class _LoweredAdam(LoweredOptimizer):
 
 
 def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
-    if not 0 < learning_rate < float("inf"):
-        raise InputError(f"{where}: learning_rate", "a number above 0", learning_rate)
-    if not 0 <= l2 < float("inf"):
-        raise InputError(f"{where}: l2", "a number from 0", l2)
+    if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
+        raise InputError(f"{where}: learning_rate", "a number above 0", repr(learning_rate))
+    if not (is_number(l2) and 0 <= l2 < float("inf")):
+        raise InputError(f"{where}: l2", "a number from 0", repr(l2))
     for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise InputError(f"{where}: {name}", "a number from 0 up to, but not including, 1", rate)
+        if not (is_number(rate) and 0 <= rate < 1):
+            raise InputError(f"{where}: {name}", "a number from 0 up to, but not including, 1", repr(rate))

@@ -2,9 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lowered_cnn.arrays import InputError
+from lowered_cnn.arrays import InputError, is_number
 
 
 class Schedule(ABC):
@@ -32,10 +33,10 @@ class Step(Schedule):
     drop: float = 0.1
 
     def __post_init__(self) -> None:
-        if any(not 0 < point < 1 for point in self.at):
-            raise InputError("Step: at", "points between 0 and 1", self.at)
-        if not 0 < self.drop <= 1:
-            raise InputError("Step: drop", "a factor above 0, up to 1", self.drop)
+        if not isinstance(self.at, Iterable) or not all(is_number(point) and 0 < point < 1 for point in self.at):
+            raise InputError("Step: at", "points between 0 and 1", repr(self.at))
+        if not (is_number(self.drop) and 0 < self.drop <= 1):
+            raise InputError("Step: drop", "a factor above 0, up to 1", repr(self.drop))
 
     def factor(self, progress: float) -> float:
         """Return drop^(number of points passed)."""
@@ -59,10 +60,10 @@ class OneCycle(Schedule):
     start: float = 0.04
 
     def __post_init__(self) -> None:
-        if not 0 < self.warmup < 1:
-            raise InputError("OneCycle: warmup", "a part between 0 and 1", self.warmup)
-        if not 0 <= self.start <= 1:
-            raise InputError("OneCycle: start", "a factor from 0 to 1", self.start)
+        if not (is_number(self.warmup) and 0 < self.warmup < 1):
+            raise InputError("OneCycle: warmup", "a part between 0 and 1", repr(self.warmup))
+        if not (is_number(self.start) and 0 <= self.start <= 1):
+            raise InputError("OneCycle: start", "a factor from 0 to 1", repr(self.start))
 
     def factor(self, progress: float) -> float:
         """Return start + (1 - start) up the cosine, then down it."""

@@ -1,15 +1,15 @@
 """Networks on disk: one safetensors file with the parameters by name, and the model's description in its header."""
 
 import dataclasses
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias, cast
 
 import numpy as np
 
-from lowered_cnn.arrays import InputError
+from lowered_cnn.arrays import InputError, check_shape
 from lowered_cnn.layers import Layer, Sequential
 from lowered_cnn.network import Network
 
@@ -20,6 +20,8 @@ HEADER = "lowered_cnn"
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
     """Write the network to `path`; the file appears whole or not at all."""
+    import json
+
     from safetensors.numpy import save as to_bytes
 
     header = {
@@ -33,26 +35,32 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str]) -> Network:
     """Return the network that `save` wrote; raises InputError for any other file."""
+    import json
+
     from safetensors import SafetensorError, safe_open
 
+    if os.path.isdir(path):
+        raise InputError(str(path), "a safetensors file", "a folder")
     try:
         with safe_open(path, "numpy") as file:
             header = (file.metadata() or {}).get(HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, TypeError) as error:  # a TypeError where NumPy lacks the type of number
         raise InputError(str(path), "a safetensors file", error) from error
     if header is None:
         raise InputError(str(path), f"a {HEADER!r} entry in the file's metadata", "none")
-    try:
+    with _describing(path):
         described = json.loads(header)
-        model = restore(described["model"])
+        model, input_shape = restore(described["model"]), tuple(described["input_shape"])
         if not isinstance(model, Sequential):
             raise InputError("model", "Sequential", type(model).__name__)
-        network = Network(model, described["input_shape"], dtype=np.dtype(described["dtype"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(str(path), "the description of a network", error) from error
-    if set(tensors) != set(network.parameters):
-        raise InputError(str(path), f"tensors {sorted(network.parameters)}", sorted(tensors))
+        shapes = {parameter.name: parameter.shape for parameter in model.parameters(input_shape)}
+    if set(tensors) != set(shapes):
+        raise InputError(str(path), f"tensors {sorted(shapes)}", sorted(tensors))
+    for name, shape in shapes.items():  # before anything of that size is allocated
+        check_shape(f"{path}: {name}", shape, tensors[name].shape)
+    with _describing(path):
+        network = Network(model, input_shape, dtype=str(described["dtype"]))
     for name, values in tensors.items():
         network.parameters.assign(name, values, str(path))
     return network
@@ -85,6 +93,15 @@ def write_whole(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def _describing(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # how a damaged description fails depends on where it is damaged
+        got = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(str(path), "the description of a network", got) from error
+
+
 def _kinds() -> dict[str, Callable[..., Layer]]:
     kinds = Layer.__subclasses__()
     for kind in kinds:
@@ -97,8 +114,8 @@ def _to_json(value: object) -> JSON:
         return describe(value)
     if isinstance(value, tuple | list):
         return [_to_json(entry) for entry in value]
-    if isinstance(value, np.generic):
-        return cast(JSON, value.item())
+    if isinstance(value, np.generic | np.ndarray):
+        return cast(JSON, value.tolist())
     return cast(JSON, value)
 
 

@@ -1,8 +1,10 @@
 """Where a sliding window stands: kernel, stride, padding and dilation, and the one home of the output-size formula."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import numpy as np
 
 from lowered_cnn.arrays import InputError, Shape, whole_number
 
@@ -50,6 +52,8 @@ class Window:
 
     def over(self, size: Shape, where: str = "window") -> "Sweep":
         """Lay the window over an input: `OH = floor((H + PH before + PH after - extent) / SH) + 1`, for each axis."""
+        if len(size) != len(self.kernel):
+            raise InputError(where, f"an input of {len(self.kernel)} lengths under a window of {self.extent}", size)
         pads = self.padding or tuple(_same(*axis) for axis in zip(size, self.extent, self.stride, strict=True))
         room = [h + sum(p) - e for h, p, e in zip(size, pads, self.extent, strict=True)]
         if min(room) < 0:
@@ -85,19 +89,17 @@ def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
 
 
 def _lengths(rank: int, value: Lengths, where: str) -> Shape:
-    lengths = tuple(value) if isinstance(value, Iterable) else (value,) * rank
+    lengths = tuple(value) if np.iterable(value) else (value,) * rank
     if len(lengths) != rank:
         raise InputError(where, f"a number, or {rank} of them", repr(value))
     return tuple(whole_number(where, length, 1) for length in lengths)
 
 
 def _pads(rank: int, value: Padding, where: str) -> tuple[tuple[int, int], ...] | None:
-    if value == "same":
-        return None
-    if value == "valid":
-        return ((0, 0),) * rank
-    sides = tuple(value) if isinstance(value, Iterable) else (value,) * rank
-    pads = [tuple(side) if isinstance(side, Iterable) else (side, side) for side in sides]
+    if isinstance(value, str) and value in ("same", "valid"):
+        return None if value == "same" else ((0, 0),) * rank
+    sides = tuple(value) if np.iterable(value) else (value,) * rank
+    pads = [tuple(side) if np.iterable(side) else (side, side) for side in sides]
     if len(pads) != rank or any(len(pad) != 2 for pad in pads):
         raise InputError(where, f"'same', 'valid', a number, or {rank} numbers or pairs", repr(value))
     return tuple((whole_number(where, before, 0), whole_number(where, after, 0)) for before, after in pads)

@@ -34,17 +34,9 @@ PRODUCTS = {
 }  # fmt: skip
 
 HEAVY = {
-    "safetensors",
-    "tqdm",
-    "threadpoolctl",
-    "PIL",
-    "torch",
-    "scipy",
-    "onnx",
-    "argparse",
-    "multiprocessing",
-    "lowered_cnn.cli",
-}
+    "safetensors", "tqdm", "threadpoolctl", "PIL", "torch", "scipy", "onnx", "argparse", "json", "gzip", "hashlib",
+    "tempfile", "subprocess", "logging", "multiprocessing", "concurrent.futures", "asyncio", "lowered_cnn.cli",
+}  # fmt: skip
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
@@ -197,4 +189,4 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_a_planted_heavy_import_is_found() -> None:
-    assert loaded_by("import lowered_cnn, safetensors") & HEAVY == {"safetensors"}
+    assert loaded_by("import lowered_cnn, safetensors") & HEAVY >= {"safetensors"}

@@ -96,6 +96,11 @@ def test_dataset_refuses_labels_of_another_type() -> None:
     assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels, ("a",)) == "labels: expected int64, got uint8"
 
 
+def test_dataset_refuses_two_classes_of_one_name() -> None:
+    told = "classes: expected a name of its own for each class, got 2 times 'a'"
+    assert error_of(Dataset, random_bytes(2, 1, 3, 3), np.zeros(2, np.int64), ("a", "b", "a")) == told
+
+
 def test_take_refuses_positions_outside() -> None:
     assert error_of(small_dataset(5).take, np.array([5])).startswith("indices: expected integers below 5, got ")
 
@@ -121,14 +126,14 @@ def test_split_depends_on_the_seed_alone() -> None:
     assert not np.array_equal(first, whole.images[:8]), "the held-out examples are not just the first ones"
 
 
-@pytest.mark.parametrize("count", [-1, 0, 20, 21])
-def test_split_refuses_to_leave_a_side_empty(count: int) -> None:
-    message = f"examples to hold out: expected more than 0 and fewer than 20, got {count}"
+@pytest.mark.parametrize("count", [-1, 0, 20, 21, 0.1])
+def test_split_refuses_to_leave_a_side_empty(count: float) -> None:
+    message = f"examples to hold out: expected a whole number from 1 to 19, got {count}"
     assert error_of(small_dataset(20).split, count, 0) == message
 
 
 def test_split_refuses_a_negative_seed() -> None:
-    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected at least 0, got -1"
+    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected a whole number from 0, got -1"
 
 
 def test_splits_refuses_unlike_sides() -> None:
@@ -514,8 +519,12 @@ def test_grey_of_a_colour_is_its_luma() -> None:
 
 def test_fit_image_refuses_other_channels() -> None:
     image = random_bytes(1, 4, 4)
-    assert error_of(fit_image, image, (2, 4, 4)) == "image channels: expected 1 (grey) or 3 (colour), got 1 to become 2"
-    assert error_of(fit_image, image, (4, 4)) == "input shape: expected shape (C, H, W), got (4, 4)"
+    assert (
+        error_of(fit_image, image, (2, 4, 4)) == "image: channels: expected 1 (grey) or 3 (colour), got 1 to become 2"
+    )
+    assert (
+        error_of(fit_image, image, (4, 4)) == "image: input shape of the network: expected shape (C, H, W), got (4, 4)"
+    )
     assert error_of(fit_image, image[0], (1, 4, 4)) == "image: expected shape (C, H, W), got (4, 4)"
 
 
@@ -657,10 +666,10 @@ def test_batches_are_shuffled_anew_for_each_seed_and_epoch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 1, 0, 0), "examples: expected at least 1, got 0"),
-        ((5, 0, 0, 0), "batch size: expected at least 1, got 0"),
-        ((5, 1, -1, 0), "seed: expected at least 0, got -1"),
-        ((5, 1, 0, -1), "epoch: expected at least 0, got -1"),
+        ((0, 1, 0, 0), "examples: expected a whole number from 1, got 0"),
+        ((5, 0, 0, 0), "batch size: expected a whole number from 1, got 0"),
+        ((5, 1, -1, 0), "seed: expected a whole number from 0, got -1"),
+        ((5, 1, 0, -1), "epoch: expected a whole number from 0, got -1"),
     ],
 )
 def test_batches_refuses_numbers_that_make_no_sense(arguments: tuple[int, ...], message: str) -> None:

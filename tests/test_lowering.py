@@ -1,6 +1,7 @@
 """im2col and col2im: what they move where, that they are adjoint, and the blocks in which positions are cut."""
 
 import math
+from typing import Any
 
 import direct
 import numpy as np
@@ -106,6 +107,24 @@ def test_the_columns_of_a_small_image() -> None:
     x = np.arange(1.0, 7.0).reshape(1, 2, 3, 1)
     columns = im2col(x, Window.of(2, kernel=2).over((2, 3)))
     assert columns.reshape(4, 2).tolist() == [[1, 2], [2, 3], [4, 5], [5, 6]]
+
+
+def test_a_window_takes_arrays_for_what_they_hold() -> None:
+    array: Any = np.array  # no annotation promises them
+    window = Window.of(2, array([2, 3]), array(2), array([1, 0]), array([1, 2]))
+    assert window == Window.of(2, (2, 3), 2, (1, 0), (1, 2))
+    assert Window.of(2, 3, padding=array([[1, 0], [2, 1]])) == Window.of(2, 3, padding=((1, 0), (2, 1)))
+    with pytest.raises(InputError, match=r"^window: padding: expected a whole number from 0, got np.float64\(0.5\)$"):
+        Window.of(2, 3, padding=array([0.5, 0.5]))
+    with pytest.raises(InputError, match=r"^window: kernel: expected a whole number from 1, got array\(\[1, 2\]\)$"):
+        Window.of(2, array([[1, 2], [1, 2]]))
+
+
+@pytest.mark.parametrize("size", [(), (8,), (8, 8, 8)])
+def test_a_window_lies_over_as_many_axes_as_it_has(size: Shape) -> None:
+    with pytest.raises(InputError) as caught:
+        Window.of(2, 3).over(size)
+    assert str(caught.value) == f"window: expected an input of 2 lengths under a window of (3, 3), got {size}"
 
 
 def test_shapes_that_do_not_fit_the_sweep_are_refused() -> None:

@@ -5,6 +5,7 @@ import pickle
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -276,24 +277,27 @@ def test_predict_refuses_other_shapes(shape: Shape) -> None:
         ([Flatten(), GlobalAvgPool()], (1, 4, 4), "global_avg_pool1: input: expected shape (C, *size), got (16,)"),
         ([], (0, 4), "network: input shape: expected a whole number from 1, got 0"),
         ([], (), "network: input shape: expected at least one length, got ()"),
+        ([], 4, "network: input shape: expected at least one length, got 4"),
     ],
 )
-def test_layers_that_do_not_fit_are_named(model: list[Layer], input_shape: Shape, message: str) -> None:
+def test_layers_that_do_not_fit_are_named(model: list[Layer], input_shape: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Network(Sequential(*model), input_shape)
     assert str(caught.value) == message
 
 
 def test_other_dtypes_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^network: dtype: expected float32 or float64, got float16$"):
-        Network(small(), IMAGE, dtype=np.float16)
+    for dtype, told in ((np.float16, "float16"), ("junk", "'junk'"), ({"a": 1}, "{'a': 1}")):
+        with pytest.raises(InputError) as caught:
+            Network(small(), IMAGE, dtype=dtype)  # type: ignore[arg-type]
+        assert str(caught.value) == f"network: dtype: expected float32 or float64, got {told}"
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1])
-def test_dropout_of_everything_is_refused(rate: float) -> None:
+@pytest.mark.parametrize("rate", [-0.1, 1, "a", None])
+def test_dropout_of_everything_is_refused(rate: Any) -> None:
     with pytest.raises(InputError) as caught:
         Dropout(rate)
-    assert str(caught.value) == f"Dropout: expected a rate from 0 up to, but not including, 1, got {rate}"
+    assert str(caught.value) == f"Dropout: expected a rate from 0 up to, but not including, 1, got {rate!r}"
 
 
 def test_a_dense_layer_without_units_is_refused() -> None:
@@ -352,12 +356,20 @@ def test_a_lowered_network_takes_exactly_its_batch() -> None:
             lambda: Network(Sequential(Dense(2)), (3,)).predict(np.zeros((1, 3), complex)),
             "network: images: expected uint8 (0 to 255) or float numbers, got complex128",
         ),
+        (
+            lambda: Network(Sequential(Dense(2)), (3,)).predict(cast(Any, [[1.0, 2.0, 3.0]])),
+            "network: images: expected a NumPy array, got list",
+        ),
     ],
 )
 def test_numbers_without_sense_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_an_error_is_told_in_one_line() -> None:
+    assert str(InputError("here", "a number", np.zeros((2, 2)))) == "here: expected a number, got [[0. 0.]  [0. 0.]]"
 
 
 def test_errors_survive_pickling() -> None:

@@ -1,7 +1,7 @@
 """Optimizers on the flat vector: against their formulas, one number at a time, and against PyTorch."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -136,6 +136,13 @@ def test_float32_stays_float32(optimizer: Optimizer) -> None:
         (lambda: Adam(beta1=1), "Adam: beta1: expected a number from 0 up to, but not including, 1, got 1"),
         (lambda: Adam(beta2=-1), "Adam: beta2: expected a number from 0 up to, but not including, 1, got -1"),
         (lambda: Adam(epsilon=0), "Adam: epsilon: expected a number above 0, got 0"),
+        (lambda: SGD(cast(Any, "a")), "SGD: learning_rate: expected a number above 0, got 'a'"),
+        (lambda: SGD(l2=cast(Any, None)), "SGD: l2: expected a number from 0, got None"),
+        (
+            lambda: Adam(beta1=cast(Any, 1j)),
+            "Adam: beta1: expected a number from 0 up to, but not including, 1, got 1j",
+        ),
+        (lambda: Adam(epsilon=cast(Any, "a")), "Adam: epsilon: expected a number above 0, got 'a'"),
     ],
 )
 def test_settings_without_sense_are_refused(make: Callable[[], Optimizer], message: str) -> None:

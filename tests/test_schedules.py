@@ -1,6 +1,7 @@
 """Schedules: their values at points where they can be told without a computer, and their bounds everywhere."""
 
 import itertools
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -59,5 +60,14 @@ def test_one_cycle_goes_up_and_then_down(warmup: float, start: float) -> None:
 def test_points_outside_the_training_are_refused() -> None:
     with pytest.raises(InputError, match=r"^Step: at: expected points between 0 and 1, got \(0.5, 1\)$"):
         Step((0.5, 1))
+    for at in ("a", 0.5, (None,)):
+        with pytest.raises(InputError, match=r"^Step: at: expected points between 0 and 1, got "):
+            Step(cast(Any, at))
+    with pytest.raises(InputError, match=r"^Step: drop: expected a factor above 0, up to 1, got 'a'$"):
+        Step(drop=cast(Any, "a"))
+    with pytest.raises(InputError, match=r"^OneCycle: start: expected a factor from 0 to 1, got 'a'$"):
+        OneCycle(start=cast(Any, "a"))
+    with pytest.raises(InputError, match=r"^OneCycle: warmup: expected a part between 0 and 1, got 'a'$"):
+        OneCycle(cast(Any, "a"))
     with pytest.raises(InputError, match=r"^OneCycle: warmup: expected a part between 0 and 1, got 0$"):
         OneCycle(0)

@@ -67,6 +67,12 @@ def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> Non
     np.testing.assert_array_equal(load(path).parameters.vector, Network(MODEL, IMAGE, seed=2).parameters.vector)
 
 
+def test_windows_made_of_arrays_are_saved_as_numbers(tmp_path: Path) -> None:
+    array: Any = np.array
+    save(Network(Sequential(Conv2D(2, array([3, 2]), padding=array([[1, 0], [0, 1]]))), IMAGE), tmp_path / "network")
+    assert load(tmp_path / "network").model == Sequential(Conv2D(2, (3, 2), padding=((1, 0), (0, 1))))
+
+
 def test_other_tools_can_read_the_parameters(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     network = Network(MODEL, IMAGE)
@@ -130,6 +136,25 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "x", None, w=(2,)) == "expected a 'lowered_cnn' entry in the file's metadata, got none"
 
 
+def test_a_header_that_asks_for_too_much_is_refused_before_it_gets_it(tmp_path: Path) -> None:
+    huge = {**SOUND, "model": {"layer": "Sequential", "layers": [{**DENSE, "units": 10**12}]}}
+    told = refusal(tmp_path / "x", huge, dense1_weight=(2, 3))
+    assert told == f"dense1.weight: expected ({10**12}, 3), got (2, 3)"
+
+
+def test_tensors_that_numpy_lacks_are_refused(tmp_path: Path) -> None:
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    with pytest.raises(InputError, match="x: expected a "):  # which one: another library may teach NumPy bfloat16
+        load(tmp_path / "x")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: expected a safetensors file, got a folder"
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -146,8 +171,13 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
         {**SOUND, "model": {"layer": "Sequential", "layers": [{"layer": "Dense", "sides": 2}]}},
         {**SOUND, "model": {"layer": "Sequential", "layers": 5}},
         {**SOUND, "model": {"layer": "Conv", "filters": 1, "kernel": 1}},
+        {**SOUND, "dtype": None},
+        {**SOUND, "model": {"layer": "Sequential", "layers": [5]}},
+        {**SOUND, "model": {"layer": ["Sequential"], "layers": [DENSE]}},
+        '{"model": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"model": ' + '{"layer": "Sequential", "layers": [' * 400 + "]}" * 400 + ', "input_shape": [3]}',
     ],
-    ids=str,
+    ids=lambda header: str(header)[:80],
 )
 def test_headers_that_describe_no_network_are_refused(header: Any, tmp_path: Path) -> None:
     assert refusal(tmp_path / "x", header, dense1_weight=(2, 3)).startswith(

@@ -1,4 +1,7 @@
-"""Training: what it learns, what it records, and that shards and seeds decide what they should and no more."""
+"""Training: what it learns, what it records, and that workers, shards and seeds decide what they should and no more."""
+
+import time
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -155,6 +158,26 @@ def test_a_record_tells_how_its_batch_was_before_the_update(digits: Dataset) -> 
     assert first.train_accuracy == before.accuracy
     assert second.train_accuracy == first.dev_accuracy
     assert second.dev_accuracy == evaluate(quiet, digits).accuracy
+
+
+def test_the_last_batch_is_told_by_the_examples_it_has(digits: Dataset) -> None:
+    quiet = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28))
+    records = list(train(quiet, digits, Recipe(1, 72, SGD(1e-30), Constant())))
+    right = [record.train_accuracy * size for record, size in zip(records, (72, 72, 56), strict=True)]
+    assert sum(right) == pytest.approx(200 * evaluate(quiet, digits).accuracy)
+
+
+def test_the_speed_is_that_of_the_training_alone(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Loss):
+        def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+            clock[0] += 1000 if m == len(dev) else z.shape[1] / 100
+            return SoftmaxCrossEntropy().value_and_gradient(z, targets, m)
+
+    clock, dev = [0.0], digits.take(np.arange(50))
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    records = list(train(small(), digits, replace(RECIPE, loss=Slow()), dev=dev))
+    assert clock[0] == pytest.approx(2 * 1000 + 4)
+    assert [record.images_per_second for record in records] == pytest.approx([100] * 6)
 
 
 def test_evaluation_is_the_mean_loss_and_the_share_of_right_answers(digits: Dataset) -> None:

@@ -12,6 +12,11 @@ def at_least(least: int) -> Callable[[str], int]:
     return _checked(int, lambda number: number >= least, f"a whole number from {least}")
 
 
+def between(least: int, most: int) -> Callable[[str], int]:
+    """Return the type of whole numbers from `least` to `most`."""
+    return _checked(int, lambda number: least <= number <= most, f"a whole number from {least} to {most}")
+
+
 def positive() -> Callable[[str], float]:
     """Return the type of finite numbers above 0."""
     return _checked(float, lambda number: 0 < number < float("inf"), "a number above 0")

@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load network and data, and print accuracy and loss."""
     folder = RunFolder.open(arguments.run)
-    trained_on = folder.config().get("data")
+    trained_on = folder.config.get("data")
     test = load_data(arguments.data or (str(trained_on) if trained_on else None)).test
-    if list(test.classes) != folder.classes():
-        raise InputError("data: classes", ", ".join(folder.classes()), ", ".join(test.classes))
+    if list(test.classes) != folder.classes:
+        raise InputError("data: classes", ", ".join(folder.classes), ", ".join(test.classes))
     result = evaluate_network(folder.network(), test)
     if arguments.json:
         print(json.dumps({"test_accuracy": result.accuracy, "test_loss": result.loss, "images": len(test)}))

@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Read the images as the network was trained to see them, and print the likeliest class of each."""
     folder = RunFolder.open(arguments.run)
-    classes, network = folder.classes(), folder.network()
-    images = np.stack([_prepared(path, network.input_shape) for path in arguments.images])
+    classes, network = folder.classes, folder.network()
+    are_digits = folder.data_kind == "idx" and network.input_shape == (1, 28, 28)
+    images = np.stack([_prepared(path, network.input_shape, are_digits) for path in arguments.images])
     probabilities = softmax(network.predict(images).T).T
     if arguments.json:
         answers = [
@@ -40,6 +41,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{path}: {classes[row.argmax()]} ({row.max():.1%})")
 
 
-def _prepared(path: Path, shape: Shape) -> Bytes:
+def _prepared(path: Path, shape: Shape, is_digit: bool) -> Bytes:
     image = read_image(path)
-    return mnist_style(image, str(path)) if shape == (1, 28, 28) else fit_image(image, shape)
+    return mnist_style(image, str(path)) if is_digit else fit_image(image, shape, str(path))

@@ -2,12 +2,29 @@
 
 import itertools
 import json
+import os
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 from lowered_cnn.arrays import InputError
+from lowered_cnn.data import READERS
+from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.network import Network
 from lowered_cnn.storage import JSON, load, save, write_whole
+
+
+def check_out(path: Path) -> None:
+    """Raise InputError unless a run can be written to `path`: a new or an empty folder, in one that can be written."""
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise InputError("--out", "a new or an empty folder", f"{path} ({error.strerror})") from error
+    if taken:
+        raise InputError("--out", "a new or an empty folder", path)
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError("--out", "a folder that can be written", f"{path} in {above}")
 
 
 class RunFolder:
@@ -20,8 +37,7 @@ class RunFolder:
     def create(cls, path: Path | None, config: dict[str, JSON]) -> "RunFolder":
         """Make the folder, by default the first of runs/1, runs/2, ... that is free, and write the settings."""
         path = path or next(free for n in itertools.count(1) if not (free := Path("runs", str(n))).exists())
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError("--out", "a new or an empty folder", path)
+        check_out(path)
         path.mkdir(parents=True, exist_ok=True)
         write_whole(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         return cls(path)
@@ -34,22 +50,33 @@ class RunFolder:
                 raise InputError("RUN", "a folder written by lowered-cnn train", f"{path} without {name}")
         return cls(path)
 
+    @cached_property
     def config(self) -> dict[str, JSON]:
         """Return the settings."""
         path = self.path / "config.json"
         try:
-            config = json.loads(path.read_text())
-        except ValueError as error:
+            config = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise InputError(str(path), "JSON", error) from error
         if not isinstance(config, dict) or not isinstance(config.get("classes"), list):
             raise InputError(str(path), "the settings of a training", "no list of classes")
+        check_classes(f"{path}: classes", [str(name) for name in config["classes"]])
         return config
 
+    @property
     def classes(self) -> list[str]:
-        """Return the names of the classes, in the order of the network's outputs."""
-        classes = self.config()["classes"]
+        """The names of the classes, in the order of the network's outputs."""
+        classes = self.config["classes"]
         assert isinstance(classes, list)
         return [str(name) for name in classes]
+
+    @property
+    def data_kind(self) -> str:
+        """The kind of data that the network was trained on."""
+        kind = self.config.get("data_kind")
+        if not isinstance(kind, str) or kind not in READERS:
+            raise InputError(f"{self.path / 'config.json'}: data_kind", " or ".join(READERS), repr(kind))
+        return kind
 
     def open_metrics(self) -> IO[str]:
         """Open `metrics.jsonl` for writing, line by line."""
@@ -62,7 +89,7 @@ class RunFolder:
     def network(self) -> Network:
         """Return the trained network; raises InputError unless it has one output for each class."""
         network = load(self.path / "model.safetensors")
-        if network.output_shape != (len(self.classes()),):
+        if network.output_shape != (len(self.classes),):
             where = str(self.path / "config.json")
-            raise InputError(where, f"a class for each of the outputs {network.output_shape}", len(self.classes()))
+            raise InputError(where, f"a class for each of the outputs {network.output_shape}", len(self.classes))
         return network

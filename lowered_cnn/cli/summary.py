@@ -5,15 +5,18 @@ from pathlib import Path
 
 from lowered_cnn import InputError, Network
 from lowered_cnn import summary as summarize
-from lowered_cnn.cli.arguments import at_least
+from lowered_cnn.cli.arguments import between
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.models import MODELS
+
+MOST = 10**9
+"""More examples than any memory holds, and few enough for NumPy to count their bytes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("network", metavar="RUN|MODEL", help=f"a folder of a training, or one of {', '.join(MODELS)}")
-    parser.add_argument("--batch-size", type=at_least(1), default=1, help="examples in the step (%(default)s)")
+    parser.add_argument("--batch-size", type=between(1, MOST), default=1, help="examples in the step (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,9 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Networ
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn import train as train_network
 from lowered_cnn.cli.arguments import at_least, positive
-from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.cli.run_folder import RunFolder, check_out
+from lowered_cnn.data import kind_of
 from lowered_cnn.data import load as load_data
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
@@ -53,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, train, test, save, report."""
     start = time.perf_counter()
+    if arguments.out:
+        check_out(arguments.out)
     splits = load_data(arguments.data)
     data, dev = _hold_out(splits.train, arguments.dev_size, arguments.seed)
     recipe = _recipe(arguments)
@@ -99,6 +104,7 @@ def _config(arguments: argparse.Namespace, recipe: Recipe, data: Dataset) -> dic
     return {
         "lowered_cnn": __version__,
         "data": str(arguments.data.resolve()) if arguments.data else None,
+        "data_kind": kind_of(arguments.data),
         **{name: value for name, value in vars(arguments).items() if name in chosen},
         "recipe": repr(recipe),
         "training_images": len(data),
@@ -124,10 +130,12 @@ def _train(
             bar.update()
             if record.step % recipe.steps(len(data), 1) == 0:
                 accuracy = "" if record.dev_accuracy is None else f", dev accuracy {record.dev_accuracy:.2%}"
-                bar.write(
+                line = (
                     f"epoch {record.epoch} of {recipe.epochs}: loss {record.loss:.4f}{accuracy}, "
                     f"{record.images_per_second:,.0f} images/s"
                 )
+                with suppress(OSError):  # that nobody reads it is no reason to stop
+                    bar.write(line, file=sys.stderr)
     if not np.isfinite(network.parameters.vector).all():
         raise InputError("parameters after the last step", "numbers (try a lower --learning-rate)", "nan or inf")
     return time.perf_counter() - start

@@ -1,6 +1,7 @@
 """Data: labelled images from the embedded MNIST, from IDX files or from folders of pictures, and their batches."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lowered_cnn.arrays import InputError
@@ -11,10 +12,12 @@ from lowered_cnn.data.images import fit_image, mnist_style, read_image, read_ima
 from lowered_cnn.data.mnist import load_mnist
 
 __all__ = [
+    "READERS",
     "Dataset",
     "Splits",
     "batches",
     "fit_image",
+    "kind_of",
     "load",
     "load_mnist",
     "mnist_style",
@@ -25,16 +28,25 @@ __all__ = [
 ]
 
 
+READERS: dict[str, Callable[[str | Path], Splits]] = {"idx": read_idx_folder, "images": read_image_folder}
+"""The kinds of data, and who reads a folder of each."""
+
+
 def load(folder: str | Path | None = None) -> Splits:
     """Load the data set in a folder, of IDX files or of a folder of images for each class; without one, MNIST."""
+    return load_mnist() if folder is None else READERS[kind_of(folder)](folder)
+
+
+def kind_of(folder: str | Path | None) -> str:
+    """Tell the kind of data in a folder: "idx" for IDX files, and for MNIST, or "images"."""
     if folder is None:
-        return load_mnist()
+        return "idx"
     folder = Path(folder)
     wanted = "a folder of four IDX files or of a folder of images for each class"
     if not os.path.isdir(folder):
         raise InputError(str(folder), wanted, "a file" if os.path.exists(folder) else "no such folder")
     if any(folder.glob("*-ubyte*")):
-        return read_idx_folder(folder)
+        return "idx"
     if any(folder.glob("*/")):
-        return read_image_folder(folder)
+        return "images"
     raise InputError(str(folder), wanted, "neither")

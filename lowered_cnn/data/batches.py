@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lowered_cnn.arrays import InputError
+from lowered_cnn.arrays import whole_number
 from lowered_cnn.data.dataset import Indices
 
 
@@ -16,7 +16,6 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[Indi
         ("seed", 0, seed),
         ("epoch", 0, epoch),
     ]:
-        if got < least:
-            raise InputError(name, f"at least {least}", got)
+        whole_number(name, got, least)
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return (order[start : start + batch_size] for start in range(0, count, batch_size))

@@ -1,12 +1,14 @@
 """Labelled images: one data set, and the two of them that a network is trained and tested on."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Bytes, InputError, Labels, Shape, check_rank, check_shape
+from lowered_cnn.arrays import Bytes, InputError, Labels, Shape, check_rank, check_shape, whole_number
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 """Positions of examples in a data set."""
@@ -33,6 +35,8 @@ class Dataset:
         if least < 0 or most >= len(self.classes):
             raise InputError("labels", f"class numbers below {len(self.classes)}", f"{least} to {most}")
 
+        check_classes("classes", self.classes)
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -50,12 +54,17 @@ class Dataset:
 
     def split(self, count: int, seed: int) -> tuple["Dataset", "Dataset"]:
         """Hold out `count` examples chosen at random: the rest, then the held out."""
-        if not 0 < count < len(self):
-            raise InputError("examples to hold out", f"more than 0 and fewer than {len(self)}", count)
-        if seed < 0:
-            raise InputError("seed", "at least 0", seed)
+        whole_number("examples to hold out", count, 1, len(self) - 1)
+        whole_number("seed", seed, 0)
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+
+
+def check_classes(where: str, names: Sequence[str]) -> None:
+    """Raise InputError unless each class has a name of its own."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(where, "a name of its own for each class", f"{count} times {name!r}")
 
 
 @dataclass(frozen=True, eq=False)

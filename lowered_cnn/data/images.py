@@ -52,7 +52,7 @@ def read_image_folder(folder: str | Path) -> Splits:
 
 def mnist_style(image: Bytes, where: str = "image") -> Bytes:
     """Prepare a photograph or drawing of one digit as those of MNIST were: (C, H, W) to (1, 28, 28)."""
-    digit = ink(with_channels(image, 1)[0], where)
+    digit = ink(with_channels(image, 1, where)[0], where)
     rows, columns = np.nonzero(digit)
     digit = digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     height, width = (max(1, round(side * MNIST_INK / max(digit.shape))) for side in digit.shape)
@@ -64,11 +64,11 @@ def mnist_style(image: Bytes, where: str = "image") -> Bytes:
     return framed
 
 
-def fit_image(image: Bytes, shape: Shape) -> Bytes:
+def fit_image(image: Bytes, shape: Shape, where: str = "image") -> Bytes:
     """Give an image (C, H, W) the channels, 1 or 3, and the size of a network's input."""
-    check_rank("input shape", "C H W", shape)
+    check_rank(f"{where}: input shape of the network", "C H W", shape)
     channels, height, width = shape
-    return np.stack([resized(plane, height, width) for plane in with_channels(image, channels)])
+    return np.stack([resized(plane, height, width) for plane in with_channels(image, channels, where)])
 
 
 def require_pillow() -> None:
@@ -141,7 +141,7 @@ def read_alike(paths: list[Path]) -> Bytes:
             wanted = f"{height}x{width} pixels (HxW) as in {paths[0].name}"
             raise InputError(str(path), wanted, "{}x{}".format(*image.shape[1:]))
     channels = max(len(image) for image in images)
-    return np.stack([with_channels(image, channels) for image in images])
+    return np.stack([with_channels(image, channels, str(path)) for path, image in zip(paths, images, strict=True)])
 
 
 def labelled(images: Bytes, classes: ClassFiles) -> Dataset:
@@ -150,11 +150,11 @@ def labelled(images: Bytes, classes: ClassFiles) -> Dataset:
     return Dataset(images, np.repeat(numbers, [len(paths) for paths in classes.values()]), tuple(classes))
 
 
-def with_channels(image: Bytes, channels: int) -> Bytes:
+def with_channels(image: Bytes, channels: int, where: str) -> Bytes:
     """Turn an image (C, H, W) grey (1 channel) or into colour (3 channels)."""
-    check_rank("image", "C H W", image.shape)
+    check_rank(where, "C H W", image.shape)
     if not {len(image), channels} <= {1, 3}:
-        raise InputError("image channels", "1 (grey) or 3 (colour)", f"{len(image)} to become {channels}")
+        raise InputError(f"{where}: channels", "1 (grey) or 3 (colour)", f"{len(image)} to become {channels}")
     if len(image) < channels:
         return np.repeat(image, channels, axis=0)
     if len(image) > channels:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.arrays import Array, InputError, Shape, is_number
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 
 
@@ -21,8 +21,8 @@ class Dropout(Layer):
     kind: ClassVar[str] = "dropout"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise InputError("Dropout", "a rate from 0 up to, but not including, 1", self.rate)
+        if not (is_number(self.rate) and 0 <= self.rate < 1):
+            raise InputError("Dropout", "a rate from 0 up to, but not including, 1", repr(self.rate))
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return the input's shape."""
