@@ -1,7 +1,7 @@
 """The layers of a network, one after the other, with their weights as each framework stores them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -59,15 +59,24 @@ def sides(sweep: Sweep) -> tuple[int, ...]:
     return tuple(before for before, _ in sweep.pads)
 
 
-def unknown(place: Placed) -> InputError:
-    """Tell of a layer that the benchmarks' networks do not have."""
-    return InputError(place.name, "Conv2D, ReLU, MaxPool, Flatten or Dense", place.layer)
+def named_padding(sweep: Sweep) -> str:
+    """Return the padding as "same" or "valid"; raises InputError where it is neither."""
+    if not any(map(any, sweep.pads)):
+        return "valid"
+    if replace(sweep.window, padding=None).over(sweep.size).pads != sweep.pads:
+        raise InputError("padding", "same or valid", sweep.pads)
+    return "same"
 
 
-def plain_pool(place: Placed) -> tuple[int, ...]:
-    """Return the kernel of a pool without padding, whose stride is its kernel."""
+def pool_size(place: Placed) -> tuple[int, ...]:
+    """Return the kernel of a pool; raises InputError unless its stride is the same, and it has no padding."""
     assert isinstance(place.layer, MaxPool)
     sweep = place.layer.sweep(place.input_shape, place.name)
     if sweep.window.stride != sweep.window.kernel or any(map(any, sweep.pads)):
         raise InputError(place.name, "a pool without padding, its stride its kernel", place.layer)
     return sweep.window.kernel
+
+
+def unknown(place: Placed) -> InputError:
+    """Tell of a layer that a framework has not been taught."""
+    return InputError(place.name, "Conv2D, ReLU, MaxPool, Flatten or Dense", place.layer)
