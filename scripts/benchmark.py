@@ -2,17 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from benchmarking.cold_start import installed, starts
 from benchmarking.costs import cost
 from benchmarking.duel import Plan, fight
 from benchmarking.frameworks import PEERS, Known
+from benchmarking.growth import points
 from benchmarking.machine import machine, peak
 from benchmarking.processes import ALLOCATORS, ProcessError, cores
 from benchmarking.report import report
-from benchmarking.work import JOBS, Results
+from benchmarking.work import JOBS, OURS, Results
 from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.models import MODELS
 
@@ -34,11 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     parsed = parser.parse_args(arguments)
     try:
-        if parsed.report:
-            for path in parsed.report:
-                _print(Results.read(path))
-        else:
-            _print(_measure(parsed))
+        for results in _merged(parsed.report) if parsed.report else [_measure(parsed)]:
+            print("\n\n".join(report(results)))
     except (ProcessError, ValueError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -47,31 +46,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _merged(paths: Sequence[Path]) -> list[Results]:
+    """Read results, and put those together that were measured on the same machine with the same settings."""
+    merged: list[Results] = []
+    for results in map(Results.read, paths):
+        place = next((number for number, other in enumerate(merged) if other.alike(results)), None)
+        if place is None:
+            merged.append(results)
+        else:
+            merged[place] += results
+    return merged
+
+
 def _measure(parsed: argparse.Namespace) -> Results:
     results = Results(machine(), parsed.rounds, parsed.seconds)
-    plan = _plan(parsed)
-    results.costs = [cost(network, batch) for network in plan.networks for batch in plan.batches]
-    results.peaks = [peak(count, plan.seconds) for count in plan.cores]
-    works = plan.works()
+    for _ in _measurements(parsed, results):
+        if parsed.json:
+            results.write(parsed.json)
+    return results
 
+
+def _measurements(parsed: argparse.Namespace, results: Results) -> Iterator[None]:
+    """Fill in the results, and stop after each of them."""
+    peers = _peers(parsed.against)
+    frameworks = [OURS, *(peer.name for peer in peers)]
+    results.installed = [installed(framework) for framework in frameworks]
+    if parsed.cold_start:
+        for start in starts(frameworks, parsed.rounds, cores()):
+            results.starts.append(start)
+            yield
+    if parsed.growth:
+        for point in points(parsed.seconds):
+            results.growth.append(point)
+            yield
+    if not (parsed.cold_start or parsed.growth):
+        yield from _duels(_plan(parsed, peers), results)
+
+
+def _duels(plan: Plan, results: Results) -> Iterator[None]:
     def failed(text: str) -> None:
         _tell(text)
         results.failures.append(text)
 
+    results.costs = [cost(network, batch) for network in plan.networks for batch in plan.batches]
+    results.peaks = [peak(count, plan.seconds) for count in plan.cores]
+    works = plan.works()
     for number, work in enumerate(works, 1):
-        _tell(f"{number} of {len(works)}: {work.network}, batch {work.batch}, cores {work.cores}")
+        _tell(f"{number} of {len(works)}: {work}")
         for pair in fight(plan, work, failed):
             results.pairs.append(pair)
-            if parsed.json:
-                results.write(parsed.json)
-    return results
+            yield
 
 
-def _plan(parsed: argparse.Namespace) -> Plan:
+def _plan(parsed: argparse.Namespace, peers: Sequence[Known]) -> Plan:
     allocators = list(ALLOCATORS) if parsed.allocator == "both" else [parsed.allocator]
     counts = list(dict.fromkeys(parsed.cores))
     return Plan(
-        _peers(parsed.against), parsed.modes, allocators, parsed.jobs, parsed.networks, parsed.batches, counts,
+        peers, parsed.modes, allocators, parsed.jobs, parsed.networks, parsed.batches, counts,
         parsed.rounds, parsed.seconds,
     )  # fmt: skip
 
@@ -85,10 +116,6 @@ def _peers(asked: list[str] | None) -> list[Known]:
         if not peer.installed:
             raise ValueError(f"{peer.name} is not installed (pip install 'lowered-cnn[bench]')")
     return peers
-
-
-def _print(results: Results) -> None:
-    print("\n\n".join(report(results)))
 
 
 def _tell(text: str) -> None:
@@ -107,6 +134,8 @@ def _parser() -> Parser:
     add("--allocator", choices=[*ALLOCATORS, "both"], default="both", help="glibc's allocator for the peers (both)")
     add("--rounds", type=at_least(1), default=5, help="pairs of processes (%(default)s)")
     add("--seconds", type=positive(), default=1.0, help="of timing in each process, for each job (%(default)s)")
+    add("--cold-start", action="store_true", help="measure imports, first predictions and installed sizes instead")
+    add("--growth", action="store_true", help="measure how time and memory grow with batch and image instead")
     add("--json", type=Path, metavar="FILE", help="write all results, after each pair")
     add("--report", type=Path, nargs="+", metavar="FILE", help="print the tables of earlier results instead")
     return parser

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +31,14 @@ def start(framework: str, cores: int) -> dict[str, float]:
     return {"import_seconds": imported - began, "done": done - (ready - imported)}
 
 
-def measure(framework: str, cores: int) -> Start:
-    """Start a process, and tell what it took."""
+def starts(frameworks: Sequence[str], rounds: int, cores: int) -> Iterator[Start]:
+    """Start a process for each framework in turn, round after round."""
+    for _ in range(rounds):
+        for framework in frameworks:
+            yield _measure(framework, cores)
+
+
+def _measure(framework: str, cores: int) -> Start:
     began = time.monotonic()  # one clock for all processes of a machine
     told = ask("start", cores, framework=framework)
     assert isinstance(told, dict)

@@ -57,7 +57,7 @@ def fight(plan: Plan, work: Work, failed: Callable[[str], None]) -> Iterator[Pai
                 theirs = _times(opponent.subject, work, opponent.jobs, plan.seconds)
             except ProcessError as error:
                 opponents.remove(opponent)
-                failed(f"{opponent.subject} at {work}: {error}")
+                failed(f"{opponent.subject}; {work}: {error}")
                 continue
             for job in opponent.jobs:
                 yield Pair(job, work, ours[job], opponent.subject, theirs.get(job))

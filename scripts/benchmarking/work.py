@@ -22,6 +22,9 @@ class Subject:
     mode: str = OWN_MODE
     allocator: str = "installed"
 
+    def __str__(self) -> str:
+        return f"{self.framework}, {self.mode}, allocator {self.allocator}"
+
 
 @dataclass(frozen=True)
 class Work:
@@ -30,6 +33,9 @@ class Work:
     network: str
     batch: int
     cores: int
+
+    def __str__(self) -> str:
+        return f"{self.network}, batch {self.batch}, {self.cores} core{'s' * (self.cores > 1)}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class Machine:
 
 @dataclass
 class Results:
-    """Everything of one run of the benchmark."""
+    """Everything of one run of the benchmark; `failures` are the peers that did not answer, and why."""
 
     machine: Machine
     rounds: int
@@ -127,6 +133,15 @@ class Results:
     growth: list[Growth] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
+    def __add__(self, other: "Results") -> "Results":
+        """Put the results of two runs together, if the machine and the settings were the same."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in LISTS}
+        return dataclasses.replace(self, **sums)
+
+    def alike(self, other: "Results") -> bool:
+        """Tell whether another run was made on the same machine with the same settings."""
+        return (self.machine, self.rounds, self.seconds) == (other.machine, other.rounds, other.seconds)
+
     def write(self, path: Path) -> None:
         """Write the results as JSON."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
@@ -136,6 +151,9 @@ class Results:
         """Read results back; raises ValueError for a file that holds none."""
         results: Results = read(cls, json.loads(path.read_text()), str(path))
         return results
+
+
+LISTS = [each.name for each in dataclasses.fields(Results) if each.default_factory is list]
 
 
 def read(kind: Any, told: object, where: str) -> Any:
