@@ -24,7 +24,8 @@ def _answer(ask: str, details: dict[str, Any]) -> object:
         return growth(**details)
     from benchmarking import questions
 
-    return questions.peak(**details) if ask == "peak" else questions.measure(**details)
+    answers = {"measure": questions.measure, "peak": questions.peak, "trained_outputs": questions.trained_outputs}
+    return answers[ask](**details)
 
 
 if __name__ == "__main__":

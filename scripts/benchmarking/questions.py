@@ -13,6 +13,8 @@ from lowered_cnn.models import MODELS
 
 INPUT_SHAPE = (1, 28, 28)
 SIDE = 2048
+BIAS = 0.01
+"""Added to all parameters before outputs are compared: biases are zero at first, and could be lost unseen."""
 
 
 def measure(
@@ -22,6 +24,20 @@ def measure(
     measured = load(framework)(Network(MODELS[network](), INPUT_SHAPE), Setting(mode, batch, cores))
     runs = {"training": measured.training, "inference": measured.inference}
     return {job: dataclasses.asdict(time_run(runs[job](), seconds)) for job in jobs}
+
+
+def trained_outputs(framework: str, mode: str, network: str, batch: int, cores: int, steps: int) -> list[list[float]]:
+    """Return the outputs for a batch of images after so many training steps: all frameworks must agree on them."""
+    described = Network(MODELS[network](), INPUT_SHAPE)
+    described.parameters.vector += BIAS
+    measured = load(framework)(described, Setting(mode, batch, cores))
+    if steps:
+        run = measured.training()
+        for _ in range(steps):
+            run.step()
+        run.wait()
+    outputs: list[list[float]] = measured.predict(measured.images(1)[0]).tolist()
+    return outputs
 
 
 def peak(cores: int, seconds: float) -> float:
