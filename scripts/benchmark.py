@@ -1,0 +1,165 @@
+"""Measure the package against other frameworks on the same cores, each in a process of its own, in turn."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from benchmarking.cold_start import installed, starts
+from benchmarking.costs import cost
+from benchmarking.duel import Plan, fight
+from benchmarking.frameworks import PEERS, Known
+from benchmarking.growth import points
+from benchmarking.machine import machine, peak
+from benchmarking.processes import ALLOCATORS, ProcessError, cores
+from benchmarking.report import report
+from benchmarking.work import JOBS, OURS, Results
+from lowered_cnn.cli.arguments import at_least, positive
+from lowered_cnn.models import MODELS
+
+NETWORKS = ["lenet5", "caffe_lenet", "keras_mnist", "pytorch_mnist"]
+MODES = [mode for peer in PEERS for mode in peer.modes]
+Item = TypeVar("Item")
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the message alone."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is asked for, or print what was measured before; return 0, 2 for an error, 130 if interrupted."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        for results in _merged(parsed.report) if parsed.report else [_measure(parsed)]:
+            print("\n\n".join(report(results)))
+    except (ProcessError, ValueError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _merged(paths: Sequence[Path]) -> list[Results]:
+    """Read results, and put those together that were measured on the same machine with the same settings."""
+    merged: list[Results] = []
+    for results in map(Results.read, paths):
+        place = next((number for number, other in enumerate(merged) if other.alike(results)), None)
+        if place is None:
+            merged.append(results)
+        else:
+            merged[place] += results
+    return merged
+
+
+def _measure(parsed: argparse.Namespace) -> Results:
+    results = Results(machine(), parsed.rounds, parsed.seconds)
+    for _ in _measurements(parsed, results):
+        if parsed.json:
+            results.write(parsed.json)
+    return results
+
+
+def _measurements(parsed: argparse.Namespace, results: Results) -> Iterator[None]:
+    """Fill in the results, and stop after each of them."""
+    peers = _peers(parsed.against)
+    frameworks = [OURS, *(peer.name for peer in peers)]
+    results.installed = [installed(framework) for framework in frameworks]
+    if parsed.cold_start:
+        for start in starts(frameworks, parsed.rounds, cores()):
+            results.starts.append(start)
+            yield
+    if parsed.growth:
+        for point in points(parsed.seconds):
+            results.growth.append(point)
+            yield
+    if not (parsed.cold_start or parsed.growth):
+        yield from _duels(_plan(parsed, peers), results)
+
+
+def _duels(plan: Plan, results: Results) -> Iterator[None]:
+    def failed(text: str) -> None:
+        _tell(text)
+        results.failures.append(text)
+
+    results.costs = [cost(network, batch) for network in plan.networks for batch in plan.batches]
+    results.peaks = [peak(count, plan.seconds) for count in plan.cores]
+    works = plan.works()
+    for number, work in enumerate(works, 1):
+        _tell(f"{number} of {len(works)}: {work}")
+        for pair in fight(plan, work, failed):
+            results.pairs.append(pair)
+            yield
+
+
+def _plan(parsed: argparse.Namespace, peers: Sequence[Known]) -> Plan:
+    allocators = list(ALLOCATORS) if parsed.allocator == "both" else [parsed.allocator]
+    counts = list(dict.fromkeys(parsed.cores))
+    return Plan(
+        peers, parsed.modes, allocators, parsed.jobs, parsed.networks, parsed.batches, counts,
+        parsed.rounds, parsed.seconds,
+    )  # fmt: skip
+
+
+def _peers(asked: list[str] | None) -> list[Known]:
+    """Return the peers that were asked for, by default those that are installed."""
+    if asked is None:
+        return [peer for peer in PEERS if peer.installed]
+    peers = [peer for peer in PEERS if peer.name in asked]
+    for peer in peers:
+        if not peer.installed:
+            raise ValueError(f"{peer.name} is not installed (pip install 'lowered-cnn[bench]')")
+    return peers
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="benchmark", description=__doc__)
+    add = parser.add_argument
+    add("--against", type=_list(_one_of([*(p.name for p in PEERS), "none"])), help="peers, or none (all installed)")
+    add("--modes", type=_list(_one_of(MODES)), default=[], help="only these modes of theirs")
+    add("--jobs", type=_list(_one_of(JOBS)), default=list(JOBS), help=f"of {', '.join(JOBS)} (both)")
+    add("--networks", type=_list(_one_of(list(MODELS))), default=NETWORKS, help=f"({', '.join(NETWORKS)})")
+    add("--batches", type=_list(at_least(1)), default=[1, 32, 128], help="(1,32,128)")
+    add("--cores", type=_list(_core_count), default=[1, cores()], help="numbers, or all (1,all)")
+    add("--allocator", choices=[*ALLOCATORS, "both"], default="both", help="glibc's allocator for the peers (both)")
+    add("--rounds", type=at_least(1), default=5, help="pairs of processes (%(default)s)")
+    add("--seconds", type=positive(), default=1.0, help="of timing in each process, for each job (%(default)s)")
+    add("--cold-start", action="store_true", help="measure imports, first predictions and installed sizes instead")
+    add("--growth", action="store_true", help="measure how time and memory grow with batch and image instead")
+    add("--json", type=Path, metavar="FILE", help="write all results, after each pair")
+    add("--report", type=Path, nargs="+", metavar="FILE", help="print the tables of earlier results instead")
+    return parser
+
+
+def _list(parse: Callable[[str], Item]) -> Callable[[str], list[Item]]:
+    return lambda text: [parse(item) for item in text.split(",")]
+
+
+def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(allowed)}, got {text!r}")
+        return text
+
+    return parse
+
+
+def _core_count(text: str) -> int:
+    count = cores() if text == "all" else at_least(1)(text)
+    if count > cores():
+        raise argparse.ArgumentTypeError(f"expected at most {cores()}, got {count}")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

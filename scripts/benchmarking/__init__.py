@@ -1,0 +1,1 @@
+"""What `scripts/benchmark.py` runs: the frameworks, the processes that measure them, and the tables."""

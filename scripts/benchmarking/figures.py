@@ -1,0 +1,64 @@
+"""The figures of a table, out of the rounds: medians, minima, ratios, and each peer's fastest mode."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarking.timing import Timing
+from benchmarking.work import Pair, Subject, Work
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median, and from where to where the values reach."""
+
+    median: float
+    minimum: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Sum up the values."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Duel:
+    """All rounds against one peer in one mode: seconds of a step, and how many times as long the peer takes.
+
+    `ratio` is taken in each pair of processes, and only then its median: what slows the machine down for a while slows
+    both of a pair down.
+    """
+
+    peer: Subject
+    ours: Timing
+    theirs: Timing
+    ratio: Spread
+
+    @classmethod
+    def of(cls, peer: Subject, pairs: Sequence[Pair]) -> "Duel":
+        """Sum up the pairs with this peer."""
+        theirs = [pair.theirs for pair in pairs if pair.theirs]
+        ratio = Spread.of([pair.ratio for pair in pairs])
+        return cls(peer, over_rounds([pair.ours for pair in pairs]), over_rounds(theirs), ratio)
+
+
+def over_rounds(timings: Sequence[Timing]) -> Timing:
+    """Return the median of the processes' medians, and the minimum of their minima."""
+    medians = [timing.median for timing in timings]
+    return Timing(
+        statistics.median(medians), min(timing.minimum for timing in timings), sum(timing.samples for timing in timings)
+    )
+
+
+def duels(pairs: Sequence[Pair], job: str, work: Work) -> list[Duel]:
+    """Return the duels of one job and piece of work, one for each peer, mode and setting."""
+    here = [pair for pair in pairs if (pair.job, pair.work) == (job, work)]
+    peers = dict.fromkeys(pair.peer for pair in here if pair.peer)
+    return [Duel.of(peer, [pair for pair in here if pair.peer == peer]) for peer in peers]
+
+
+def fastest(all_duels: Sequence[Duel], framework: str, allocator: str) -> Duel | None:
+    """Return the duel against the fastest mode of a framework, or None if it was not measured."""
+    mine = [d for d in all_duels if (d.peer.framework, d.peer.allocator) == (framework, allocator)]
+    return min(mine, key=lambda duel: duel.theirs.median, default=None)

@@ -1,0 +1,62 @@
+"""How time and memory grow: with the batch, in a training step, and with the size of the image, in one convolution."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarking.framework import Setting
+from benchmarking.processes import ask
+from benchmarking.questions import INPUT_SHAPE
+from benchmarking.timing import Run
+from benchmarking.timing import measure as time_run
+from benchmarking.with_lowered_cnn import Measured
+from benchmarking.work import OWN_MODE, Growth, read
+from lowered_cnn import Conv2D, Network, Sequential
+from lowered_cnn.models import keras_mnist
+from lowered_cnn.training.loop import SHARD_SIZE
+
+BATCHES = tuple(2**power for power in range(11))
+SIDES = (28, 56, 112, 224)
+CHANNELS, FILTERS, KERNEL, IMAGES = 32, 64, 3, 4
+
+
+def points(seconds: float) -> Iterator[Growth]:
+    """Measure every point on one core, each in a process of its own."""
+    for axis, sizes in (("batch", BATCHES), ("side", SIDES)):
+        for size in sizes:
+            yield read(Growth, ask("growth", 1, axis=axis, size=size, seconds=seconds), axis)
+
+
+def growth(axis: str, size: int, cores: int, seconds: float) -> dict[str, object]:
+    """Measure one point, in this process."""
+    base = _peak_memory()
+    batch = size if axis == "batch" else IMAGES
+    run, workspace = _training(size, cores) if axis == "batch" else _convolution(size)
+    step = time_run(run, seconds)
+    return dataclasses.asdict(Growth(axis, size, batch, step, _peak_memory() - base, workspace))
+
+
+def _training(batch: int, cores: int) -> tuple[Run, int]:
+    """Train keras_mnist; the workspace is that of one worker, who sees one shard of the batch at a time."""
+    network = Network(keras_mnist(), INPUT_SHAPE)
+    workspace = network.lower(min(batch, SHARD_SIZE)).workspace.bytes
+    return Measured(network, Setting(OWN_MODE, batch, cores)).training(), workspace
+
+
+def _convolution(side: int) -> tuple[Run, int]:
+    """Run one convolution, 32 channels to 64 with 3 x 3, forward and backward, all three gradients included."""
+    network = Network(Sequential(Conv2D(FILTERS, KERNEL)), (CHANNELS, side, side))
+    lowered = network.lower(IMAGES, wants_dx=True)
+    images = np.random.default_rng(0).random((IMAGES, *network.input_shape), np.float32)
+    return Run(lambda: lowered.backward(lowered.forward(images))), lowered.workspace.bytes
+
+
+def _peak_memory() -> int:
+    """Return the most memory that this process ever had, in bytes.
+
+    It is read from /proc, since `getrusage` also remembers the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

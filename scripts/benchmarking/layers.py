@@ -1,0 +1,82 @@
+"""The layers of a network, one after the other, with their weights as each framework stores them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lowered_cnn import Conv2D, Dense, Flatten, Layer, MaxPool, Network, ReLU
+from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.window import Sweep
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layer in its place: its name, the shape (C, H, W) or (features) that comes in, and its parameters."""
+
+    name: str
+    layer: Layer
+    input_shape: Shape
+    weights: dict[str, Array] = field(default_factory=dict)
+    flattened: Shape | None = None
+    """For the first dense layer: the shape (C, H, W) that was flattened in front of it."""
+
+    @property
+    def kernel(self) -> Array:
+        """The weight of a convolution with channels last: (KH, KW, C, K); of a dense layer: (in, out).
+
+        Where images have their channels last, the features of a flattened one come in another order, too.
+        """
+        weight = self.weights["weight"]
+        if isinstance(self.layer, Conv2D):
+            return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+        if self.flattened is not None:
+            weight = np.moveaxis(weight.reshape(-1, *self.flattened), 1, -1).reshape(weight.shape)
+        return np.ascontiguousarray(weight.T)
+
+    @property
+    def bias(self) -> Array | None:
+        """The bias, if there is one."""
+        return self.weights.get("bias")
+
+
+def placed(network: Network) -> Iterator[Placed]:
+    """Yield the layers of a network in order."""
+    flattened = None
+    for name, layer, shape in network.model.steps(network.input_shape):
+        own = {p.name: network.parameters[f"{name}.{p.name}"] for p in layer.parameters(shape)}
+        yield Placed(name, layer, shape, own, flattened if isinstance(layer, Dense) else None)
+        if isinstance(layer, Flatten):
+            flattened = shape
+        elif not isinstance(layer, ReLU):
+            flattened = None
+
+
+def sides(sweep: Sweep) -> tuple[int, ...]:
+    """Return the padding, one number an axis; raises InputError where it is not the same before and behind."""
+    if any(before != behind for before, behind in sweep.pads):
+        raise InputError("padding", "the same before and behind", sweep.pads)
+    return tuple(before for before, _ in sweep.pads)
+
+
+def named_padding(sweep: Sweep) -> str:
+    """Return the padding as "same" or "valid"; raises InputError where it is neither."""
+    if not any(map(any, sweep.pads)):
+        return "valid"
+    if replace(sweep.window, padding=None).over(sweep.size).pads != sweep.pads:
+        raise InputError("padding", "same or valid", sweep.pads)
+    return "same"
+
+
+def pool_size(place: Placed) -> tuple[int, ...]:
+    """Return the kernel of a pool; raises InputError unless its stride is the same, and it has no padding."""
+    assert isinstance(place.layer, MaxPool)
+    sweep = place.layer.sweep(place.input_shape, place.name)
+    if sweep.window.stride != sweep.window.kernel or any(map(any, sweep.pads)):
+        raise InputError(place.name, "a pool without padding, its stride its kernel", place.layer)
+    return sweep.window.kernel
+
+
+def unknown(place: Placed) -> InputError:
+    """Tell of a layer that a framework has not been taught."""
+    return InputError(place.name, "Conv2D, ReLU, MaxPool, Flatten or Dense", place.layer)

@@ -1,0 +1,29 @@
+"""The machine that measures."""
+
+import os
+import platform
+from pathlib import Path
+
+from benchmarking.processes import ask, cores
+from benchmarking.work import Machine, Peak
+
+
+def machine() -> Machine:
+    """Describe this machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    system = f"{platform.system()} {platform.machine()}"
+    return Machine(_processor(), cores(), memory, system, platform.python_version())
+
+
+def peak(core_count: int, seconds: float) -> Peak:
+    """Measure a large matrix product on so many cores."""
+    flops = ask("peak", core_count, seconds=seconds)
+    assert isinstance(flops, float)
+    return Peak(core_count, flops)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,42 @@
+"""Processes that measure, one at a time: each starts fresh, answers, and ends before the next one starts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[1]
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "installed": {},
+    "tuned": {
+        "MALLOC_MMAP_THRESHOLD_": "4294967296",
+        "MALLOC_TRIM_THRESHOLD_": "4294967296",
+        "MALLOC_TOP_PAD_": "1073741824",
+    },
+}
+"""glibc's allocator as it is, and told to keep its memory: it then gives no page back to fault it in again."""
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+
+
+class ProcessError(RuntimeError):
+    """A process that did not answer, told in its own last line."""
+
+
+def ask(question: str, cores: int, allocator: str = "installed", **details: object) -> object:
+    """Ask a fresh process; raises ProcessError if it ends without an answer."""
+    command = [sys.executable, "-m", "benchmarking.child", json.dumps({"ask": question, "cores": cores, **details})]
+    path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **QUIET, **ALLOCATORS[allocator], "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+        raise ProcessError(lines[-1])
+    answer: object = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0))

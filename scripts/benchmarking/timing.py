@@ -1,0 +1,60 @@
+"""How long one step takes: warmed up, then timed in runs long enough for the clock."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+RUN_SECONDS = 0.02
+LEAST_RUNS = 5
+WARM_UP_STEPS = 3
+
+
+def nothing() -> None:
+    """Wait for nothing: the step is done when it returns."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Something to time: one `step`, `wait` for whatever steps left running, and `close` in the end."""
+
+    step: Callable[[], object]
+    wait: Callable[[], object] = nothing
+    close: Callable[[], object] = nothing
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one step, over `samples` runs in one process."""
+
+    median: float
+    minimum: float
+    samples: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Timing":
+        """Sum up the seconds of each run."""
+        return cls(statistics.median(seconds), min(seconds), len(seconds))
+
+
+def measure(run: Run, seconds: float) -> Timing:
+    """Warm up for half of `seconds`, then time steps for `seconds`, but never fewer than five runs."""
+    try:
+        step = min(_until(run, 1, seconds / 2, WARM_UP_STEPS))
+        steps = max(1, round(RUN_SECONDS / step))
+        return Timing.of(list(_until(run, steps, seconds, LEAST_RUNS)))
+    finally:
+        run.close()
+
+
+def _until(run: Run, steps: int, seconds: float, least: int) -> Iterator[float]:
+    """Yield the seconds a step of each run of `steps` steps, `least` runs or more."""
+    spent, runs = 0.0, 0
+    while spent < seconds or runs < least:
+        start = time.perf_counter()
+        for _ in range(steps):
+            run.step()
+        run.wait()
+        taken = time.perf_counter() - start
+        yield taken / steps
+        spent, runs = spent + taken, runs + 1

@@ -1,0 +1,36 @@
+"""The package itself: its own training loop on images as bytes, and `predict`."""
+
+from collections.abc import Generator
+from functools import partial
+
+import numpy as np
+
+from benchmarking.framework import OPTIMIZER, Floats, Framework
+from benchmarking.timing import Run
+from lowered_cnn import Constant, Dataset, Recipe, train
+
+IMAGES = 8192
+"""At most so many images are in an epoch, and at most 64 batches."""
+
+
+class Measured(Framework):
+    """lowered_cnn."""
+
+    def training(self) -> Run:
+        """Return the steps of `train`, from record to record: gathering the batch and turning bytes to floats, too."""
+        batch = self.setting.batch
+        rng, count = np.random.default_rng(0), batch * max(1, min(64, IMAGES // batch))
+        images = rng.integers(0, 256, (count, *self.network.input_shape), np.uint8)
+        data = Dataset(images, rng.integers(0, 10, count), tuple("0123456789"))
+        recipe = Recipe(epochs=10**6, batch_size=batch, optimizer=OPTIMIZER, schedule=Constant())
+        records = train(self.network, data, recipe, workers=self.setting.cores)
+        assert isinstance(records, Generator)
+        return Run(partial(next, records), close=records.close)
+
+    def inference(self) -> Run:
+        """Return `predict` on floats."""
+        return Run(partial(self.network.predict, self.images(1)[0]))
+
+    def predict(self, images: Floats) -> Floats:
+        """Return the outputs of `predict`."""
+        return self.network.predict(images).astype(np.float32, copy=False)

@@ -1,0 +1,133 @@
+"""TensorFlow: Keras as it comes, and a function of its own operations, with and without XLA."""
+
+from itertools import cycle
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarking.framework import OPTIMIZER, Floats, Framework, Setting
+from benchmarking.layers import Placed, named_padding, placed, pool_size, unknown
+from benchmarking.timing import Run
+from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
+
+
+class Measured(Framework):
+    """The network with channels last, which is how TensorFlow convolves on a CPU."""
+
+    def __init__(self, network: Network, setting: Setting) -> None:
+        super().__init__(network, setting)
+        tf.config.threading.set_intra_op_parallelism_threads(setting.cores)
+        tf.config.threading.set_inter_op_parallelism_threads(setting.cores)
+        self.model = keras_model(network) if setting.mode == "keras" else Function(network, setting.mode == "xla")
+
+    def training(self) -> Run:
+        """Return training steps on tensors in memory."""
+        images, labels = map(_channels_last, self.images()), map(tf.constant, self.labels())
+        batches = cycle(list(zip(images, labels, strict=True)))
+        return Run(lambda: self.model.train_on_batch(*next(batches)))
+
+    def inference(self) -> Run:
+        """Return the outputs for a tensor in memory."""
+        x = _channels_last(self.images(1)[0])
+        return Run(lambda: self.model.predict_on_batch(x))
+
+    def predict(self, images: Floats) -> Floats:
+        """Return the outputs."""
+        outputs: Floats = np.asarray(self.model.predict_on_batch(_channels_last(images)))
+        return outputs
+
+
+def _channels_last(images: Floats) -> Any:
+    return tf.constant(np.ascontiguousarray(np.moveaxis(images, 1, -1)))
+
+
+def keras_model(network: Network) -> Any:
+    """Return the network as a compiled `keras.Sequential`, with the same weights."""
+    channels, *size = network.input_shape
+    places = list(placed(network))
+    layers = [_keras_layer(place) for place in places]
+    model = keras.Sequential([keras.Input((*size, channels)), *layers])
+    for place, layer in zip(places, layers, strict=True):
+        if place.weights:
+            layer.set_weights([place.kernel, *([] if place.bias is None else [place.bias])])
+    model.compile(
+        keras.optimizers.SGD(OPTIMIZER.learning_rate, OPTIMIZER.momentum),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def _keras_layer(place: Placed) -> Any:
+    match place.layer:
+        case Conv2D(filters=filters, groups=groups, bias=bias) as conv:
+            sweep = conv.sweep(place.input_shape, place.name)
+            window = sweep.window
+            return keras.layers.Conv2D(
+                filters, window.kernel, window.stride, named_padding(sweep),
+                dilation_rate=window.dilation, groups=groups, use_bias=bias,
+            )  # fmt: skip
+        case Dense(units=units, bias=bias):
+            return keras.layers.Dense(units, use_bias=bias)
+        case MaxPool():
+            return keras.layers.MaxPooling2D(pool_size(place))
+        case ReLU():
+            return keras.layers.ReLU()
+        case Flatten():
+            return keras.layers.Flatten()
+    raise unknown(place)
+
+
+class Function:
+    """The network as a `tf.function`, with TensorFlow's own fused momentum."""
+
+    def __init__(self, network: Network, xla: bool) -> None:
+        self.places = list(placed(network))
+        self.variables = {
+            place.name: [tf.Variable(place.kernel), *([] if place.bias is None else [tf.Variable(place.bias)])]
+            for place in self.places
+            if place.weights
+        }
+        self.velocities = {id(v): tf.Variable(tf.zeros_like(v)) for v in self._all()}
+        self.train_on_batch = tf.function(self._train, autograph=False, jit_compile=xla)
+        self.predict_on_batch = tf.function(self._forward, autograph=False, jit_compile=xla)
+
+    def _all(self) -> list[Any]:
+        return [variable for variables in self.variables.values() for variable in variables]
+
+    def _train(self, images: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self._forward(images))
+            loss = tf.reduce_mean(losses)
+        variables = self._all()
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            tf.raw_ops.ResourceApplyMomentum(
+                var=variable.handle, accum=self.velocities[id(variable)].handle, grad=gradient,
+                lr=OPTIMIZER.learning_rate, momentum=OPTIMIZER.momentum,
+            )  # fmt: skip
+        return loss
+
+    def _forward(self, x: Any) -> Any:
+        for place in self.places:
+            x = _apply(place, self.variables.get(place.name, []), x)
+        return x
+
+
+def _apply(place: Placed, variables: list[Any], x: Any) -> Any:
+    match place.layer:
+        case Conv2D(groups=1) as conv:
+            sweep = conv.sweep(place.input_shape, place.name)
+            window, (kernel, *bias) = sweep.window, variables
+            z = tf.nn.conv2d(x, kernel, window.stride, named_padding(sweep).upper(), dilations=window.dilation)
+            return tf.nn.bias_add(z, *bias) if bias else z
+        case Dense():
+            kernel, *bias = variables
+            return tf.matmul(x, kernel) + bias[0] if bias else tf.matmul(x, kernel)
+        case MaxPool():
+            return tf.nn.max_pool2d(x, pool_size(place), pool_size(place), "VALID")
+        case ReLU():
+            return tf.nn.relu(x)
+        case Flatten():
+            return tf.reshape(x, (tf.shape(x)[0], -1))
+    raise unknown(place)
