@@ -13,8 +13,8 @@ from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.worker import Job
 from lowered_cnn.training.workers import team
 
-SHARD_SIZE = 32
-"""Examples in a shard: few enough for the cache, and as many as give the products their speed."""
+SHARD_SIZES = range(16, 33)
+"""Examples in a shard: few enough for the cache, and enough to give the products their speed."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,18 @@ def train(
     return _steps(network, data, recipe, dev, workers)
 
 
+def shard_size(batch_size: int) -> int:
+    """Return how many examples a shard has: half of a small batch, so that two workers share it."""
+    return min(max(-(-batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
+
+
 def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int) -> Iterator[Record]:
     from threadpoolctl import ThreadpoolController
 
     blas = ThreadpoolController()
     step, images, seconds = 0, 0, 0.0
     steps = recipe.steps(len(data))
-    job = Job(recipe.loss, recipe.optimizer, recipe.seed, SHARD_SIZE)
+    job = Job(recipe.loss, recipe.optimizer, recipe.seed, shard_size(recipe.batch_size))
     with team(network, job, workers=workers, longest=min(recipe.batch_size, len(data))) as workforce:
         for epoch in range(1, recipe.epochs + 1):
             for indices in batches(len(data), recipe.batch_size, recipe.seed, epoch):

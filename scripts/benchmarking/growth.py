@@ -15,7 +15,7 @@ from benchmarking.with_lowered_cnn import Measured
 from benchmarking.work import OWN_MODE, Growth, read
 from lowered_cnn import Conv2D, Network, Sequential
 from lowered_cnn.models import keras_mnist
-from lowered_cnn.training.loop import SHARD_SIZE
+from lowered_cnn.training.loop import shard_size
 
 BATCHES = tuple(2**power for power in range(11))
 SIDES = (28, 56, 112, 224)
@@ -41,7 +41,7 @@ def growth(axis: str, size: int, cores: int, seconds: float) -> dict[str, object
 def _training(batch: int, cores: int) -> tuple[Run, int]:
     """Train keras_mnist; the workspace is that of one worker, who sees one shard of the batch at a time."""
     network = Network(keras_mnist(), INPUT_SHAPE)
-    workspace = network.lower(min(batch, SHARD_SIZE)).workspace.bytes
+    workspace = network.lower(min(batch, shard_size(batch))).workspace.bytes
     return Measured(network, Setting(OWN_MODE, batch, cores)).training(), workspace
 
 
