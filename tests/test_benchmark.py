@@ -228,7 +228,7 @@ def need(framework: str) -> None:
 def our_outputs(network: Network, batch: int, steps: int) -> Array:
     """Train on the floats that the peers train on, without the training loop, which takes bytes; then predict."""
     ours = with_lowered_cnn.Measured(network, Setting("package", batch, 1))
-    lowered, optimizer = network.lower(batch), OPTIMIZER.lower(network.parameters)
+    lowered, optimizer = network.lower(batch), OPTIMIZER.lower(network.parameters.vector, network.parameters.weights())
     for images, labels in itertools.islice(zip(ours.images(), ours.labels(), strict=True), steps):
         _, dz = SoftmaxCrossEntropy().value_and_gradient(lowered.forward(images), labels, batch)
         lowered.backward(dz)

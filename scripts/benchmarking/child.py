@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -24,7 +25,11 @@ def _answer(ask: str, details: dict[str, Any]) -> object:
         return growth(**details)
     from benchmarking import questions
 
-    answers = {"measure": questions.measure, "peak": questions.peak, "trained_outputs": questions.trained_outputs}
+    answers: dict[str, Callable[..., object]] = {
+        "measure": questions.measure,
+        "peak": questions.peak,
+        "trained_outputs": questions.trained_outputs,
+    }
     return answers[ask](**details)
 
 
