@@ -12,7 +12,7 @@ from lowered_cnn.schedules import OneCycle, Schedule
 class Recipe:
     """How to train; the defaults were chosen for MNIST on its dev split. `seed` decides the order of the examples."""
 
-    epochs: int = 4
+    epochs: int = 3
     batch_size: int = 64
     optimizer: Optimizer = SGD(learning_rate=0.05, momentum=0.9, nesterov=True, l2=1e-3)
     schedule: Schedule = OneCycle(warmup=0.15)
