@@ -87,8 +87,8 @@ class Ledger:
 def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BYTES) -> Ledger:
     """Lower the network for training on `batch` examples, run it once on zeros, and write down every product.
 
-    The layers are lowered one by one, in their readable form, and the batch as a whole: what the equations cost. `train`
-    does the same on shards of the batch and with fused layers, which take other products and less memory.
+    The layers are lowered one by one, in their readable form, and the batch as a whole: what the equations cost.
+    `train` does the same on shards of the batch and with fused layers, which take other products and less memory.
     """
     lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
     stages = lowered.layers.stages
