@@ -11,11 +11,15 @@ from lowered_cnn.window import Sweep
 
 @dataclass(frozen=True)
 class Plan:
-    """The convolution to lower: its first outputs, `output` (K, OH, OW); blocks of them may begin every `step` rows."""
+    """The convolution to lower: its first outputs, `output` (K, OH, OW), in patches of `patch` rows and columns.
+
+    Blocks of outputs may begin every `step` rows.
+    """
 
     site: Site
     sweep: Sweep
     output: Shape
+    patch: Shape
     step: int
 
     def blocks(self, numbers: int, fixed: int = 0) -> list[tuple[int, int]]:
@@ -29,7 +33,10 @@ class Plan:
 
 
 class Engine(ABC):
-    """A convolution's outputs z (rows, K, OW, N), without bias, for the `blocks` of rows, which are taken in order."""
+    """A convolution's outputs z, without bias, for the `blocks` of rows, which are taken in order.
+
+    They are viewed as (rows, K, OW / PW, PW, N), and in memory as it suits the engine.
+    """
 
     blocks: list[tuple[int, int]]
 
@@ -47,7 +54,7 @@ class Engine(ABC):
 
     @abstractmethod
     def dz(self, count: int) -> Array:
-        """Return the memory (count, K, OW, N) into which the gradient of a block's outputs is to be written."""
+        """Return the memory (count, K, OW / PW, PW, N) into which the gradient of a block's outputs is to be written."""
 
     @abstractmethod
     def backward(self, first: int, last: int) -> None:

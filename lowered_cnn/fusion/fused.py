@@ -93,7 +93,7 @@ class _LoweredFusedConv(Lowered):
         filters, *size = fused.output_shape(site.input_shape, site.name)
         self.patch = (1, 1) if fused.pool is None else fused.pool.window(2, site.name).kernel
         output = (filters, size[0] * self.patch[0], size[1] * self.patch[1])
-        self.engine = _engine(site, fused.conv, output, self.patch[0])
+        self.engine = _engine(site, fused.conv, output, self.patch)
         most = max(last - first for first, last in self.engine.blocks)
         self.maxima = Maxima(self.patch, output, most, site)
         self.bias = site.parameter("bias")[:, None, None] if fused.conv.bias else None
@@ -102,10 +102,9 @@ class _LoweredFusedConv(Lowered):
         self.y = new((filters, *size, site.batch))
         if site.training:
             self.dbias = site.gradient("bias") if fused.conv.bias else None
-            self.part = new((filters,))
-            self.gate = new((filters, most // self.patch[0], size[1], site.batch))
-            self.active = site.workspace.mask(self.gate.shape)
-            self.ones = site.workspace.ones(self.gate[0].size)
+            self.active = site.workspace.mask(self.y.shape)
+            self.gate = new(self.y[0].shape)
+            self.ones = site.workspace.ones(self.gate.size)
 
     def forward(self, x: Array) -> Array:
         """Y = max(0, max over a patch of Z + bias)."""
@@ -123,34 +122,32 @@ class _LoweredFusedConv(Lowered):
 
     def backward(self, dy: Array) -> Array | None:
         """dbias = dY 1 where ReLU is active; dZ is dY where the maxima came from; then as for a convolution."""
-        self.engine.start()
+        if self.relu:
+            self._rectify(dy)
         if self.dbias is not None:
-            self.dbias.fill(0)
+            bias_gradient(dy.reshape(len(dy), -1), self.ones, out=self.dbias)
+        self.engine.start()
         for first, last in self.engine.blocks:
-            part = self._block(dy, first, last)
-            if self.relu:
-                self._rectify(part, self._block(self.y, first, last))
-            if self.dbias is not None:
-                bias_gradient(part.reshape(len(part), -1), self.ones[: part[0].size], out=self.part)
-                self.dbias += self.part
-            self.maxima.backward(part.swapaxes(0, 1), first, self.engine.dz(last - first))
+            self.maxima.backward(self._block(dy, first, last).swapaxes(0, 1), first, self.engine.dz(last - first))
             self.engine.backward(first, last)
         return self.engine.finish()
 
-    def _rectify(self, dy: Array, y: Array) -> None:
-        active, gate = (mask[:, : y.shape[1]] for mask in (self.active, self.gate))
-        np.copyto(gate, np.greater(y, 0, out=active))
-        np.multiply(dy, gate, out=dy)
+    def _rectify(self, dy: Array) -> None:
+        """Set dY to 0 where ReLU is not active, a filter at a time: truth values become numbers before the product."""
+        np.greater(self.y, 0, out=self.active)
+        for part, active in zip(dy, self.active, strict=True):
+            np.copyto(self.gate, active)
+            np.multiply(part, self.gate, out=part)
 
     def _block(self, pooled: Array, first: int, last: int) -> Array:
         """View the rows of (K, *pooled size, N) that belong to a block."""
         return pooled[:, first // self.patch[0] : last // self.patch[0]]
 
 
-def _engine(site: Site, conv: Conv2D, output: Shape, patch: int) -> Engine:
+def _engine(site: Site, conv: Conv2D, output: Shape, patch: Shape) -> Engine:
     """Return Winograd's lowering where it can be used and has enough channels to win, else that by rows."""
     sweep = conv.sweep(site.input_shape, site.name)
     even = output[1] % 2 == output[2] % 2 == 0
     if sweep.window.kernel == (3, 3) and even and min(site.input_shape[0], output[0]) >= WINOGRAD_CHANNELS:
-        return WinogradEngine(Plan(site, sweep, output, math.lcm(patch, 2)))
-    return RowEngine(Plan(site, sweep, output, patch))
+        return WinogradEngine(Plan(site, sweep, output, patch, math.lcm(patch[0], 2)))
+    return RowEngine(Plan(site, sweep, output, patch, patch[0]))

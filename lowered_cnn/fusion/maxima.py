@@ -26,20 +26,20 @@ class Maxima:
         self.gate = new((gated * most, *half))
 
     def forward(self, z: Array, first: int) -> Array:
-        """Return the maxima (rows / PH, K, OW / PW, N) of z (rows, K, OW, N), whose first row is `first`."""
+        """Return the maxima (rows / PH, K, OW / PW, N) of z (rows, K, OW / PW, PW, N), whose first row is `first`."""
         down, across = self.patch
         rows, patches = self._places(first, len(z))
-        half = _fold([z[:, :, b::across] for b in range(across)], self.across[:, rows], self.half[: len(z)])
+        half = _fold([z[:, :, :, b] for b in range(across)], self.across[:, rows], self.half[: len(z)])
         return _fold([half[a::down] for a in range(down)], self.down[:, patches], self.highest[: len(z) // down])
 
     def backward(self, dy: Array, first: int, dz: Array) -> None:
-        """Write dz (rows, K, OW, N) for dy (rows / PH, K, OW / PW, N): each dy where its maximum was, elsewhere 0."""
+        """Write dz (rows, K, OW / PW, PW, N) for dy (rows / PH, K, OW / PW, N): 0 but where the maxima were."""
         down, across = self.patch
         rows, patches = self._places(first, len(dz))
         half = self.half[: len(dz)] if down > 1 else dy
         if down > 1:
             _unfold(dy, self.down[:, patches], self.gate[: len(dz) // down], [half[a::down] for a in range(down)])
-        _unfold(half, self.across[:, rows], self.gate[: len(dz)], [dz[:, :, b::across] for b in range(across)])
+        _unfold(half, self.across[:, rows], self.gate[: len(dz)], [dz[:, :, :, b] for b in range(across)])
 
     def _places(self, first: int, count: int) -> tuple[slice, slice]:
         return slice(first, first + count), slice(first // self.patch[0], (first + count) // self.patch[0])

@@ -58,6 +58,7 @@ class RowEngine(Engine):
         # A block's dz comes after the last rows of the block before, which its first input rows follow from too.
         self.above = self.taps - 1 if site.wants_dx else 0
         self.memory = new((self.above + most, filters, width, site.batch))
+        self.patched = (filters, width // plan.patch[1], plan.patch[1], site.batch)
         if site.training:
             self.dweight = site.gradient("weight").transpose(0, 2, 3, 1)
             transposed = (self.weight[0].size, filters)
@@ -75,9 +76,9 @@ class RowEngine(Engine):
 
     def forward(self, first: int, last: int) -> Array:
         """Z = weight @ columns, for each row."""
-        z = self.dz(last - first)
+        z = self._rows(last - first)
         affine(_matrix(self.weight), self._columns(first, last), None, out=_matrices(z))
-        return z
+        return z.reshape(len(z), *self.patched)
 
     def start(self) -> None:
         """Set the sums to zero."""
@@ -88,12 +89,12 @@ class RowEngine(Engine):
 
     def dz(self, count: int) -> Array:
         """Return the memory for a block's dz."""
-        return self.memory[self.above : self.above + count]
+        return self._rows(count).reshape(count, *self.patched)
 
     def backward(self, first: int, last: int) -> None:
         """dweight += dZ columns^T, and dX."""
         count = last - first
-        weight_gradient(_matrices(self.dz(count)), self._columns(first, last), out=self.parts[:count])
+        weight_gradient(_matrices(self._rows(count)), self._columns(first, last), out=self.parts[:count])
         self.sum += np.add.reduce(self.parts[:count], axis=0, out=self.part)
         if self.wants_dx:
             for run in self._runs(first, last):
@@ -104,6 +105,10 @@ class RowEngine(Engine):
         """Write dweight and return dX."""
         self.dweight[...] = self.sum.reshape(self.dweight.shape)
         return self.border.inside() if self.wants_dx else None
+
+    def _rows(self, count: int) -> Array:
+        """Return the memory for z or dz of a block, (count, K, OW, N)."""
+        return self.memory[self.above : self.above + count]
 
     def _columns(self, first: int, last: int) -> Array:
         rows = self.scratch[: last - first + self.taps - 1]

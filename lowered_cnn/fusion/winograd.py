@@ -13,7 +13,7 @@ That takes 16 multiplications a tile where im2col takes 36. B and A hold only 0,
           [0  1  0 -1]                              [ 0    0    1 ]
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -24,36 +24,56 @@ from lowered_cnn.gemm import affine, input_gradient, weight_gradient
 
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
-Four: TypeAlias = Sequence[Array]
-"""The four entries along one side of a tile, each for all tiles."""
+
+
+def _copy(d: Array, out: Array) -> None:
+    np.copyto(out, d)
+
+
+Row: TypeAlias = tuple[Callable[..., object], tuple[int, ...]]
+"""A row of a matrix that holds only 0, 1 and -1: what to do with which entries."""
+
+B: tuple[Row, ...] = (np.subtract, (0, 2)), (np.add, (1, 2)), (np.subtract, (2, 1)), (np.subtract, (1, 3))
+A: tuple[Row, ...] = (_copy, (0,)), (np.add, (0, 1)), (np.subtract, (0, 1)), (np.negative, (1,))
+"""The rows of B^T and of A."""
 
 
 class WinogradEngine(Engine):
     """The matrices, for each row of tiles and each of 16 entries: weight (K, C), u (C, T N), m (K, T N).
 
-    T is the number of tiles in a row, u = B^T d B, and z = A^T m A.
+    T is the number of tiles in a row, u = B^T d B, and z = A^T m A. The four rows of entries are taken one after the
+    other, so that u and m stay in cache. In memory a tile more follows the T of u, for the shifted sums to run over.
     """
 
     def __init__(self, plan: Plan) -> None:
         site, new = plan.site, plan.site.workspace.array
         channels, (filters, _, width) = site.input_shape[0], plan.output
         tiles, batch = width // 2, site.batch
-        self.blocks = plan.blocks(plan.step // 2 * 16 * (channels + filters) * tiles * batch)
+        self.blocks = plan.blocks(plan.step // 2 * (6 * channels * (tiles + 1) + 10 * filters * tiles) * batch)
         most = max(last - first for first, last in self.blocks) // 2
         # G g G^T for all filters and channels at once: a (16 x 9) matrix.
         self.transform = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9).astype(site.workspace.dtype)
         self.parameter = site.parameter("weight").reshape(-1, 9).T
-        self.weight = new((16, filters, channels))
+        self.weight = new((4, 4, filters, channels))
         self.x = _Split(plan)
-        self.v = new((most, 4, *self.x.rows.shape[1:]))
-        self.u = new((most, 4, 4, channels, tiles, batch))
-        self.m = new((most, 4, 4, filters, tiles, batch))
-        self.z = new((2 * most, filters, width, batch))
+        v = new((most, *self.x.rows.shape[1:]))
+        u = new((most, 4, channels, tiles + 1, batch))
+        m = new((most, 4, filters, tiles, batch))
+        half = new((most, 2, filters, tiles, batch))
+        # Each row of outputs in the order in which it is read: even and odd columns apart, or side by side.
+        across = plan.patch[1]
+        if across == 2:
+            z = new((2 * most, 2, filters, tiles, batch))
+            self.z = z.transpose(0, 2, 3, 1, 4)
+        else:
+            self.z = new((2 * most, filters, width // across, across, batch))
+            z = self.z.reshape(2 * most, filters, tiles, 2, batch).transpose(0, 3, 1, 2, 4)
+        self.views = {n: _Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in range(1, most + 1)}
         self.wants_dx = site.wants_dx
         if site.training:
             self.dweight = site.gradient("weight").reshape(-1, 9).T
-            self.parts = new((most, *self.weight.shape))
-            self.sum, self.part = (new(self.weight.shape) for _ in range(2))
+            self.parts = new((most, *self.weight.shape[1:]))
+            self.sum, self.part = new(self.weight.shape), new(self.weight.shape[1:])
         if site.wants_dx:
             self.gradient = _Split(plan)
             self.dx = new((*site.input_shape, batch))
@@ -66,11 +86,17 @@ class WinogradEngine(Engine):
 
     def forward(self, first: int, last: int) -> Array:
         """Z = A^T (weight @ u) A."""
-        u, m, z = self._spread(first, last), self.m[: (last - first) // 2], self.z[: last - first]
-        affine(self.weight, _matrices(u), None, out=_matrices(m))
-        _gather([m[:, :, b] for b in range(4)], [m[:, :, 0], m[:, :, 3]])
-        _gather([m[:, a, ::3] for a in range(4)], _corners(z))
-        return z
+        views = self.views[(last - first) // 2]
+        upper, lower, half = views.upper, views.lower, views.half
+        for a, part in enumerate((upper, lower, half, half)):
+            self._spread(first, last, a)
+            affine(self.weight[a], views.columns, None, out=views.products)
+            _gather(views.m, part)
+            if a in (1, 2):
+                np.add(upper, part, out=upper)
+            if a in (2, 3):
+                np.subtract(lower, part, out=lower)
+        return self.z[: last - first]
 
     def start(self) -> None:
         """Set the sums to zero."""
@@ -84,18 +110,18 @@ class WinogradEngine(Engine):
 
     def backward(self, first: int, last: int) -> None:
         """dM = A dZ A^T, dweight += dM u^T, and dX += B (weight^T dM) B^T."""
-        u, m, z = self._spread(first, last), self.m[: (last - first) // 2], self.z[: last - first]
-        _gather_adjoint(_corners(z), [m[:, a, ::3] for a in range(4)])
-        columns = [m[:, :, b] for b in range(4)]
-        _gather_adjoint(columns[::3], columns)
-        weight_gradient(_matrices(m), _matrices(u), out=self.parts[: len(m)])
-        self.sum += np.add.reduce(self.parts[: len(m)], axis=0, out=self.part)
-        if self.wants_dx:
-            input_gradient(self.weight, _matrices(m), out=_matrices(u))
-            v = self.v[: len(m)]
-            v.fill(0)
-            _spread_adjoint([u[:, :, b] for b in range(4)], _columns(v))
-            _spread_adjoint([v[:, a] for a in range(4)], self.gradient.four(first, last))
+        views = self.views[(last - first) // 2]
+        parts = self.parts[: len(views.products)]
+        for a in range(4):
+            _apply(A[a], (views.upper, views.lower), views.half)
+            for row, m in zip(A, views.m, strict=True):
+                _apply(row, views.halves, m)
+            self._spread(first, last, a)
+            weight_gradient(views.products, views.columns, out=parts)
+            self.sum[a] += np.add.reduce(parts, axis=0, out=self.part)
+            if self.wants_dx:
+                input_gradient(self.weight[a], views.products, out=views.columns)
+                self._add_dx(first, last, a)
 
     def finish(self) -> Array | None:
         """Write dweight = G^T sum G, and return dX."""
@@ -106,23 +132,54 @@ class WinogradEngine(Engine):
             np.copyto(plain, split)
         return self.dx
 
-    def _spread(self, first: int, last: int) -> Array:
-        """Return u (rows of tiles, 4, 4, C, T, N) for rows of outputs `first` up to `last`."""
-        v, u = (buffer[: (last - first) // 2] for buffer in (self.v, self.u))
-        _spread(self.x.four(first, last), [v[:, a] for a in range(4)])
-        _spread(_columns(v), [u[:, :, b] for b in range(4)])
-        return u
+    def _spread(self, first: int, last: int, a: int) -> None:
+        """Write row `a` of u = B^T d B."""
+        views = self.views[(last - first) // 2]
+        _apply(B[a], self.x.four(first, last), views.v)
+        for row, u in zip(B, views.u, strict=True):
+            _apply(row, views.four, u)
+
+    def _add_dx(self, first: int, last: int, a: int) -> None:
+        """Add row `a` of B du B^T to dX: the adjoint of `_spread`."""
+        views = self.views[(last - first) // 2]
+        views.v.fill(0)
+        views.after.fill(0)
+        for row, u in zip(B, views.u, strict=True):
+            _add_adjoint(row, u, views.four)
+        _add_adjoint(B[a], views.v, self.gradient.four(first, last))
+
+
+class _Views:
+    """The buffers as they are used for a block of R rows of tiles.
+
+    v (R, 2, C, T + 1, N), u (R, 4, C, T + 1, N), m (R, 4, K, T, N), half (R, 2, K, T, N), z (2 R, 2, K, T, N).
+    """
+
+    def __init__(self, v: Array, u: Array, m: Array, half: Array, z: Array) -> None:
+        count, batch = len(v), v.shape[-1]
+        self.v = v
+        # The four columns that each tile sees, and the four entries of u: runs of memory, the last tile left out.
+        even, odd = v.reshape(count, 2, -1).swapaxes(0, 1)
+        self.four = [even[:, :-batch], odd[:, :-batch], even[:, batch:], odd[:, batch:]]
+        self.u = list(u.reshape(count, 4, -1).swapaxes(0, 1)[..., :-batch])
+        self.columns = u.reshape(*u.shape[:3], -1)[..., :-batch]
+        self.after = u[..., -1, :]
+        self.products = m.reshape(*m.shape[:3], -1)
+        self.m = list(m.swapaxes(0, 1))
+        self.upper, self.lower = z[::2], z[1::2]
+        self.half = half
+        self.halves = list(half.swapaxes(0, 1))
 
 
 class _Split:
-    """What the outputs see of an activation and its border: `rows` (OH + 2, C, 2, T + 1, N), the even columns first.
+    """What the outputs see of an activation and its border: `rows` (OH + 2, 2, C, T + 1, N), the even columns first.
 
     A tile's four columns are then runs of memory in which one tile lies beside the other.
     """
 
     def __init__(self, plan: Plan) -> None:
         site, (_, height, width) = plan.site, plan.output
-        self.rows = site.workspace.array((height + 2, site.input_shape[0], 2, width // 2 + 1, site.batch))
+        self.rows = site.workspace.array((height + 2, 2, site.input_shape[0], width // 2 + 1, site.batch))
         (self.top, _), (self.left, _) = plan.sweep.pads
 
     def parts(self, x: Array) -> Iterator[tuple[Array, Array]]:
@@ -134,58 +191,27 @@ class _Split:
             start = (self.left + first) // 2
             count = min(len(range(first, x.shape[2], 2)), rows.shape[3] - start)
             columns = slice(first, first + 2 * count, 2)
-            yield rows[:, :, parity, start : start + count], x[:, :height, columns].swapaxes(0, 1)
+            yield rows[:, parity, :, start : start + count], x[:, :height, columns].swapaxes(0, 1)
 
-    def four(self, first: int, last: int) -> Four:
-        """View the four rows that each row of tiles sees, (rows of tiles, C, 2, T + 1, N)."""
+    def four(self, first: int, last: int) -> Sequence[Array]:
+        """View the four rows that each row of tiles sees, (rows of tiles, 2, C, T + 1, N)."""
         return [self.rows[first + a : last + a : 2] for a in range(4)]
 
 
-def _spread(d: Four, out: Four) -> None:
-    """Multiply by B^T along one side."""
-    np.subtract(d[0], d[2], out=out[0])
-    np.add(d[1], d[2], out=out[1])
-    np.subtract(d[2], d[1], out=out[2])
-    np.subtract(d[1], d[3], out=out[3])
+def _apply(row: Row, d: Sequence[Array], out: Array) -> None:
+    """Multiply entries d by one row of a matrix."""
+    operation, places = row
+    operation(*(d[place] for place in places), out=out)
 
 
-def _spread_adjoint(d: Four, out: Four) -> None:
-    """Add the product with B along one side to `out`, whose entries may overlap; overwrites d."""
-    np.add(out[0], d[0], out=out[0])
-    np.subtract(out[3], d[3], out=out[3])
-    np.subtract(d[1], d[0], out=d[0])
-    np.add(out[2], np.add(d[0], d[2], out=d[0]), out=out[2])
-    np.subtract(d[1], d[2], out=d[1])
-    np.add(out[1], np.add(d[1], d[3], out=d[1]), out=out[1])
+def _add_adjoint(row: Row, d: Array, out: Sequence[Array]) -> None:
+    """Add d times one row of B^T, which has two entries, to the entries `out`."""
+    operation, (i, j) = row
+    np.add(out[i], d, out=out[i])
+    operation(out[j], d, out=out[j])
 
 
-def _gather(m: Four, out: Sequence[Array]) -> None:
-    """Multiply by A^T along one side; `out` may be the first and the last of m."""
-    np.add(np.add(m[0], m[1], out=out[0]), m[2], out=out[0])
-    np.subtract(np.subtract(m[1], m[2], out=m[1]), m[3], out=out[1])
-
-
-def _gather_adjoint(d: Sequence[Array], out: Four) -> None:
-    """Multiply by A along one side; d may be the first and the last of `out`."""
-    np.add(d[0], d[1], out=out[1])
-    np.subtract(d[0], d[1], out=out[2])
-    if out[0] is not d[0]:
-        np.copyto(out[0], d[0])
-    np.negative(d[1], out=out[3])
-
-
-def _columns(v: Array) -> Four:
-    """View v (rows of tiles, 4, C, 2, T + 1, N) as the four columns that each tile sees, (rows, 4, C, T, N)."""
-    return [v[:, :, :, b % 2, b // 2 : v.shape[-2] - 1 + b // 2] for b in range(4)]
-
-
-def _corners(z: Array) -> Sequence[Array]:
-    """View z (OH, K, OW, N) as upper and lower rows of tiles, each (rows of tiles, 2, K, T, N)."""
-    rows, filters, width, batch = z.shape
-    tiles = z.reshape(rows // 2, 2, filters, width // 2, 2, batch).transpose(1, 0, 4, 2, 3, 5)
-    return [tiles[0], tiles[1]]
-
-
-def _matrices(tiles: Array) -> Array:
-    """View (rows of tiles, 4, 4, C, T, N) as (rows of tiles, 16, C, T N)."""
-    return tiles.reshape(len(tiles), 16, tiles.shape[3], -1)
+def _gather(m: Sequence[Array], out: Array) -> None:
+    """Multiply the four entries m by A^T, to the two columns of `out`; overwrites m."""
+    np.add(np.add(m[0], m[1], out=out[:, 0]), m[2], out=out[:, 0])
+    np.subtract(np.subtract(m[1], m[2], out=m[1]), m[3], out=out[:, 1])
