@@ -1,7 +1,6 @@
 """Network: layers with their parameters in one flat vector, and the public door where images come in."""
 
 from collections.abc import Sequence
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +10,8 @@ from lowered_cnn.fusion import fuse
 from lowered_cnn.layers import Sequential, Site
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.parameters import ParameterVector
+from lowered_cnn.prediction import Predictor
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
-
-PREDICT_BATCH = 64
-"""How many examples `predict` runs at a time: the activations of small networks then stay in cache."""
 
 
 class Network:
@@ -36,15 +33,14 @@ class Network:
         self.output_shape = model.output_shape(self.input_shape, "")
         self.parameters = ParameterVector.zeros(model.parameters(self.input_shape), _precision(dtype))
         self.parameters.initialize(whole_number("network: seed", seed, 0))
-        self._inference: dict[int, LoweredNetwork] = {}
-        self._predicting = Lock()  # the lowered forms that are kept have one set of buffers for all threads
+        self._predictor = self._new_predictor()
 
     def __getstate__(self) -> dict[str, object]:
-        kept = ("_inference", "_predicting")
-        return {name: value for name, value in vars(self).items() if name not in kept}
+        return {name: value for name, value in vars(self).items() if name != "_predictor"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state, _inference={}, _predicting=Lock())
+        vars(self).update(state)
+        self._predictor = self._new_predictor()
 
     def lower(
         self,
@@ -55,31 +51,33 @@ class Network:
         seed: int = 0,
         block_bytes: int | None = BLOCK_BYTES,
         fused: bool = True,
+        gradients: Array | None = None,
     ) -> "LoweredNetwork":
         """Allocate everything for `batch` examples, for `training` or for inference.
 
         `wants_dx` asks for the gradient of the input too, `seed` is that of the noise in training (Dropout), and
-        `block_bytes` None makes each convolution one im2col and one matrix product.
+        `block_bytes` None makes each convolution one im2col and one matrix product. The gradients are written to the
+        flat vector `gradients`, if one is given.
         """
         whole_number("network: batch", batch, 1)
-        return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes, fused)
+        if gradients is None:
+            gradients = np.zeros_like(self.parameters.vector[: None if training else 0])
+        return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes, fused, gradients)
 
-    def predict(self, images: npt.NDArray[np.generic]) -> Array:
-        """Return the outputs (N, *output shape) for images (N, C, H, W) or (N, H, W), uint8 or float."""
+    def predict(self, images: npt.NDArray[np.generic], *, workers: int | None = None) -> Array:
+        """Return the outputs (N, *output shape) for images (N, C, H, W) or (N, H, W), uint8 or float.
+
+        Many images are run on `workers` threads (as many as there are usable cores), and to the same bits.
+        """
+        if workers is not None:
+            whole_number("predict: workers", workers, 1)
         images = as_batch(images, self.input_shape)
         outputs = np.empty((len(images), *self.output_shape), self.parameters.vector.dtype)
-        with self._predicting:
-            for start in range(0, len(images), PREDICT_BATCH):
-                part = images[start : start + PREDICT_BATCH]
-                outputs[start : start + len(part)] = np.moveaxis(self._lowered_for(len(part)).forward(part), -1, 0)
+        self._predictor.predict(images, outputs, workers)
         return outputs
 
-    def _lowered_for(self, batch: int) -> "LoweredNetwork":
-        if batch not in self._inference:
-            # Two are kept: the full batch and the latest other one.
-            self._inference = {n: kept for n, kept in self._inference.items() if n == PREDICT_BATCH}
-            self._inference[batch] = self.lower(batch, training=False)
-        return self._inference[batch]
+    def _new_predictor(self) -> Predictor:
+        return Predictor(lambda batch: self.lower(batch, training=False).forward)
 
 
 def as_batch(images: npt.NDArray[np.generic], input_shape: Shape) -> npt.NDArray[np.generic]:
@@ -113,14 +111,14 @@ class LoweredNetwork:
         noise: Noise,
         block_bytes: int | None,
         fused: bool,
+        gradients: Array,
     ) -> None:
         parameters = network.parameters
-        dtype = parameters.vector.dtype
         self.network = network
         self.noise = noise
-        self.workspace = Workspace(dtype, block_bytes)
+        self.workspace = Workspace(parameters.vector.dtype, block_bytes)
         self.x = self.workspace.array((*network.input_shape, batch))
-        self.gradients = ParameterVector.zeros(parameters.parameters if training else (), dtype)
+        self.gradients = ParameterVector(parameters.parameters if training else (), gradients)
         site = Site(
             "", network.input_shape, batch, training, wants_dx, parameters, self.gradients, self.workspace, noise
         )

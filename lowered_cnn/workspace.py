@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Shape
 
-BLOCK_BYTES = 512 * 1024
-"""How large a block of columns may be: with its operands it stays in a core's L2 cache."""
+BLOCK_BYTES = 2 * 1024 * 1024
+"""How large a block of columns may be: it stays in a core's share of the L3 cache, and NumPy is called seldom."""
 
 
 class Workspace:

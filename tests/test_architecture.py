@@ -18,9 +18,9 @@ MODULES = {
 }
 
 FLOORS = [
-    {"arrays", "window", "workspace", "lowering", "gemm", "parameters"},
+    {"arrays", "window", "workspace", "lowering", "gemm", "parameters", "cores"},
     {"layers", "losses"},
-    {"network", "ledger", "fusion", "models", "storage", "optimizers", "schedules"},
+    {"network", "prediction", "ledger", "fusion", "models", "storage", "optimizers", "schedules"},
     {"data"},
     {"training"},
     {""},

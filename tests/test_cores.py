@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lowered_cnn.training.cores import usable_cores
+from lowered_cnn.cores import usable_cores
 
 
 @pytest.fixture(autouse=True)

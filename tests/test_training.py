@@ -80,9 +80,9 @@ def test_shards_add_up_to_the_gradient_of_the_batch(
     digits: Dataset, dtype: type[np.floating], tolerance: float
 ) -> None:
     network = Network(Sequential(Conv2D(4, 5, 2), ReLU(), Flatten(), Dense(10)), (1, 28, 28), dtype=dtype)
-    shards = ShardGradients(network, SoftmaxCrossEntropy(), shard_size=32, seed=0)
     gradient = np.empty_like(network.parameters.vector)
-    totals = shards.sum(Batch(digits.images, digits.labels, step=0), range(7), gradient)
+    shards = ShardGradients(network, SoftmaxCrossEntropy(), shard_size=32, seed=0, gradient=gradient)
+    totals = shards.sum(Batch(digits.images, digits.labels, step=0), range(7))
     whole = network.lower(len(digits))
     z = whole.forward(digits.images)
     value, dz = SoftmaxCrossEntropy().value_and_gradient(z, digits.labels, len(digits))
@@ -100,9 +100,9 @@ def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
 
     heard: list[Array] = []
     network, same = Network(Sequential(Flatten(), Dropout()), (1, 28, 28)), np.zeros(64, int)
-    shards = ShardGradients(network, Listening(), shard_size=32, seed=0)
+    shards = ShardGradients(network, Listening(), shard_size=32, seed=0, gradient=np.empty(0, np.float32))
     for step in (0, 1, 0):
-        shards.sum(Batch(digits.images[same], digits.labels[same], step), range(2), np.empty(0, np.float32))
+        shards.sum(Batch(digits.images[same], digits.labels[same], step), range(2))
     assert len({z.tobytes() for z in heard[:4]}) == 4
     np.testing.assert_array_equal(heard[4:], heard[:2])
 

@@ -17,13 +17,13 @@ from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn import train as train_network
 from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.cli.run_folder import RunFolder, check_out
+from lowered_cnn.cores import usable_cores
 from lowered_cnn.data import kind_of
 from lowered_cnn.data import load as load_data
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
 from lowered_cnn.storage import JSON
-from lowered_cnn.training.cores import usable_cores
 
 DEFAULT = Recipe()
 OPTIMIZERS: dict[str, Optimizer] = {"sgd": DEFAULT.optimizer, "adam": Adam()}
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = RunFolder.create(arguments.out, _config(arguments, recipe, data))
     train_seconds = _train(network, data, dev, recipe, arguments.workers, folder)
     folder.save(network)
-    test = evaluate_network(network, splits.test, recipe.loss)
+    test = evaluate_network(network, splits.test, recipe.loss, workers=arguments.workers)
     result = {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,

@@ -54,7 +54,7 @@ class Engine(ABC):
 
     @abstractmethod
     def dz(self, count: int) -> Array:
-        """Return the memory (count, K, OW / PW, PW, N) into which the gradient of a block's outputs is to be written."""
+        """Return the memory (count, K, OW / PW, PW, N) for the gradient of a block's outputs."""
 
     @abstractmethod
     def backward(self, first: int, last: int) -> None:

@@ -25,7 +25,6 @@ from lowered_cnn.gemm import affine, input_gradient, weight_gradient
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
-
 def _copy(d: Array, out: Array) -> None:
     np.copyto(out, d)
 

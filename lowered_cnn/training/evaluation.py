@@ -18,10 +18,15 @@ class Evaluation:
     accuracy: float
 
 
-def evaluate(network: Network, data: Dataset, loss: Loss = SoftmaxCrossEntropy()) -> Evaluation:
-    """Return loss and accuracy on all images; raises InputError where data and network do not fit."""
+def evaluate(
+    network: Network, data: Dataset, loss: Loss = SoftmaxCrossEntropy(), *, workers: int | None = None
+) -> Evaluation:
+    """Return loss and accuracy on all images, which `workers` threads run (as many as there are usable cores).
+
+    Raises InputError where data and network do not fit.
+    """
     check_data(network, data)
-    outputs = network.predict(data.images)
+    outputs = network.predict(data.images, workers=workers)
     accuracy = float(np.mean(outputs.argmax(axis=1) == data.labels))
     value, _ = loss.value_and_gradient(outputs.T, data.labels, len(data))
     return Evaluation(value, accuracy)

@@ -42,25 +42,28 @@ class ShardGradients:
     shards alone, and so do the bits of the result, if BLAS runs one thread.
     """
 
-    def __init__(self, network: Network, loss: Loss, *, shard_size: int, seed: int) -> None:
+    def __init__(self, network: Network, loss: Loss, *, shard_size: int, seed: int, gradient: Array) -> None:
         self._network = network
         self._loss = loss
         self._shard_size = shard_size
         self._seed = seed
+        self._gradient = gradient
         self._lowered: dict[int, LoweredNetwork] = {}
         self._spares: dict[int, Array] = {}
 
-    def sum(self, batch: Batch, shards: range, out: Array, depth: int = 0) -> Totals:
-        """Leave the gradient of these shards in `out`, and return their share of the batch's loss and right answers."""
+    def sum(self, batch: Batch, shards: range, depth: int = 0) -> Totals:
+        """Leave these shards' gradient in `gradient`, and return their share of the batch's loss and right answers."""
         if len(shards) == 1:
-            return self._run(batch, shards[0], out)
+            return self._run(batch, shards[0])
         first, second = halves(shards)
+        totals = self.sum(batch, first, depth + 1)
         spare = self._spare(depth)
-        totals = self.sum(batch, first, out, depth + 1) + self.sum(batch, second, spare, depth + 1)
-        out += spare
+        np.copyto(spare, self._gradient)
+        totals += self.sum(batch, second, depth + 1)
+        self._gradient += spare
         return totals
 
-    def _run(self, batch: Batch, shard: int, out: Array) -> Totals:
+    def _run(self, batch: Batch, shard: int) -> Totals:
         part = slice(shard * self._shard_size, (shard + 1) * self._shard_size)
         images, labels = batch.images[part], batch.labels[part]
         lowered = self._lowered_for(len(labels))
@@ -69,16 +72,15 @@ class ShardGradients:
         correct = int(np.count_nonzero(z.argmax(axis=0) == labels))
         loss, dz = self._loss.value_and_gradient(z, labels, len(batch.labels))
         lowered.backward(dz)
-        out[...] = lowered.gradients.vector
         return Totals(loss, correct)
 
     def _lowered_for(self, count: int) -> LoweredNetwork:
         if count not in self._lowered:
-            self._lowered[count] = self._network.lower(count, seed=self._seed)
+            self._lowered[count] = self._network.lower(count, seed=self._seed, gradients=self._gradient)
         return self._lowered[count]
 
     def _spare(self, depth: int) -> Array:
-        """Return the vector for the second half at this depth of the tree."""
+        """Return the vector for the first half at this depth of the tree."""
         if depth not in self._spares:
-            self._spares[depth] = np.empty_like(self._network.parameters.vector)
+            self._spares[depth] = np.empty_like(self._gradient)
         return self._spares[depth]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lowered_cnn.arrays import whole_number
+from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.network import Network
@@ -61,9 +62,6 @@ def shard_size(batch_size: int) -> int:
 
 
 def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int) -> Iterator[Record]:
-    from threadpoolctl import ThreadpoolController
-
-    blas = ThreadpoolController()
     step, images, seconds = 0, 0, 0.0
     steps = recipe.steps(len(data))
     job = Job(recipe.loss, recipe.optimizer, recipe.seed, shard_size(recipe.batch_size))
@@ -72,17 +70,18 @@ def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None,
             for indices in batches(len(data), recipe.batch_size, recipe.seed, epoch):
                 start = time.perf_counter()
                 learning_rate = recipe.optimizer.learning_rate * recipe.schedule.factor(step / steps)
-                with blas.limit(limits=1, user_api="blas"):
+                with one_blas_thread():
                     totals = workforce.step(data, indices, step, learning_rate)
                 step, images = step + 1, images + len(indices)
                 seconds += time.perf_counter() - start
                 ends_epoch = step == recipe.steps(len(data), epoch)
+                tested = evaluate(network, dev, recipe.loss, workers=workers) if dev and ends_epoch else None
                 yield Record(
                     step,
                     epoch,
                     totals.loss,
                     totals.correct / len(indices),
-                    evaluate(network, dev, recipe.loss).accuracy if dev is not None and ends_epoch else None,
+                    tested.accuracy if tested else None,
                     images / seconds,
                     learning_rate,
                 )

@@ -156,7 +156,9 @@ class Worker:
         self._board = board
         self._barrier = barrier
         self._shard_size = job.shard_size
-        self._gradients = ShardGradients(network, job.loss, shard_size=job.shard_size, seed=job.seed)
+        self._gradients = ShardGradients(
+            network, job.loss, shard_size=job.shard_size, seed=job.seed, gradient=board.gradients[number]
+        )
         self._slice = slice(size * number // count, size * (number + 1) // count)
         weights = network.parameters.weights()
         self._optimizer = job.optimizer.lower(board.parameters[self._slice], weights[self._slice])
@@ -179,5 +181,5 @@ class Worker:
     def _sum(self, step: Step, shards: range) -> None:
         board = self._board
         batch = Batch(board.images[: step.examples], board.labels[: step.examples], step.number)
-        totals = self._gradients.sum(batch, shards, board.gradients[self._number])
+        totals = self._gradients.sum(batch, shards)
         board.totals[self._number] = totals.loss, totals.correct

@@ -1,8 +1,14 @@
-"""How many cores this process may keep busy."""
+"""How many cores this process may keep busy, and how BLAS is kept from more of them than one."""
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -42,3 +48,37 @@ def _words(path: Path, separator: str | None = None) -> list[str]:
         return path.read_text().strip().split(separator)
     except OSError:
         return []
+
+
+class _OneThread:
+    """Limits BLAS, in the whole process, from the first `with` block of any thread to the end of the last."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._controller: ThreadpoolController | None = None
+
+    @contextmanager
+    def limit(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._before = self._controls().limit(limits=1, user_api="blas")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._before.restore_original_limits()
+
+    def _controls(self) -> "ThreadpoolController":
+        if self._controller is None:
+            from threadpoolctl import ThreadpoolController
+
+            self._controller = ThreadpoolController()
+        return self._controller
+
+
+one_blas_thread = _OneThread().limit
+"""Let BLAS use one thread inside the `with` block, so that its sums have one order."""

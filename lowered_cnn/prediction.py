@@ -1,0 +1,89 @@
+"""Prediction: the images in chunks, each through a network lowered for inference, on several cores at once."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from contextvars import copy_context
+from functools import cached_property
+from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Array
+from lowered_cnn.cores import one_blas_thread, usable_cores
+
+CHUNK = 64
+"""Examples in a chunk: enough that threads seldom wait for the interpreter, and few enough for the cache."""
+
+Forward: TypeAlias = Callable[[npt.NDArray[np.generic]], Array]
+"""From images (N, C, H, W) to outputs (features, N), for one N; what it returns lasts until it is called again."""
+
+
+class Predictor:
+    """Runs chunks of images on threads: NumPy lets go of the interpreter while it computes.
+
+    What is in a chunk does not depend on the number of threads, and so neither do the bits of the outputs. The lowered
+    forms are kept between calls: one for each thread, and one for the images that do not fill a chunk.
+    """
+
+    def __init__(self, lower: Callable[[int], Forward]) -> None:
+        self._lower = lower
+        self._full: dict[int, Forward] = {}
+        self._rest: dict[int, Forward] = {}
+        self._predicting = Lock()  # the lowered forms have one set of buffers for all callers
+
+    def predict(self, images: npt.NDArray[np.generic], outputs: Array, workers: int | None) -> None:
+        """Write the outputs (N, ...) for images (N, C, H, W)."""
+        with self._predicting, one_blas_thread():
+            if len(images) > CHUNK:
+                self._share(images, outputs, workers or self._cores)
+            elif len(images):
+                self._run(images, outputs, 0)
+
+    def _share(self, images: npt.NDArray[np.generic], outputs: Array, workers: int) -> None:
+        """Let this thread and others take chunks until none is left."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        chunks: SimpleQueue[slice] = SimpleQueue()
+        for start in range(0, len(images), CHUNK):
+            chunks.put(slice(start, start + CHUNK))
+
+        def work(thread: int) -> None:
+            try:
+                for part in _taken(chunks):
+                    self._run(images[part], outputs[part], thread)
+            finally:  # after an error or Ctrl-C there is nothing more to do for anyone
+                for _ in _taken(chunks):
+                    pass
+
+        others = range(1, min(chunks.qsize(), workers))
+        with ThreadPoolExecutor(max(len(others), 1)) as pool:
+            helped = [pool.submit(copy_context().run, work, thread) for thread in others]
+            work(0)
+        for help in helped:
+            help.result()
+
+    @cached_property
+    def _cores(self) -> int:
+        return usable_cores()
+
+    def _run(self, images: npt.NDArray[np.generic], outputs: Array, thread: int) -> None:
+        outputs[...] = np.moveaxis(self._lowered_for(len(images), thread)(images), -1, 0)
+
+    def _lowered_for(self, count: int, thread: int) -> Forward:
+        if count == CHUNK:
+            if thread not in self._full:
+                self._full[thread] = self._lower(CHUNK)
+            return self._full[thread]
+        if count not in self._rest:
+            self._rest = {count: self._lower(count)}
+        return self._rest[count]
+
+
+def _taken(chunks: SimpleQueue[slice]) -> Iterator[slice]:
+    """Take what is in the queue."""
+    with suppress(Empty):
+        while True:
+            yield chunks.get_nowait()

@@ -1,0 +1,156 @@
+"""Prediction on threads: the same bits for any number of them, nothing lowered twice, and no error lost."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from running import normal
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, ReLU, Sequential
+from lowered_cnn.arrays import Array
+from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.gemm import Product, listen
+from lowered_cnn.network import LoweredNetwork
+from lowered_cnn.prediction import CHUNK
+
+
+@pytest.fixture
+def network() -> Network:
+    return Network(Sequential(Conv2D(16, 3), ReLU(), MaxPool(2), Flatten(), Dense(300), Dense(4)), (1, 12, 12))
+
+
+def images(count: int) -> Array:
+    return normal(count, 1, 12, 12).astype(np.float32)
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.fixture
+def _two_blas_threads() -> Iterator[None]:
+    with threadpool_limits(2, user_api="blas"):
+        yield
+
+
+class Watch:
+    """Stands in for each forward pass, and remembers who ran it, on how many examples, and with what BLAS."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs: list[tuple[str, int]] = []
+        self.lowered: list[int] = []
+        self.blas: set[int] = set()
+        self.fails_on: int | None = None
+        numbers = itertools.count(1)
+        forward, lower = LoweredNetwork.forward, Network.lower
+
+        def watched(lowered: LoweredNetwork, part: Any) -> Array:
+            self.runs.append((threading.current_thread().name, len(part)))
+            self.blas |= blas_threads()
+            if self.fails_on == next(numbers):
+                raise FloatingPointError("planted")
+            return forward(lowered, part)
+
+        def watched_lower(network: Network, batch: int, **options: Any) -> LoweredNetwork:
+            self.lowered.append(batch)
+            return lower(network, batch, **options)
+
+        monkeypatch.setattr(LoweredNetwork, "forward", watched)
+        monkeypatch.setattr(Network, "lower", watched_lower)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(monkeypatch)
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK, 5 * CHUNK + 7])
+def test_outputs_have_the_same_bits_for_any_number_of_workers(network: Network, count: int) -> None:
+    x = images(count)
+    alone = [network.predict(x[start : start + CHUNK]) for start in range(0, count, CHUNK)]
+    expected = np.concatenate(alone) if alone else np.empty((0, 4), np.float32)
+    for workers in (1, 2, 3, 16, None):
+        got = network.predict(x, workers=workers)
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_all_workers_take_chunks_until_none_is_left(network: Network, watch: Watch) -> None:
+    network.predict(images(12 * CHUNK + 3), workers=3)
+    assert sorted(count for _, count in watch.runs) == [3] + 12 * [CHUNK]
+    assert 1 <= len({name for name, _ in watch.runs}) <= 3
+
+
+def test_one_worker_is_the_caller(network: Network, watch: Watch) -> None:
+    network.predict(images(3 * CHUNK), workers=1)
+    assert {name for name, _ in watch.runs} == {threading.current_thread().name}
+
+
+def test_lowered_forms_are_kept(network: Network, watch: Watch) -> None:
+    for _ in range(3):
+        network.predict(images(2 * CHUNK + 3), workers=1)
+    assert watch.lowered == [CHUNK, 3]
+    network.predict(images(5))
+    network.predict(images(3))
+    assert watch.lowered == [CHUNK, 3, 5, 3]
+
+
+@pytest.mark.usefixtures("_two_blas_threads")
+def test_blas_runs_one_thread_meanwhile(network: Network, watch: Watch) -> None:
+    network.predict(images(3))
+    network.predict(images(3 * CHUNK), workers=2)
+    assert watch.blas == {1}
+    assert blas_threads() == {2}
+
+
+@pytest.mark.usefixtures("_two_blas_threads")
+def test_blas_gets_its_threads_back_when_the_last_user_leaves() -> None:
+    with one_blas_thread():
+        entered, leave = threading.Event(), threading.Event()
+
+        def use() -> set[int]:
+            with one_blas_thread():
+                entered.set()
+                leave.wait()
+                return blas_threads()
+
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(use)
+            entered.wait()
+            assert blas_threads() == {1}
+            leave.set()
+            assert other.result() == {1}
+        assert blas_threads() == {1}
+    assert blas_threads() == {2}
+
+
+@pytest.mark.usefixtures("_two_blas_threads")
+@pytest.mark.parametrize("run", [1, 2, 9])
+def test_an_error_ends_all_threads_and_is_raised(network: Network, watch: Watch, run: int) -> None:
+    watch.fails_on = run
+    with pytest.raises(FloatingPointError, match="planted"):
+        network.predict(images(40 * CHUNK), workers=2)
+    assert len(watch.runs) < 40
+    assert blas_threads() == {2}
+    assert network.predict(images(40 * CHUNK), workers=2).shape == (40 * CHUNK, 4)
+
+
+def test_products_on_all_threads_are_heard(network: Network) -> None:
+    def products(workers: int) -> list[Product]:
+        with listen() as heard:
+            network.predict(images(4 * CHUNK), workers=workers)
+        return sorted(heard, key=str)
+
+    assert products(1) == products(2) != []
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2"])
+def test_a_wrong_number_of_workers_is_told(network: Network, workers: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        network.predict(images(1), workers=workers)
+    assert str(caught.value) == f"predict: workers: expected a whole number from 1, got {workers!r}"
