@@ -16,6 +16,9 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 """Images as they are stored: grey levels or colours from 0 to 255."""
 
+Images: TypeAlias = npt.NDArray[np.uint8 | np.floating]
+"""Images as networks take them: bytes, which become numbers from 0 to 1, or floats as they are."""
+
 Labels: TypeAlias = npt.NDArray[np.int64]
 """Class numbers, one an example."""
 

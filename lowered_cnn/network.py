@@ -80,12 +80,14 @@ class Network:
         return Predictor(lambda batch: self.lower(batch, training=False).forward)
 
 
-def as_batch(images: npt.NDArray[np.generic], input_shape: Shape) -> npt.NDArray[np.generic]:
-    """Return images as (N, C, H, W); raises InputError for other shapes than (N, C, H, W) and, if C is 1, (N, H, W)."""
-    check_images("network: images", images)
+def as_batch(
+    images: npt.NDArray[np.generic], input_shape: Shape, where: str = "network: images"
+) -> npt.NDArray[np.generic]:
+    """Return images as (N, *input shape); grey ones may come as (N, H, W). Raises InputError for other shapes."""
+    check_images(where, images)
     if images.ndim == len(input_shape) and input_shape[0] == 1:
         images = images[:, None]
-    check_shape("network: images", input_shape, images.shape[1:])
+    check_shape(where, input_shape, images.shape[1:])
     return images
 
 
@@ -125,10 +127,11 @@ class LoweredNetwork:
         self.layers = (fuse(network.model) if fused else network.model).lower(site)
 
     def forward(self, images: npt.NDArray[np.generic]) -> Array:
-        """Return the outputs (features, N) for images (N, C, H, W); bytes from 0 to 255 become numbers from 0 to 1.
+        """Return the outputs (features, N) for images (N, C, *size); bytes from 0 to 255 become numbers from 0 to 1.
 
         This is the one place where the batch goes from the first axis to the innermost.
         """
+        images = as_batch(images, self.network.input_shape)
         check_shape("network: images", (self.x.shape[-1], *self.x.shape[:-1]), images.shape)
         scale = 1 / 255 if images.dtype == np.uint8 else 1.0
         np.multiply(np.moveaxis(images, 0, -1), scale, out=self.x, dtype=self.x.dtype, casting="same_kind")

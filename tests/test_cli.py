@@ -36,7 +36,7 @@ def write_idx(path: Path, array: "np.typing.NDArray[np.uint8]") -> None:
 def write_data(folder: Path, train: Dataset, test: Dataset) -> Path:
     folder.mkdir()
     for name, part in (("train", train), ("t10k", test)):
-        write_idx(folder / f"{name}-images-idx3-ubyte", part.images[:, 0])
+        write_idx(folder / f"{name}-images-idx3-ubyte", part.images[:, 0].astype(np.uint8))
         write_idx(folder / f"{name}-labels-idx1-ubyte", part.labels.astype(np.uint8))
     return folder
 

@@ -75,7 +75,8 @@ def test_dataset_knows_its_size_and_takes_examples_in_order() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (random_bytes(2, 3, 3), [0, 1], "images: expected shape (N, C, H, W), got (2, 3, 3)"),
+        (random_bytes(2), [0, 1], "images: expected shape (N, C, *size), got (2,)"),
+        ([[0.0], [1.0]], [0, 1], "images: expected a NumPy array, got list"),
         (random_bytes(2, 1, 3, 3), [0, 1, 1], "labels: expected (2,), got (3,)"),
         (random_bytes(2, 1, 3, 3), [0, 2], "labels: expected class numbers below 2, got 0 to 2"),
         (random_bytes(2, 1, 3, 3), [-1, 1], "labels: expected class numbers below 2, got -1 to 1"),
@@ -84,11 +85,20 @@ def test_dataset_knows_its_size_and_takes_examples_in_order() -> None:
             [],
             "images: expected at least one example of at least one pixel, got (0, 1, 3, 3)",
         ),
-        (np.zeros((2, 1, 3, 3), np.float32), [0, 1], "images: expected uint8, got float32"),
+        (np.zeros((2, 1, 3, 3), int), [0, 1], "images: expected uint8 (0 to 255) or float numbers, got int64"),
     ],
 )
 def test_dataset_refuses_what_does_not_fit(images: Any, labels: list[int], message: str) -> None:
     assert error_of(Dataset, images, np.array(labels, np.int64), ("a", "b")) == message
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (1, 4, 3), (2, 3, 4, 5)])
+def test_dataset_takes_images_of_any_rank(shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    images: Any = random_bytes(4, *shape).astype(dtype)
+    data = Dataset(images, np.arange(4) % 2, ("a", "b"))
+    assert data.image_shape == shape
+    np.testing.assert_array_equal(data.split(1, seed=0)[1].images.dtype, dtype)
 
 
 def test_dataset_refuses_labels_of_another_type() -> None:

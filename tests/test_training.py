@@ -11,12 +11,15 @@ from running import assert_close
 from lowered_cnn import (
     SGD,
     Constant,
+    Conv1D,
     Conv2D,
+    Conv3D,
     Cosine,
     Dataset,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     InputError,
     MaxPool,
     MeanSquaredError,
@@ -127,6 +130,33 @@ def test_a_few_digits_are_learned_by_heart(mnist: Splits, loss: Loss) -> None:
     *_, last = train(network, few, recipe)
     assert last.train_accuracy == 1
     assert last.loss < 0.02
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "dtype"),
+    [
+        (Sequential(Conv1D(4, 5), ReLU(), GlobalAvgPool(), Dense(2)), (1, 40), np.float32),
+        (Sequential(Conv3D(4, 3), ReLU(), GlobalAvgPool(), Dense(2)), (1, 6, 6, 6), np.float64),
+        (Sequential(Dense(8), ReLU(), Dense(2)), (10,), np.float64),
+    ],
+)
+def test_images_of_any_rank_are_learned(model: Sequential, shape: Shape, dtype: type[np.floating]) -> None:
+    """The classes are two levels under noise."""
+    labels = np.arange(200) % 2
+    noise = np.random.default_rng(0).normal(0, 0.5, (200, *shape))
+    images = (labels.reshape(-1, *[1] * len(shape)) + noise).astype(dtype)
+    data, dev = Dataset(images, labels, ("one", "other")).split(50, seed=0)
+    network = Network(model, shape, dtype=dtype)
+    *_, last = train(network, data, Recipe(epochs=8, batch_size=30), dev=dev, workers=2)
+    assert last.dev_accuracy is not None
+    assert last.dev_accuracy == evaluate(network, dev).accuracy >= 0.9
+
+
+def test_grey_images_need_no_channel(digits: Dataset) -> None:
+    flat = Dataset(digits.images[:, 0], digits.labels, digits.classes)
+    assert flat.image_shape == (28, 28)
+    assert trained(flat).tobytes() == trained(digits).tobytes()
+    assert evaluate(small(), flat) == evaluate(small(), digits)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

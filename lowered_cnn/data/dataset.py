@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Bytes, InputError, Labels, Shape, check_rank, check_shape, whole_number
+from lowered_cnn.arrays import Images, InputError, Labels, Shape, check_images, check_shape, whole_number
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 """Positions of examples in a data set."""
@@ -16,19 +16,22 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images (N, C, H, W), the class number of each (N,), and the names of the classes."""
+    """Images (N, C, *size) or grey (N, H, W), the class number of each (N,), and the names of the classes.
 
-    images: Bytes
+    Networks see bytes from 0 to 255 as numbers from 0 to 1, and floats as they are.
+    """
+
+    images: Images
     labels: Labels
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        check_rank("images", "N C H W", self.images.shape)
+        check_images("images", self.images)
+        if self.images.ndim < 2:
+            raise InputError("images", "shape (N, C, *size)", self.images.shape)
         check_shape("labels", self.images.shape[:1], self.labels.shape)
         if self.images.size == 0:
             raise InputError("images", "at least one example of at least one pixel", self.images.shape)
-        if self.images.dtype != np.uint8:
-            raise InputError("images", "uint8", self.images.dtype)
         if self.labels.dtype != np.int64:
             raise InputError("labels", "int64", self.labels.dtype)
         least, most = self.labels.min(), self.labels.max()
@@ -42,7 +45,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> Shape:
-        """The shape (C, H, W) of one image."""
+        """The shape (C, *size) of one image."""
         return self.images.shape[1:]
 
     def take(self, indices: Indices) -> "Dataset":

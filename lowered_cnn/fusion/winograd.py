@@ -49,7 +49,8 @@ class WinogradEngine(Engine):
         channels, (filters, _, width) = site.input_shape[0], plan.output
         tiles, batch = width // 2, site.batch
         self.blocks = plan.blocks(plan.step // 2 * (6 * channels * (tiles + 1) + 10 * filters * tiles) * batch)
-        most = max(last - first for first, last in self.blocks) // 2
+        counts = {(last - first) // 2 for first, last in self.blocks}
+        most = max(counts)
         # G g G^T for all filters and channels at once: a (16 x 9) matrix.
         self.transform = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9).astype(site.workspace.dtype)
         self.parameter = site.parameter("weight").reshape(-1, 9).T
@@ -67,7 +68,7 @@ class WinogradEngine(Engine):
         else:
             self.z = new((2 * most, filters, width // across, across, batch))
             z = self.z.reshape(2 * most, filters, tiles, 2, batch).transpose(0, 3, 1, 2, 4)
-        self.views = {n: _Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in range(1, most + 1)}
+        self.views = {n: _Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in counts}
         self.wants_dx = site.wants_dx
         if site.training:
             self.dweight = site.gradient("weight").reshape(-1, 9).T

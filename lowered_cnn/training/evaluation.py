@@ -7,7 +7,7 @@ import numpy as np
 from lowered_cnn.arrays import InputError
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
-from lowered_cnn.network import Network
+from lowered_cnn.network import Network, as_batch
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ def evaluate(
 
 def check_data(network: Network, data: Dataset) -> None:
     """Raise InputError unless the images have the network's input shape, and there is an output for each class."""
-    if data.image_shape != network.input_shape:
-        raise InputError("data: images", network.input_shape, data.image_shape)
+    as_batch(data.images, network.input_shape, "data: images")
     if len(network.output_shape) != 1 or network.output_shape[0] < len(data.classes):
         raise InputError("network: outputs", f"one for each of {len(data.classes)} classes", network.output_shape)

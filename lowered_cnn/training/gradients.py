@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, Bytes, Labels
+from lowered_cnn.arrays import Array, Images, Labels
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import LoweredNetwork, Network
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, H, W) and labels (N,) of one step; `step`, from 0, decides the noise together with the shard."""
+    """Images (N, C, *size) and labels (N,) of one step; `step`, from 0, decides the noise together with the shard."""
 
-    images: Bytes
+    images: Images
     labels: Labels
     step: int
 

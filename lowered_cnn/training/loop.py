@@ -11,7 +11,7 @@ from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.network import Network
 from lowered_cnn.training.evaluation import check_data, evaluate
 from lowered_cnn.training.recipe import Recipe
-from lowered_cnn.training.worker import Job
+from lowered_cnn.training.worker import Capacity, Job
 from lowered_cnn.training.workers import team
 
 SHARD_SIZES = range(16, 33)
@@ -65,7 +65,8 @@ def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None,
     step, images, seconds = 0, 0, 0.0
     steps = recipe.steps(len(data))
     job = Job(recipe.loss, recipe.optimizer, recipe.seed, shard_size(recipe.batch_size))
-    with team(network, job, workers=workers, longest=min(recipe.batch_size, len(data))) as workforce:
+    capacity = Capacity(workers, min(recipe.batch_size, len(data)), data.images.dtype)
+    with team(network, job, capacity) as workforce:
         for epoch in range(1, recipe.epochs + 1):
             for indices in batches(len(data), recipe.batch_size, recipe.seed, epoch):
                 start = time.perf_counter()

@@ -21,7 +21,7 @@ from lowered_cnn.arrays import InputError
 from lowered_cnn.network import Network
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.training.shared import SharedMemory
-from lowered_cnn.training.worker import Barrier, Board, Job, Step, Worker
+from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
 
 NAME = "lowered_cnn worker"
 NO_GUARD = 64
@@ -82,8 +82,8 @@ class Children:
 
 
 @contextmanager
-def children(network: Network, job: Job, workers: int, longest: int) -> Iterator[tuple[Board, Children]]:
-    """Start workers 1 to `workers` - 1, for batches of up to `longest` examples; they end with the context.
+def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[Board, Children]]:
+    """Start all workers but the first, which is the caller; they end with the context.
 
     Raises InputError where the network, loss or optimizer cannot be sent to another process, and where the main
     module cannot be imported by a child, or would train again.
@@ -95,17 +95,15 @@ def children(network: Network, job: Job, workers: int, longest: int) -> Iterator
     if main.__spec__ is None and program is not None and not os.path.exists(program):  # piped in, it is "<stdin>"
         raise InputError("train: workers", "a program in a file, as each worker imports it", program)
     try:
-        task = pickle.dumps(
-            (network.model, network.input_shape, network.parameters.vector.dtype, job, workers, longest)
-        )
+        task = pickle.dumps((network.model, network.input_shape, network.parameters.vector.dtype, job, capacity))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError("train: workers", "layers, loss and optimizer that can be pickled", error) from error
-    sizes = [array.nbytes for array in vars(Board.of(network, workers, longest, np.zeros)).values()]
+    sizes = [array.nbytes for array in vars(Board.of(network, capacity, np.zeros)).values()]
     memory, started = SharedMemory(sizes), Children()
     try:
-        for _ in range(1, workers):
+        for _ in range(1, capacity.workers):
             started.start(memory, task)
-        yield Board.of(network, workers, longest, memory.zeros), started
+        yield Board.of(network, capacity, memory.zeros), started
     finally:
         started.end()
         memory.close()
@@ -150,9 +148,9 @@ def _worker(number: int, memory: SharedMemory, task: bytes) -> Worker:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, user_api="blas")
-    model, input_shape, dtype, job, workers, longest = pickle.loads(task)
+    model, input_shape, dtype, job, capacity = pickle.loads(task)
     network = Network(model, input_shape, dtype=dtype)
-    board = Board.of(network, workers, longest, memory.zeros)
+    board = Board.of(network, capacity, memory.zeros)
     memory.close()
     network.parameters = ParameterVector(network.parameters.parameters, board.parameters)
     return Worker(number, network, job, board, Barrier(board.arrivals, number))

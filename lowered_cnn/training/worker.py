@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, Bytes, Labels, Shape
+from lowered_cnn.arrays import Array, Images, Labels, Shape
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import Optimizer
@@ -28,6 +28,15 @@ LONGEST_SLEEP = 0.05
 
 
 @dataclass(frozen=True)
+class Capacity:
+    """What a board has room for: how many workers, and how many images of which dtype."""
+
+    workers: int
+    images: int
+    pixels: np.dtype[np.uint8 | np.floating]
+
+
+@dataclass(frozen=True)
 class Board:
     """The arrays that all workers see."""
 
@@ -35,8 +44,8 @@ class Board:
     """The flat vector."""
     gradients: Array
     """One vector for each worker; after a step the first one holds the gradient of the batch."""
-    images: Bytes
-    """The batch, in an array (N, C, H, W) as long as the largest batch."""
+    images: Images
+    """The batch, in an array (N, C, *size) as long as the largest batch."""
     labels: Labels
     """Its labels (N,)."""
     totals: npt.NDArray[np.float64]
@@ -45,18 +54,16 @@ class Board:
     """How many barriers each worker has come to."""
 
     @classmethod
-    def of(
-        cls, network: Network, workers: int, longest: int, zeros: "Zeros", parameters: Array | None = None
-    ) -> "Board":
-        """Make the arrays, but for given `parameters`, for batches of up to `longest` examples."""
+    def of(cls, network: Network, capacity: Capacity, zeros: "Zeros", parameters: Array | None = None) -> "Board":
+        """Make the arrays, but for given `parameters`."""
         size, dtype = network.parameters.vector.size, network.parameters.vector.dtype
         return cls(
             zeros((size,), dtype) if parameters is None else parameters,
-            zeros((workers, size), dtype),
-            zeros((longest, *network.input_shape), np.dtype(np.uint8)),
-            zeros((longest,), np.dtype(np.int64)),
-            zeros((workers, 2), np.dtype(np.float64)),
-            zeros((workers,), np.dtype(np.int64)),
+            zeros((capacity.workers, size), dtype),
+            zeros((capacity.images, *network.input_shape), capacity.pixels),
+            zeros((capacity.images,), np.dtype(np.int64)),
+            zeros((capacity.workers, 2), np.dtype(np.float64)),
+            zeros((capacity.workers,), np.dtype(np.int64)),
         )
 
 

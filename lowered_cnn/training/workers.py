@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lowered_cnn.data.dataset import Dataset, Indices
-from lowered_cnn.network import Network
+from lowered_cnn.network import Network, as_batch
 from lowered_cnn.training.gradients import Totals
-from lowered_cnn.training.worker import Barrier, Board, Job, Step, Worker
+from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
 
 if TYPE_CHECKING:
     from lowered_cnn.training.processes import Children
@@ -32,7 +33,8 @@ class Team:
         """
         board, vector = self.board, self._network.parameters.vector
         step = Step(number, len(indices), learning_rate)
-        np.take(data.images, indices, axis=0, out=board.images[: len(indices)], mode="clip")
+        images = as_batch(data.images, self._network.input_shape)
+        np.take(images, indices, axis=0, out=board.images[: len(indices)], mode="clip")
         np.take(data.labels, indices, out=board.labels[: len(indices)], mode="clip")
         if self._children is None:
             return self._worker.run(step)
@@ -44,16 +46,17 @@ class Team:
 
 
 @contextmanager
-def team(network: Network, job: Job, *, workers: int, longest: int) -> Iterator[Team]:
-    """Assemble workers for batches of up to `longest` examples, and no more of them than such a batch has shards.
+def team(network: Network, job: Job, capacity: Capacity) -> Iterator[Team]:
+    """Assemble workers, no more of them than a batch has shards; they end with the context.
 
     Without children the parameters on the board are the network's own.
     """
-    workers = min(workers, -(-longest // job.shard_size))
+    workers = min(capacity.workers, -(-capacity.images // job.shard_size))
+    capacity = replace(capacity, workers=workers)
     if workers == 1:
-        yield Team(network, job, Board.of(network, 1, longest, np.zeros, network.parameters.vector), None)
+        yield Team(network, job, Board.of(network, capacity, np.zeros, network.parameters.vector), None)
         return
     from lowered_cnn.training.processes import children
 
-    with children(network, job, workers, longest) as (board, started):
+    with children(network, job, capacity) as (board, started):
         yield Team(network, job, board, started)
