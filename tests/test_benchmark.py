@@ -109,7 +109,7 @@ def test_every_kind_of_result_has_a_table() -> None:
     text = "\n\n".join(report(results()))
     for caption in ("Training, 1 core", "Inference, 1 core", "Training, 1 core, torch", "Cold start", "Growth with"):
         assert f"**{caption}" in text
-    assert re.search(r"\| +compile \| +1.5e\+03 \(750\) \| 1.50 \(1.50..1.50\) \|", text)
+    assert re.search(r"\| +compile \| +1,500 \(750\) \| 1.50 \(1.50..1.50\) \|", text)
     assert "Left out: jax, jit: broke" in text
 
 

@@ -123,7 +123,11 @@ def _ratio(duel: Duel) -> str:
 
 
 def _milliseconds(timing: Timing | None) -> str:
-    return f"{timing.median * 1e3:.3g} ({timing.minimum * 1e3:.3g})" if timing else ""
+    return f"{_three_digits(timing.median * 1e3)} ({_three_digits(timing.minimum * 1e3)})" if timing else ""
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"
 
 
 def _seconds(spread: Spread) -> str:
