@@ -20,6 +20,7 @@ import numpy as np
 from lowered_cnn.arrays import InputError
 from lowered_cnn.network import Network
 from lowered_cnn.parameters import ParameterVector
+from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.shared import SharedMemory
 from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
 
@@ -44,7 +45,7 @@ class Children:
         """Start the next child: a fresh interpreter, which imports the caller's main module (not as `__main__`)."""
         spawn = multiprocessing.get_context("spawn")
         number = len(self._children) + 1
-        with _interrupts_blocked():
+        with interrupts_held(), _interrupts_blocked():
             ours, theirs = spawn.Pipe()
             arguments = (number, os.getpid(), theirs, memory, task)
             process = spawn.Process(target=_main, args=arguments, name=f"{NAME} {number}", daemon=True)
@@ -111,7 +112,7 @@ def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[B
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT, which a process started here inherits: Ctrl-C is for the parent, which gets it afterwards."""
+    """Block SIGINT, which a process started here inherits: Ctrl-C is for the parent."""
     resource_tracker.ensure_running()  # multiprocessing's own helper; starting it would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

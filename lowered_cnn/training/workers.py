@@ -10,6 +10,7 @@ import numpy as np
 from lowered_cnn.data.dataset import Dataset, Indices
 from lowered_cnn.network import Network, as_batch
 from lowered_cnn.training.gradients import Totals
+from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def team(network: Network, job: Job, capacity: Capacity) -> Iterator[Team]:
     if workers == 1:
         yield Team(network, job, Board.of(network, capacity, np.zeros, network.parameters.vector), None)
         return
-    from lowered_cnn.training.processes import children
+    with interrupts_held():
+        from lowered_cnn.training.processes import children
 
     with children(network, job, capacity) as (board, started):
         yield Team(network, job, board, started)
