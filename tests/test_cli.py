@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from idx_files import write_data
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,26 +27,6 @@ from lowered_cnn.cli import main
 from lowered_cnn.cli import train as cli_train
 
 Run = Callable[..., str]
-
-
-def write_idx(path: Path, array: "np.typing.NDArray[np.uint8]") -> None:
-    path.write_bytes(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
-
-
-def write_data(folder: Path, train: Dataset, test: Dataset) -> Path:
-    folder.mkdir()
-    for name, part in (("train", train), ("t10k", test)):
-        write_idx(folder / f"{name}-images-idx3-ubyte", part.images[:, 0].astype(np.uint8))
-        write_idx(folder / f"{name}-labels-idx1-ubyte", part.labels.astype(np.uint8))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write 600 and 200 digits of MNIST as IDX files."""
-    mnist = load_mnist()
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    return write_data(folder, mnist.train.take(np.arange(600)), mnist.test.take(np.arange(200)))
 
 
 @pytest.fixture(scope="module")
