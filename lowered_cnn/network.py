@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_images, check_shape, whole_number
+from lowered_cnn.arrays import Array, Images, InputError, Shape, check_images, check_shape, whole_number
 from lowered_cnn.fusion import fuse
 from lowered_cnn.layers import Sequential, Site
 from lowered_cnn.layers.layer import Noise
@@ -64,10 +64,11 @@ class Network:
             gradients = np.zeros_like(self.parameters.vector[: None if training else 0])
         return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes, fused, gradients)
 
-    def predict(self, images: npt.NDArray[np.generic], *, workers: int | None = None) -> Array:
-        """Return the outputs (N, *output shape) for images (N, C, H, W) or (N, H, W), uint8 or float.
+    def predict(self, images: Images, *, workers: int | None = None) -> Array:
+        """Return the outputs (N, *output shape) for images (N, *input shape), uint8 or float.
 
-        Many images are run on `workers` threads (as many as there are usable cores), and to the same bits.
+        Grey ones may come as (N, H, W). Many images are run on `workers` threads (as many as there are usable cores),
+        and to the same bits.
         """
         if workers is not None:
             whole_number("predict: workers", workers, 1)
@@ -80,9 +81,7 @@ class Network:
         return Predictor(lambda batch: self.lower(batch, training=False).forward)
 
 
-def as_batch(
-    images: npt.NDArray[np.generic], input_shape: Shape, where: str = "network: images"
-) -> npt.NDArray[np.generic]:
+def as_batch(images: Images, input_shape: Shape, where: str = "network: images") -> Images:
     """Return images as (N, *input shape); grey ones may come as (N, H, W). Raises InputError for other shapes."""
     check_images(where, images)
     if images.ndim == len(input_shape) and input_shape[0] == 1:
@@ -126,7 +125,7 @@ class LoweredNetwork:
         )
         self.layers = (fuse(network.model) if fused else network.model).lower(site)
 
-    def forward(self, images: npt.NDArray[np.generic]) -> Array:
+    def forward(self, images: Images) -> Array:
         """Return the outputs (features, N) for images (N, C, *size); bytes from 0 to 255 become numbers from 0 to 1.
 
         This is the one place where the batch goes from the first axis to the innermost.

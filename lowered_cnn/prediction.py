@@ -9,16 +9,15 @@ from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from lowered_cnn.arrays import Array
+from lowered_cnn.arrays import Array, Images
 from lowered_cnn.cores import one_blas_thread, usable_cores
 
 CHUNK = 64
 """Examples in a chunk: enough that threads seldom wait for the interpreter, and few enough for the cache."""
 
-Forward: TypeAlias = Callable[[npt.NDArray[np.generic]], Array]
-"""From images (N, C, H, W) to outputs (features, N), for one N; what it returns lasts until it is called again."""
+Forward: TypeAlias = Callable[[Images], Array]
+"""From images (N, C, *size) to outputs (features, N), for one N; what it returns lasts until it is called again."""
 
 
 class Predictor:
@@ -34,15 +33,15 @@ class Predictor:
         self._rest: dict[int, Forward] = {}
         self._predicting = Lock()  # the lowered forms have one set of buffers for all callers
 
-    def predict(self, images: npt.NDArray[np.generic], outputs: Array, workers: int | None) -> None:
-        """Write the outputs (N, ...) for images (N, C, H, W)."""
+    def predict(self, images: Images, outputs: Array, workers: int | None) -> None:
+        """Write the outputs (N, ...) for images (N, C, *size)."""
         with self._predicting, one_blas_thread():
             if len(images) > CHUNK:
                 self._share(images, outputs, workers or self._cores)
             elif len(images):
                 self._run(images, outputs, 0)
 
-    def _share(self, images: npt.NDArray[np.generic], outputs: Array, workers: int) -> None:
+    def _share(self, images: Images, outputs: Array, workers: int) -> None:
         """Let this thread and others take chunks until none is left."""
         from concurrent.futures import ThreadPoolExecutor
 
@@ -67,9 +66,9 @@ class Predictor:
 
     @cached_property
     def _cores(self) -> int:
-        return usable_cores()
+        return usable_cores()  # asked once: to read the quotas takes longer than a small chunk
 
-    def _run(self, images: npt.NDArray[np.generic], outputs: Array, thread: int) -> None:
+    def _run(self, images: Images, outputs: Array, thread: int) -> None:
         outputs[...] = np.moveaxis(self._lowered_for(len(images), thread)(images), -1, 0)
 
     def _lowered_for(self, count: int, thread: int) -> Forward:

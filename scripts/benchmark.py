@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from benchmarking.cold_start import installed, starts
 from benchmarking.costs import cost
@@ -12,23 +12,16 @@ from benchmarking.duel import Plan, fight
 from benchmarking.frameworks import PEERS, Known
 from benchmarking.growth import points
 from benchmarking.machine import machine, peak
-from benchmarking.processes import ALLOCATORS, ProcessError, cores
+from benchmarking.processes import ALLOCATORS, ProcessError
 from benchmarking.report import report
 from benchmarking.work import JOBS, OURS, Results
-from lowered_cnn.cli.arguments import at_least, positive
+from lowered_cnn.cli.arguments import Parser, at_least, between, positive
+from lowered_cnn.cores import usable_cores
 from lowered_cnn.models import MODELS
 
 NETWORKS = ["lenet5", "caffe_lenet", "keras_mnist", "pytorch_mnist"]
 MODES = [mode for peer in PEERS for mode in peer.modes]
 Item = TypeVar("Item")
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with the message alone."""
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +65,7 @@ def _measurements(parsed: argparse.Namespace, results: Results) -> Iterator[None
     frameworks = [OURS, *(peer.name for peer in peers)]
     results.installed = [installed(framework) for framework in frameworks]
     if parsed.cold_start:
-        for start in starts(frameworks, parsed.rounds, cores()):
+        for start in starts(frameworks, parsed.rounds, usable_cores()):
             results.starts.append(start)
             yield
     if parsed.growth:
@@ -130,7 +123,7 @@ def _parser() -> Parser:
     add("--jobs", type=_list(_one_of(JOBS)), default=list(JOBS), help=f"of {', '.join(JOBS)} (both)")
     add("--networks", type=_list(_one_of(list(MODELS))), default=NETWORKS, help=f"({', '.join(NETWORKS)})")
     add("--batches", type=_list(at_least(1)), default=[1, 32, 128], help="(1,32,128)")
-    add("--cores", type=_list(_core_count), default=[1, cores()], help="numbers, or all (1,all)")
+    add("--cores", type=_list(_core_count), default=[1, usable_cores()], help="numbers, or all (1,all)")
     add("--allocator", choices=[*ALLOCATORS, "both"], default="both", help="glibc's allocator for the peers (both)")
     add("--rounds", type=at_least(1), default=5, help="pairs of processes (%(default)s)")
     add("--seconds", type=positive(), default=1.0, help="of timing in each process, for each job (%(default)s)")
@@ -155,10 +148,8 @@ def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
 
 
 def _core_count(text: str) -> int:
-    count = cores() if text == "all" else at_least(1)(text)
-    if count > cores():
-        raise argparse.ArgumentTypeError(f"expected at most {cores()}, got {count}")
-    return count
+    most = usable_cores()
+    return most if text == "all" else between(1, most)(text)
 
 
 if __name__ == "__main__":

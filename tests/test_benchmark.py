@@ -202,7 +202,7 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--against", "caffe"], "argument --against: expected some of torch, tensorflow, jax, onnxruntime, none, got"),
         (["--networks", "resnet"], "argument --networks: expected some of compact, lenet5,"),
         (["--batches", "1,0"], "argument --batches: expected a whole number from 1, got '0'"),
-        (["--cores", "100000"], "argument --cores: expected at most"),
+        (["--cores", "100000"], "argument --cores: expected a whole number from 1 to "),
         (["--report", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
     ],
 )

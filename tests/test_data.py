@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from idx_files import idx_bytes
 from PIL import Image
 
 from lowered_cnn.arrays import Bytes, InputError
@@ -47,11 +48,6 @@ def error_of(call: Callable[..., object], *args: Any) -> str:
 
 def random_bytes(*shape: int, seed: int = 0) -> Bytes:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def idx_bytes(array: npt.NDArray[np.uint8]) -> bytes:
-    """IDX as its specification has it, written without the code under test."""
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def small_dataset(count: int = 20, classes: int = 3) -> Dataset:

@@ -29,7 +29,7 @@ from lowered_cnn import (
     Sequential,
     SoftmaxCrossEntropy,
 )
-from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.arrays import Array, Images, Shape
 from lowered_cnn.gemm import listen
 from lowered_cnn.network import LoweredNetwork
 
@@ -45,7 +45,7 @@ def small() -> Sequential:
     )  # fmt: skip
 
 
-def gradient(lowered: LoweredNetwork, images: npt.NDArray[np.generic], labels: npt.NDArray[np.int64]) -> Array | None:
+def gradient(lowered: LoweredNetwork, images: Images, labels: npt.NDArray[np.int64]) -> Array | None:
     """Run one step without its update; return what backward returns."""
     z = lowered.forward(images)
     return lowered.backward(SoftmaxCrossEntropy().value_and_gradient(z, labels, len(labels))[1])

@@ -46,12 +46,14 @@ class Watch:
         self.lowered: list[int] = []
         self.blas: set[int] = set()
         self.fails_on: int | None = None
+        self.meeting = threading.Barrier(1)
         numbers = itertools.count(1)
         forward, lower = LoweredNetwork.forward, Network.lower
 
         def watched(lowered: LoweredNetwork, part: Any) -> Array:
             self.runs.append((threading.current_thread().name, len(part)))
             self.blas |= blas_threads()
+            self.meeting.wait(timeout=30)
             if self.fails_on == next(numbers):
                 raise FloatingPointError("planted")
             return forward(lowered, part)
@@ -84,6 +86,13 @@ def test_all_workers_take_chunks_until_none_is_left(network: Network, watch: Wat
     network.predict(images(12 * CHUNK + 3), workers=3)
     assert sorted(count for _, count in watch.runs) == [3] + 12 * [CHUNK]
     assert 1 <= len({name for name, _ in watch.runs}) <= 3
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_as_many_threads_as_workers_compute_at_once(network: Network, watch: Watch, workers: int) -> None:
+    watch.meeting = threading.Barrier(workers)
+    network.predict(images(workers * CHUNK), workers=workers)
+    assert len({name for name, _ in watch.runs}) == workers
 
 
 def test_one_worker_is_the_caller(network: Network, watch: Watch) -> None:

@@ -1,21 +1,15 @@
 """The command line: one module for each command, and one line on stderr for whatever is wrong."""
 
-import argparse
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from lowered_cnn import InputError, __version__
 from lowered_cnn.cli import evaluate, predict, summary, train
+from lowered_cnn.cli.arguments import Parser
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="lowered-cnn", description="Train and use convolutional neural networks on the CPU.")
+def _parser() -> Parser:
+    parser = Parser(prog="lowered-cnn", description="Train and use convolutional neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"lowered-cnn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
     for name, command in COMMANDS.items():

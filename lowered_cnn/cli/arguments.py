@@ -1,10 +1,18 @@
-"""Types of command-line arguments, and how each says what it wanted."""
+"""Command-line arguments: a parser that tells what is wrong in one line, and types that say what they wanted."""
 
 import argparse
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 Number = TypeVar("Number", int, float)
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints no usage where an argument is wrong, only the message."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the message and code 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -37,7 +37,6 @@ class Dataset:
         least, most = self.labels.min(), self.labels.max()
         if least < 0 or most >= len(self.classes):
             raise InputError("labels", f"class numbers below {len(self.classes)}", f"{least} to {most}")
-
         check_classes("classes", self.classes)
 
     def __len__(self) -> int:
@@ -45,7 +44,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> Shape:
-        """The shape (C, *size) of one image."""
+        """The shape of one image, (C, *size) or grey (H, W)."""
         return self.images.shape[1:]
 
     def take(self, indices: Indices) -> "Dataset":

@@ -11,25 +11,21 @@ from lowered_cnn.window import Sweep
 
 @dataclass(frozen=True)
 class Plan:
-    """The convolution to lower: its first outputs, `output` (K, OH, OW), in patches of `patch` rows and columns.
-
-    Blocks of outputs may begin every `step` rows.
-    """
+    """The convolution to lower: its first outputs, `output` (K, OH, OW), in patches of `patch` rows and columns."""
 
     site: Site
     sweep: Sweep
     output: Shape
     patch: Shape
-    step: int
 
-    def blocks(self, numbers: int, fixed: int = 0) -> list[tuple[int, int]]:
+    def blocks(self, step: int, numbers: int, fixed: int = 0) -> list[tuple[int, int]]:
         """Cut the rows of outputs into blocks, if `step` rows take so many numbers and each block some fixed ones."""
-        workspace, steps = self.site.workspace, self.output[1] // self.step
+        workspace, steps = self.site.workspace, self.output[1] // step
         most = steps
         if workspace.block_bytes is not None:
             most = max(1, (workspace.block_bytes // workspace.dtype.itemsize - fixed) // numbers)
         count = -(-steps // most)
-        return list(pairwise(steps * part // count * self.step for part in range(count + 1)))
+        return list(pairwise(steps * part // count * step for part in range(count + 1)))
 
 
 class Engine(ABC):

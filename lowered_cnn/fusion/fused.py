@@ -4,7 +4,6 @@ The maximum and ReLU are monotone, so both may change places with each other and
 done on as few numbers as the pooling leaves. Outputs that the pooling drops are not computed.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -147,7 +146,8 @@ class _LoweredFusedConv(Lowered):
 def _engine(site: Site, conv: Conv2D, output: Shape, patch: Shape) -> Engine:
     """Return Winograd's lowering where it can be used and has enough channels to win, else that by rows."""
     sweep = conv.sweep(site.input_shape, site.name)
+    plan = Plan(site, sweep, output, patch)
     even = output[1] % 2 == output[2] % 2 == 0
     if sweep.window.kernel == (3, 3) and even and min(site.input_shape[0], output[0]) >= WINOGRAD_CHANNELS:
-        return WinogradEngine(Plan(site, sweep, output, patch, math.lcm(patch[0], 2)))
-    return RowEngine(Plan(site, sweep, output, patch, patch[0]))
+        return WinogradEngine(plan)
+    return RowEngine(plan)

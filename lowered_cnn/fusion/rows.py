@@ -42,9 +42,9 @@ class RowEngine(Engine):
         channels, (filters, self.height, width) = site.input_shape[0], plan.output
         self.taps, across = plan.sweep.window.kernel
         self.row = (across, channels, width, site.batch)
-        line = width * site.batch
+        line, step = width * site.batch, plan.patch[0]
         self.blocks = plan.blocks(
-            plan.step * (across * channels + filters) * line, fixed=(self.taps - 1) * across * channels * line
+            step, step * (across * channels + filters) * line, fixed=(self.taps - 1) * across * channels * line
         )
         most = max(last - first for first, last in self.blocks)
         # One scratch for both directions: the columns of a block are not needed any more when its dx is computed.

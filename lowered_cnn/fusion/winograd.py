@@ -13,6 +13,7 @@ That takes 16 multiplications a tile where im2col takes 36. B and A hold only 0,
           [0  1  0 -1]                              [ 0    0    1 ]
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -48,7 +49,8 @@ class WinogradEngine(Engine):
         site, new = plan.site, plan.site.workspace.array
         channels, (filters, _, width) = site.input_shape[0], plan.output
         tiles, batch = width // 2, site.batch
-        self.blocks = plan.blocks(plan.step // 2 * (6 * channels * (tiles + 1) + 10 * filters * tiles) * batch)
+        step = math.lcm(plan.patch[0], 2)
+        self.blocks = plan.blocks(step, step // 2 * (6 * channels * (tiles + 1) + 10 * filters * tiles) * batch)
         counts = {(last - first) // 2 for first, last in self.blocks}
         most = max(counts)
         # G g G^T for all filters and channels at once: a (16 x 9) matrix.

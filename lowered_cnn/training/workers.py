@@ -21,7 +21,7 @@ class Team:
     """Takes steps with all its workers."""
 
     def __init__(self, network: Network, job: Job, board: Board, children: "Children | None") -> None:
-        self.board = board
+        self._board = board
         self._network = network
         self._children = children
         self._worker = Worker(0, network, job, board, Barrier(board.arrivals, 0, children.check if children else None))
@@ -32,7 +32,7 @@ class Team:
         With children, the network's parameters are copied to the board before and back afterwards, so that what
         the caller does to them between two steps holds; that is little work beside a step.
         """
-        board, vector = self.board, self._network.parameters.vector
+        board, vector = self._board, self._network.parameters.vector
         step = Step(number, len(indices), learning_rate)
         images = as_batch(data.images, self._network.input_shape)
         np.take(images, indices, axis=0, out=board.images[: len(indices)], mode="clip")

@@ -4,15 +4,16 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarking.processes import ask, cores
+from benchmarking.processes import ask
 from benchmarking.work import Machine, Peak
+from lowered_cnn.cores import usable_cores
 
 
 def machine() -> Machine:
     """Describe this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     system = f"{platform.system()} {platform.machine()}"
-    return Machine(_processor(), cores(), memory, system, platform.python_version())
+    return Machine(_processor(), usable_cores(), memory, system, platform.python_version())
 
 
 def peak(core_count: int, seconds: float) -> Peak:

@@ -35,8 +35,3 @@ def ask(question: str, cores: int, allocator: str = "installed", **details: obje
         raise ProcessError(lines[-1])
     answer: object = json.loads(done.stdout.splitlines()[-1])
     return answer
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0))
