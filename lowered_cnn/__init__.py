@@ -1,9 +1,11 @@
 """Convolutional neural networks in which everything is a matrix product, with NumPy alone at the core."""
 
 from lowered_cnn.arrays import InputError
+from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.data import Dataset, Splits, load_mnist
 from lowered_cnn.layers import (
     AvgPool,
+    BatchNorm,
     Conv1D,
     Conv2D,
     Conv3D,
@@ -31,7 +33,9 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "Augmentation",
     "AvgPool",
+    "BatchNorm",
     "Constant",
     "Conv1D",
     "Conv2D",

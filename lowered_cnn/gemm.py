@@ -68,6 +68,12 @@ def bias_gradient(dy: Array, ones: Array, out: Array) -> None:
     np.matmul(dy, ones[:, None], out=out[..., None])
 
 
+def row_sums(x: Array, ones: Array, out: Array) -> None:
+    """Sum each row, X 1: x (M, N), ones (N), out (M)."""
+    _hear("sum", x, ones[:, None])
+    np.matmul(x, ones, out=out)
+
+
 def input_gradient(weight: Array, dy: Array, out: Array) -> None:
     """dX = W^T dZ (S4, S8): weight (..., M, K), dy (..., M, N), out (..., K, N)."""
     _hear("dx", weight.swapaxes(-1, -2), dy)

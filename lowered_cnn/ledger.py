@@ -11,7 +11,7 @@ from lowered_cnn.gemm import Product, listen
 from lowered_cnn.network import Network
 from lowered_cnn.workspace import BLOCK_BYTES
 
-ROLES = ("forward", "dweight", "dbias", "dx")
+ROLES = ("forward", "sum", "dweight", "dbias", "dx")
 
 
 @dataclass(frozen=True)

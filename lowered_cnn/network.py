@@ -123,7 +123,7 @@ class LoweredNetwork:
         site = Site(
             "", network.input_shape, batch, training, wants_dx, parameters, self.gradients, self.workspace, noise
         )
-        self.layers = (fuse(network.model) if fused else network.model).lower(site)
+        self.layers = (fuse(network.model, training=training) if fused else network.model).lower(site)
 
     def forward(self, images: Images) -> Array:
         """Return the outputs (features, N) for images (N, C, *size); bytes from 0 to 255 become numbers from 0 to 1.

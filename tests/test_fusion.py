@@ -9,10 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from running import as_images, assert_close, normal
 
-from lowered_cnn import Conv1D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential
+from lowered_cnn import BatchNorm, Conv1D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion import fuse
-from lowered_cnn.fusion.fused import FusedConv
+from lowered_cnn.fusion.folded import Folded
+from lowered_cnn.fusion.fused import FusedConv, FusedSequential
 from lowered_cnn.gemm import affine, input_gradient, weight_gradient
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import LoweredNetwork
@@ -148,12 +149,24 @@ def test_what_is_fused_and_what_is_left_alone() -> None:
         Conv2D(4, 3), ReLU(), MaxPool(2), ReLU(), ReLU(), strided, ReLU(),
         Sequential(Conv2D(4, 3), overlapping), Dropout(0.5), Conv2D(2, 1, groups=2), Flatten(), Dense(3),
     )  # fmt: skip
-    assert fuse(model) == Sequential(
-        FusedConv(Conv2D(4, 3), MaxPool(2), True), ReLU(), strided, ReLU(),
-        Sequential(FusedConv(Conv2D(4, 3), None, False), overlapping), Dropout(0.5), Conv2D(2, 1, groups=2),
-        Flatten(), Dense(3),
-    )  # fmt: skip
-    assert fuse(Sequential(Conv1D(3, 2), ReLU())) == Sequential(Conv1D(3, 2), ReLU())
+    inner = FusedSequential([("conv1", FusedConv(Conv2D(4, 3), None, False)), ("max_pool1", overlapping)])
+    assert fuse(model, training=True) == FusedSequential([
+        ("conv1", FusedConv(Conv2D(4, 3), MaxPool(2), True)), ("relu3", ReLU()), ("conv2", strided), ("relu4", ReLU()),
+        ("sequential1", inner), ("dropout1", Dropout(0.5)), ("conv3", Conv2D(2, 1, groups=2)),
+        ("flatten1", Flatten()), ("dense1", Dense(3)),
+    ])  # fmt: skip
+    plain = Sequential(Conv1D(3, 2), ReLU())
+    assert fuse(plain, training=True).layers == plain.layers
+
+
+def test_a_batch_normalization_is_folded_for_inference_only() -> None:
+    conv, norm = Conv2D(4, 3, bias=False), BatchNorm()
+    model = Sequential(conv, norm, ReLU(), MaxPool(2), Conv2D(2, 1), ReLU(), BatchNorm())
+    training, inference = fuse(model, training=True), fuse(model, training=False)
+    assert training.names == ("conv1", "batch_norm1", "relu1", "max_pool1", "conv2", "batch_norm2")
+    whole = FusedConv(Conv2D(4, 3), MaxPool(2), True)
+    assert inference.names == ("conv1", "conv2", "batch_norm2")
+    assert inference.layers[0] == Folded(conv, norm, "batch_norm1", whole)
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(16, 150, 640), (20, 25, 3072), (50, 500, 256), (7, 11, 13), (1, 1, 1)])

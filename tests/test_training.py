@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ from running import assert_close
 
 from lowered_cnn import (
     SGD,
+    Augmentation,
+    BatchNorm,
     Constant,
     Conv1D,
     Conv2D,
@@ -33,7 +36,7 @@ from lowered_cnn import (
     load_mnist,
     train,
 )
-from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.arrays import Array, Images, Labels, Shape
 from lowered_cnn.losses import Loss
 from lowered_cnn.models import lenet5
 from lowered_cnn.training.gradients import Batch, ShardGradients
@@ -85,7 +88,7 @@ def test_shards_add_up_to_the_gradient_of_the_batch(
     network = Network(Sequential(Conv2D(4, 5, 2), ReLU(), Flatten(), Dense(10)), (1, 28, 28), dtype=dtype)
     gradient = np.empty_like(network.parameters.vector)
     shards = ShardGradients(network, SoftmaxCrossEntropy(), shard_size=32, seed=0, gradient=gradient)
-    totals = shards.sum(Batch(digits.images, digits.labels, step=0), range(7))
+    totals = shards.sum(Batch(digits.images, digits.labels, np.arange(len(digits)), step=0, epoch=1), range(7))
     whole = network.lower(len(digits))
     z = whole.forward(digits.images)
     value, dz = SoftmaxCrossEntropy().value_and_gradient(z, digits.labels, len(digits))
@@ -105,7 +108,7 @@ def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
     network, same = Network(Sequential(Flatten(), Dropout()), (1, 28, 28)), np.zeros(64, int)
     shards = ShardGradients(network, Listening(), shard_size=32, seed=0, gradient=np.empty(0, np.float32))
     for step in (0, 1, 0):
-        shards.sum(Batch(digits.images[same], digits.labels[same], step), range(2))
+        shards.sum(Batch(digits.images[same], digits.labels[same], same, step, epoch=1), range(2))
     assert len({z.tobytes() for z in heard[:4]}) == 4
     np.testing.assert_array_equal(heard[4:], heard[:2])
 
@@ -271,3 +274,72 @@ def test_training_leaves_the_data_alone(digits: Dataset) -> None:
     list(train(small(), digits, RECIPE))
     np.testing.assert_array_equal(digits.images, images)
     np.testing.assert_array_equal(digits.labels, labels)
+
+
+# --- clipping and averaging ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 0.2, 1e3])
+def test_a_gradient_is_cut_to_the_length_asked_for(digits: Dataset, clip_norm: float) -> None:
+    def step(clip: float | None) -> Array:
+        network = Network(Sequential(Flatten(), BatchNorm(), Dense(10)), (1, 28, 28), dtype=np.float64)
+        before = network.parameters.learned.copy()
+        list(train(network, digits, Recipe(1, len(digits), SGD(1.0), Constant(), clip_norm=clip)))
+        return network.parameters.learned - before
+
+    whole, cut = step(None), step(clip_norm)
+    length = float(np.linalg.norm(whole))
+    assert 0.2 < length < 1e3
+    np.testing.assert_allclose(cut, whole * min(1, clip_norm / length), rtol=1e-9, atol=1e-15)
+
+
+def test_the_average_is_what_a_training_ends_with(digits: Dataset) -> None:
+    def weights(average: float | None) -> list[Array]:
+        network = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28), dtype=np.float64)
+        found = [network.parameters.vector.copy()]
+        for _ in train(network, digits, Recipe(2, 100, SGD(0.1), Constant(), average=average)):
+            found.append(network.parameters.vector.copy())
+        return found
+
+    plain, averaged = weights(None), weights(0.3)
+    expected = plain[0]
+    for step, parameters in enumerate(plain[1:], 1):
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * parameters
+    np.testing.assert_array_equal(averaged[:-1], plain[:-1])
+    np.testing.assert_allclose(averaged[-1], expected, rtol=1e-12)
+
+
+def test_the_average_is_what_is_tested_on_the_dev_split(digits: Dataset) -> None:
+    network = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28))
+    *_, last = train(network, digits, Recipe(1, 64, SGD(0.1), Constant(), average=0.99), dev=digits)
+    assert last.dev_accuracy == evaluate(network, digits).accuracy
+
+
+def test_each_epoch_sees_the_images_in_another_way(digits: Dataset) -> None:
+    seen = []
+
+    class Watching(Augmentation):
+        def __call__(self, images: Images, examples: Labels, seed: int, epoch: int) -> Array:
+            seen.append((epoch, tuple(examples.tolist()), len(images)))
+            np.testing.assert_array_equal(images, digits.images[examples])
+            return super().__call__(images, examples, seed, epoch)
+
+    network = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28))
+    list(train(network, digits, Recipe(2, 64, SGD(0.1), augmentation=Watching(shift=1))))
+    for epoch in (1, 2):
+        places = [place for when, examples, _ in seen if when == epoch for place in examples]
+        assert sorted(places) == list(range(len(digits)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(clip_norm=0), "Recipe: clip_norm: expected a number above 0, got 0"),
+        (lambda: Recipe(average=1), "Recipe: average: expected a number between 0 and 1, got 1"),
+    ],
+)
+def test_wrong_amounts_are_told(make: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make()
+    assert str(caught.value) == message

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,8 @@ from threadpoolctl import threadpool_info
 from lowered_cnn import (
     SGD,
     Adam,
+    Augmentation,
+    BatchNorm,
     Constant,
     Conv2D,
     Dataset,
@@ -124,6 +127,23 @@ def test_bits_do_not_depend_on_the_number_of_workers(optimizer: Optimizer) -> No
 
 def test_bits_do_not_depend_on_the_number_of_workers_in_float64() -> None:
     assert results(OPTIMIZERS[0], np.float64, 3) == results(OPTIMIZERS[0], np.float64, 1)
+
+
+def test_bits_do_not_depend_on_the_number_of_workers_with_everything() -> None:
+    """Statistics, augmentation, clipping and averaging; the vector is cut amid the statistics, too."""
+    model = Sequential(Conv2D(4, 3, bias=False), BatchNorm(), ReLU(), Dropout(0.25), Flatten(), BatchNorm(), Dense(10))
+    everything = replace(
+        recipe(), augmentation=Augmentation(shift=1, elastic=0.5, flip=True), clip_norm=0.01, average=0.9
+    )
+
+    def weights(workers: int) -> bytes:
+        network = Network(model, (1, 8, 8))
+        list(train(network, digits(), everything, workers=workers))
+        return network.parameters.vector.tobytes()
+
+    alone = weights(1)
+    for workers in (2, 3, 4):
+        assert weights(workers) == alone
 
 
 def test_workers_add_the_shards_in_the_order_of_the_tree() -> None:

@@ -4,41 +4,70 @@ The maximum and ReLU are monotone, so both may change places with each other and
 done on as few numbers as the pooling leaves. Outputs that the pooling drops are not computed.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion.engine import Engine, Plan
+from lowered_cnn.fusion.folded import Folded
 from lowered_cnn.fusion.maxima import Maxima
 from lowered_cnn.fusion.rows import RowEngine
 from lowered_cnn.fusion.winograd import WinogradEngine
 from lowered_cnn.gemm import bias_gradient
-from lowered_cnn.layers import Conv2D, Layer, Lowered, MaxPool, ReLU, Sequential, Site
+from lowered_cnn.layers import BatchNorm, Conv2D, Layer, Lowered, MaxPool, ReLU, Sequential, Site
+from lowered_cnn.layers.conv import Conv
 from lowered_cnn.parameters import Parameter
 
 WINOGRAD_CHANNELS = 16
 """With fewer channels or filters, Winograd's 16 products are too small to win."""
 
 
-def fuse(model: Sequential) -> Sequential:
+@dataclass(frozen=True, init=False)
+class FusedSequential(Sequential):
+    """Layers one after the other that keep the names they had among others."""
+
+    given: tuple[str, ...]
+
+    def __init__(self, named: Sequence[tuple[str, Layer]]) -> None:
+        super().__init__(*(layer for _, layer in named))
+        object.__setattr__(self, "given", tuple(name for name, _ in named))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that were given."""
+        return self.given
+
+
+def fuse(model: Sequential, *, training: bool) -> Sequential:
     """Return the same model with its 2-D convolutions, if they have no stride, dilation or groups, fused.
 
-    A fused layer is named as its convolution is, so that parameters keep their names.
+    For inference, each batch normalization behind a convolution is folded into it.
     """
-    layers: list[Layer] = []
-    rest = list(model.layers)
+    fused: list[tuple[str, Layer]] = []
+    rest = list(zip(model.names, model.layers, strict=True))
     while rest:
-        layer = rest.pop(0)
+        name, layer = rest.pop(0)
         if isinstance(layer, Sequential):
-            layer = fuse(layer)
-        elif isinstance(layer, Conv2D) and _is_plain(layer):
-            relu = _take_relu(rest)
-            pool = _take_pool(rest)
-            layer = FusedConv(layer, pool, _take_relu(rest) or relu)
-        layers.append(layer)
-    return Sequential(*layers)
+            layer = fuse(layer, training=training)
+        elif isinstance(layer, Conv) and not training and rest and isinstance(norm := rest[0][1], BatchNorm):
+            norm_name, _ = rest.pop(0)
+            layer = Folded(layer, norm, norm_name, _fused(replace(layer, bias=True), rest))
+        elif isinstance(layer, Conv):
+            layer = _fused(layer, rest)
+        fused.append((name, layer))
+    return FusedSequential(fused)
+
+
+def _fused(conv: Conv, rest: list[tuple[str, Layer]]) -> Layer:
+    """Take from the rest what the convolution can be lowered together with."""
+    if not (isinstance(conv, Conv2D) and _is_plain(conv)):
+        return conv
+    relu = _take_relu(rest)
+    pool = _take_pool(rest)
+    return FusedConv(conv, pool, _take_relu(rest) or relu)
 
 
 def _is_plain(conv: Conv2D) -> bool:
@@ -46,15 +75,15 @@ def _is_plain(conv: Conv2D) -> bool:
     return conv.groups == 1 and window.stride == window.dilation == (1, 1)
 
 
-def _take_relu(rest: list[Layer]) -> bool:
-    found = rest[:1] == [ReLU()]
+def _take_relu(rest: list[tuple[str, Layer]]) -> bool:
+    found = bool(rest) and rest[0][1] == ReLU()
     del rest[: int(found)]
     return found
 
 
-def _take_pool(rest: list[Layer]) -> MaxPool | None:
+def _take_pool(rest: list[tuple[str, Layer]]) -> MaxPool | None:
     """Take the next layer if it is a max pooling whose windows lie side by side."""
-    if rest and isinstance(pool := rest[0], MaxPool):
+    if rest and isinstance(pool := rest[0][1], MaxPool):
         window = pool.window(2, pool.kind)
         if window.stride == window.kernel and window.padding == ((0, 0), (0, 0)):
             del rest[0]

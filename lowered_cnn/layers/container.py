@@ -1,6 +1,5 @@
 """Layers made of layers."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -24,12 +23,15 @@ class Sequential(Layer):
     def __init__(self, *layers: Layer) -> None:
         object.__setattr__(self, "layers", layers)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each layer."""
+        kinds = [layer.kind for layer in self.layers]
+        return tuple(f"{kind}{kinds[: place + 1].count(kind)}" for place, kind in enumerate(kinds))
+
     def steps(self, input_shape: Shape, name: str = "") -> Iterator[tuple[str, Layer, Shape]]:
         """Yield each layer with its own name and the shape of its input."""
-        numbers: Counter[str] = Counter()
-        for layer in self.layers:
-            numbers[layer.kind] += 1
-            own = f"{layer.kind}{numbers[layer.kind]}"
+        for own, layer in zip(self.names, self.layers, strict=True):
             yield own, layer, input_shape
             input_shape = layer.output_shape(input_shape, qualified(name, own))
 

@@ -64,6 +64,10 @@ class Site:
         """Return the array into which this layer writes the gradient of its parameter `name`."""
         return self.gradients[f"{self.name}.{name}"]
 
+    def sibling(self, name: str) -> "Site":
+        """Return the site of the layer `name` in the same container: only its parameters are of use."""
+        return replace(self, name=qualified(self.name.rpartition(".")[0], name))
+
     def child(self, name: str, input_shape: Shape, *, wants_dx: bool) -> "Site":
         """Return the site of a layer inside this one."""
         return replace(self, name=qualified(self.name, name), input_shape=input_shape, wants_dx=wants_dx)

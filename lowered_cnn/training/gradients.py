@@ -5,17 +5,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowered_cnn.arrays import Array, Images, Labels
+from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import LoweredNetwork, Network
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, *size) and labels (N,) of one step; `step`, from 0, decides the noise together with the shard."""
+    """Images (N, C, *size), labels (N,) and places in the data set (N,) of the examples of one step.
+
+    `step`, from 0, decides the noise together with the shard; `epoch` and place decide an example's augmentation.
+    """
 
     images: Images
     labels: Labels
+    examples: Labels
     step: int
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,19 @@ class ShardGradients:
     shards alone, and so do the bits of the result, if BLAS runs one thread.
     """
 
-    def __init__(self, network: Network, loss: Loss, *, shard_size: int, seed: int, gradient: Array) -> None:
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        *,
+        augmentation: Augmentation | None = None,
+        shard_size: int,
+        seed: int,
+        gradient: Array,
+    ) -> None:
         self._network = network
         self._loss = loss
+        self._augmentation = augmentation
         self._shard_size = shard_size
         self._seed = seed
         self._gradient = gradient
@@ -66,6 +82,8 @@ class ShardGradients:
     def _run(self, batch: Batch, shard: int) -> Totals:
         part = slice(shard * self._shard_size, (shard + 1) * self._shard_size)
         images, labels = batch.images[part], batch.labels[part]
+        if self._augmentation is not None:
+            images = self._augmentation(images, batch.examples[part], self._seed, batch.epoch)
         lowered = self._lowered_for(len(labels))
         lowered.noise.position = (batch.step, shard)
         z = lowered.forward(images)

@@ -1,5 +1,6 @@
 """The training loop: a generator of typed records, with nothing printed and nothing written."""
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ def train(
     any number of `workers`: this process and, as its children, others, each with one BLAS thread, and no more than a
     batch has shards. A script with more than one trains under `if __name__ == "__main__":`, as each child imports it.
 
+    If the recipe asks for the average of the weights, it is what is tested at the end of an epoch, and what the network
+    has at the end of the training.
+
     Between two records the network is the caller's: it may be used, and changes to its parameters hold.
 
     Raises InputError where data and network do not fit, or the workers cannot start; ChildProcessError where a worker
@@ -64,7 +68,9 @@ def shard_size(batch_size: int) -> int:
 def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int) -> Iterator[Record]:
     step, images, seconds = 0, 0, 0.0
     steps = recipe.steps(len(data))
-    job = Job(recipe.loss, recipe.optimizer, recipe.seed, shard_size(recipe.batch_size))
+    size = shard_size(recipe.batch_size)
+    job = Job(recipe.loss, recipe.optimizer, recipe.augmentation, recipe.clip_norm, recipe.seed, size)
+    average = copy.deepcopy(network) if recipe.average else None
     capacity = Capacity(workers, min(recipe.batch_size, len(data)), data.images.dtype)
     with team(network, job, capacity) as workforce:
         for epoch in range(1, recipe.epochs + 1):
@@ -72,11 +78,15 @@ def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None,
                 start = time.perf_counter()
                 learning_rate = recipe.optimizer.learning_rate * recipe.schedule.factor(step / steps)
                 with one_blas_thread():
-                    totals = workforce.step(data, indices, step, learning_rate)
+                    totals = workforce.step(data, indices, step, epoch, learning_rate)
                 step, images = step + 1, images + len(indices)
+                if average is not None:
+                    _follow(average, network, recipe.average_decay(step))
                 seconds += time.perf_counter() - start
                 ends_epoch = step == recipe.steps(len(data), epoch)
-                tested = evaluate(network, dev, recipe.loss, workers=workers) if dev and ends_epoch else None
+                tested = evaluate(average or network, dev, recipe.loss, workers=workers) if dev and ends_epoch else None
+                if average is not None and step == steps:
+                    network.parameters.vector[...] = average.parameters.vector
                 yield Record(
                     step,
                     epoch,
@@ -86,3 +96,9 @@ def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None,
                     images / seconds,
                     learning_rate,
                 )
+
+
+def _follow(average: Network, network: Network, decay: float) -> None:
+    """Let average = decay average + (1 - decay) w."""
+    average.parameters.vector *= decay
+    average.parameters.vector += (1 - decay) * network.parameters.vector

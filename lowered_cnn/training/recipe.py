@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from lowered_cnn.arrays import whole_number
+from lowered_cnn.arrays import InputError, is_number, whole_number
+from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
 from lowered_cnn.optimizers import SGD, Optimizer
 from lowered_cnn.schedules import OneCycle, Schedule
@@ -10,7 +11,12 @@ from lowered_cnn.schedules import OneCycle, Schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; the defaults were chosen for MNIST on its dev split. `seed` decides the order of the examples."""
+    """How to train; the defaults were chosen for MNIST on its dev split. `seed` decides the order of the examples.
+
+    `augmentation` changes each image anew in each epoch. With `clip_norm` a longer gradient is cut to that length
+    (Pascanu et al., 2013). With `average` the network has, in the end, a moving average of its weights, which keeps
+    that share of itself in each step (Polyak and Juditsky, 1992), and less at first: at most (1 + t) / (10 + t).
+    """
 
     epochs: int = 3
     batch_size: int = 64
@@ -18,11 +24,22 @@ class Recipe:
     schedule: Schedule = OneCycle(warmup=0.15)
     loss: Loss = SoftmaxCrossEntropy()
     seed: int = 0
+    augmentation: Augmentation | None = None
+    clip_norm: float | None = None
+    average: float | None = None
 
     def __post_init__(self) -> None:
         whole_number("Recipe: epochs", self.epochs, 1)
         whole_number("Recipe: batch_size", self.batch_size, 1)
         whole_number("Recipe: seed", self.seed, 0)
+        if self.clip_norm is not None and not (is_number(self.clip_norm) and self.clip_norm > 0):
+            raise InputError("Recipe: clip_norm", "a number above 0", repr(self.clip_norm))
+        if self.average is not None and not (is_number(self.average) and 0 < self.average < 1):
+            raise InputError("Recipe: average", "a number between 0 and 1", repr(self.average))
+
+    def average_decay(self, step: int) -> float:
+        """Return which share of itself the average keeps in step 1, 2, ..."""
+        return min(self.average or 0.0, (1 + step) / (10 + step))
 
     def steps(self, examples: int, epochs: int | None = None) -> int:
         """Return the number of steps in so many epochs, by default in all, over so many examples."""

@@ -1,5 +1,6 @@
 """One worker's part of a step: the gradient of its shards, then its slice of the sum and of the update."""
 
+import math
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Images, Labels, Shape
+from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import Optimizer
@@ -48,6 +50,8 @@ class Board:
     """The batch, in an array (N, C, *size) as long as the largest batch."""
     labels: Labels
     """Its labels (N,)."""
+    examples: Labels
+    """Which examples of the data set they are (N,)."""
     totals: npt.NDArray[np.float64]
     """Loss and number of right answers for each worker."""
     arrivals: npt.NDArray[np.int64]
@@ -61,6 +65,7 @@ class Board:
             zeros((size,), dtype) if parameters is None else parameters,
             zeros((capacity.workers, size), dtype),
             zeros((capacity.images, *network.input_shape), capacity.pixels),
+            zeros((capacity.images,), np.dtype(np.int64)),
             zeros((capacity.images,), np.dtype(np.int64)),
             zeros((capacity.workers, 2), np.dtype(np.float64)),
             zeros((capacity.workers,), np.dtype(np.int64)),
@@ -80,15 +85,18 @@ class Job:
 
     loss: Loss
     optimizer: Optimizer
+    augmentation: Augmentation | None
+    clip_norm: float | None
     seed: int
     shard_size: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step, from 0: how many examples are on the board, and the learning rate of the update."""
+    """One step, from 0, of an epoch: how many examples are on the board, and the learning rate of the update."""
 
     number: int
+    epoch: int
     examples: int
     learning_rate: float
 
@@ -163,12 +171,23 @@ class Worker:
         self._board = board
         self._barrier = barrier
         self._shard_size = job.shard_size
+        self._clip_norm = job.clip_norm
         self._gradients = ShardGradients(
-            network, job.loss, shard_size=job.shard_size, seed=job.seed, gradient=board.gradients[number]
+            network,
+            job.loss,
+            augmentation=job.augmentation,
+            shard_size=job.shard_size,
+            seed=job.seed,
+            gradient=board.gradients[number],
         )
-        self._slice = slice(size * number // count, size * (number + 1) // count)
+        start, stop = size * number // count, size * (number + 1) // count
+        self._slice = slice(start, stop)
+        # The first part of the vector is for the optimizer, the rest are statistics.
         weights = network.parameters.weights()
-        self._optimizer = job.optimizer.lower(board.parameters[self._slice], weights[self._slice])
+        self._learned = slice(0, len(weights))
+        self._own = slice(min(start, len(weights)), min(stop, len(weights)))
+        self._statistics = slice(max(start, len(weights)), max(stop, len(weights)))
+        self._optimizer = job.optimizer.lower(board.parameters[self._own], weights[self._own])
 
     def run(self, step: Step) -> Totals:
         """Do this worker's part of a step, wait until the whole step is done, and return the batch's totals."""
@@ -181,12 +200,27 @@ class Worker:
         for into, other in dealt.sums:
             totals[into] += totals[other]
             board.gradients[into, part] += board.gradients[other, part]
-        self._optimizer.step(board.gradients[0, part], step.learning_rate)
+        scale = self._clipping()
+        gradient = board.gradients[0, self._own]
+        if scale < 1:
+            gradient *= scale
+        self._optimizer.step(gradient, step.learning_rate)
+        board.parameters[self._statistics] -= board.gradients[0, self._statistics] / step.examples
         self._barrier.wait()
         return totals[0]
 
+    def _clipping(self) -> float:
+        """Return the factor that gives the gradient at most the length asked for: each worker finds the same bits."""
+        if self._clip_norm is None:
+            return 1.0
+        self._barrier.wait()
+        norm = math.sqrt(np.sum(np.square(self._board.gradients[0, self._learned], dtype=np.float64)))
+        self._barrier.wait()
+        return self._clip_norm / norm if norm > self._clip_norm else 1.0
+
     def _sum(self, step: Step, shards: range) -> None:
         board = self._board
-        batch = Batch(board.images[: step.examples], board.labels[: step.examples], step.number)
+        here = slice(step.examples)
+        batch = Batch(board.images[here], board.labels[here], board.examples[here], step.number, step.epoch)
         totals = self._gradients.sum(batch, shards)
         board.totals[self._number] = totals.loss, totals.correct

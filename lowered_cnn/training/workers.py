@@ -26,17 +26,18 @@ class Team:
         self._children = children
         self._worker = Worker(0, network, job, board, Barrier(board.arrivals, 0, children.check if children else None))
 
-    def step(self, data: Dataset, indices: Indices, number: int, learning_rate: float) -> Totals:
+    def step(self, data: Dataset, indices: Indices, number: int, epoch: int, learning_rate: float) -> Totals:
         """Take step `number` on these examples, with one BLAS thread in each worker, and return the batch's totals.
 
         With children, the network's parameters are copied to the board before and back afterwards, so that what
         the caller does to them between two steps holds; that is little work beside a step.
         """
         board, vector = self._board, self._network.parameters.vector
-        step = Step(number, len(indices), learning_rate)
+        step = Step(number, epoch, len(indices), learning_rate)
         images = as_batch(data.images, self._network.input_shape)
         np.take(images, indices, axis=0, out=board.images[: len(indices)], mode="clip")
         np.take(data.labels, indices, out=board.labels[: len(indices)], mode="clip")
+        board.examples[: len(indices)] = indices
         if self._children is None:
             return self._worker.run(step)
         board.parameters[...] = vector

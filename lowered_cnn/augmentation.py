@@ -1,0 +1,149 @@
+"""Augmentation: each image moved, turned, bent, mirrored or covered a little, anew in each epoch."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, Images, InputError, Labels, Shape, check_images, is_number, whole_number
+from lowered_cnn.gemm import affine
+
+KNOTS = 4
+"""Pixels between two points of the random grid whose smooth interpolation bends an image."""
+
+UNIFORMS = 8
+"""Random numbers for each image: two of the shift, rotation, scale, shear, mirror, two of the centre of the cut-out."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may be done to an image (C, H, W) or (H, W); each amount is drawn uniformly from ± the one given.
+
+    `shift` in pixels along both axes, `rotation` and `shear` in degrees, `scale` as a part: from 1 / (1 + scale) to
+    1 + scale. `elastic` is the standard deviation, in pixels, of smooth random displacements: cubic B-splines over a
+    grid of normal numbers (Simard et al., 2003, smooth with a Gaussian). `flip` mirrors every other image, left to
+    right. `cutout` is the side, in pixels, of a square of zeros (DeVries and Taylor, 2017) with its centre in the
+    image. Whatever moves pixels does so in one bilinear interpolation, with zeros outside of the image.
+    """
+
+    shift: float = 0.0
+    rotation: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    elastic: float = 0.0
+    flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("shift", "rotation", "scale", "shear", "elastic"):
+            amount = getattr(self, name)
+            if not (is_number(amount) and 0 <= amount < math.inf):
+                raise InputError(f"Augmentation: {name}", "a number from 0", repr(amount))
+        if self.shear >= 90:
+            raise InputError("Augmentation: shear", "less than 90 degrees", self.shear)
+        whole_number("Augmentation: cutout", self.cutout, 0)
+
+    def __call__(self, images: Images, examples: Labels, seed: int, epoch: int) -> Array:
+        """Return images (n, C, H, W) or (n, H, W), changed; bytes from 0 to 255 become numbers from 0 to 1.
+
+        `examples` (n,) are their places in the data set: seed, epoch and place decide what happens to an image, and
+        nothing else does. Raises InputError for images that are not of two dimensions.
+        """
+        check_images("augmentation: images", images)
+        if images.ndim not in (3, 4):
+            raise InputError("augmentation: images", "shape (N, C, H, W) or (N, H, W)", images.shape)
+        scaled: Array = np.array(images, np.float32 if images.dtype == np.uint8 else images.dtype)
+        if images.dtype == np.uint8:
+            scaled /= 255
+        maps = scaled if images.ndim == 4 else scaled[:, None]
+        uniform, normal = self._draw(examples, seed, epoch, maps.shape[2:])
+        if self.shift or self.rotation or self.scale or self.shear or self.elastic:
+            _resample(maps, self._sources(uniform, normal, maps.shape[2:]))
+        if self.flip:
+            mirrored = uniform[:, 5] < 0
+            maps[mirrored] = maps[mirrored][..., ::-1]
+        if self.cutout:
+            _cut_out(maps, uniform[:, 6:8], self.cutout)
+        return scaled
+
+    def _draw(self, examples: Labels, seed: int, epoch: int, size: Shape) -> tuple[Array, Array]:
+        """Return numbers from -1 to 1, (n, 8), and normal ones for the grid of each displacement, (n, 2, *grid)."""
+        grid = tuple(len(_splines(length)) for length in size) if self.elastic else (0, 0)
+        uniform, normal = np.empty((len(examples), UNIFORMS)), np.empty((len(examples), 2, *grid), np.float32)
+        for row, example in enumerate(examples.tolist()):
+            generator = np.random.default_rng([seed, epoch, example])
+            uniform[row] = generator.uniform(-1, 1, UNIFORMS)
+            if self.elastic:
+                generator.standard_normal(out=normal[row], dtype=np.float32)
+        return uniform, normal
+
+    def _sources(self, uniform: Array, normal: Array, size: Shape) -> Array:
+        """Return where each pixel comes from, rows and columns: (n, 2, H, W)."""
+        turn, shear = np.radians(self.rotation) * uniform[:, 2], np.tan(np.radians(self.shear) * uniform[:, 4])
+        scale = (1 + self.scale) ** uniform[:, 3]
+        sine, cosine = np.sin(turn) / scale, np.cos(turn) / scale
+        # For (row, column): the rotation, over the scale, times the shear along the rows.
+        matrix = np.array([[cosine, cosine * shear - sine], [sine, sine * shear + cosine]], np.float32).T.swapaxes(1, 2)
+        centre = [(length - 1) / 2 for length in size]
+        down, across = (np.arange(length) - middle for length, middle in zip(size, centre, strict=True))
+        start = (centre + self.shift * uniform[:, :2]).astype(np.float32)
+        sources: Array = (matrix[:, :, :1] * np.float32(down) + start[..., None])[..., None]
+        sources = sources + (matrix[:, :, 1:] * np.float32(across))[:, :, None]
+        if self.elastic:
+            sources += _interpolate(normal, size, self.elastic)
+        return sources
+
+
+def _interpolate(normal: Array, size: Shape, deviation: float) -> Array:
+    """Return displacements (n, 2, H, W) = D^T G A for grids G (n, 2, *grid): splines D down the rows, A across."""
+    down, across = (_splines(length) for length in size)
+    half = np.empty((*normal.shape[:2], size[0], normal.shape[3]), np.float32)
+    affine(down.T, normal, None, out=half)
+    displacements = np.empty((*normal.shape[:2], *size), np.float32)
+    affine(half, across * np.float32(deviation), None, out=displacements)
+    return displacements
+
+
+@cache
+def _splines(length: int) -> Array:
+    """Return the cubic B-spline around each grid point at each pixel, (grid, length); their sums have variance 1."""
+    places = np.arange(length) / KNOTS
+    distance = np.abs(np.arange(-1, math.floor(places[-1]) + 3)[:, None] - places)
+    inner, outer = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance).clip(0) ** 3 / 6
+    splines = np.where(distance < 1, inner, outer)
+    splines /= np.sqrt(np.mean(np.sum(splines**2, axis=0)))
+    return splines.astype(np.float32)
+
+
+def _resample(maps: Array, sources: Array) -> None:
+    """Replace maps (n, C, H, W) by what is at the sources (n, 2, H, W), between four pixels."""
+    count, channels, *size = maps.shape
+    # One row and column of zeros before the image, and two after it, catch whatever comes from outside.
+    padded = np.zeros((channels, count, *(length + 3 for length in size)), maps.dtype)
+    padded[:, :, 1:-2, 1:-2] = maps.swapaxes(0, 1)
+    sources += 1
+    for axis, length in enumerate(size):
+        np.clip(sources[:, axis], 0, length + 1, out=sources[:, axis])
+    corners = sources.astype(np.int32)
+    sources -= corners
+    down, across = sources[:, 0], sources[:, 1]
+    line = padded.shape[3]
+    corner = corners[:, 0] * line + corners[:, 1] + np.arange(count, dtype=np.int32)[:, None, None] * padded[0, 0].size
+    for channel, plane in enumerate(padded.reshape(channels, -1)):
+        upper, lower = (
+            left + (plane.take(corner + (start + 1)) - left) * across
+            for start in (0, line)
+            for left in [plane.take(corner + start)]
+        )
+        maps[:, channel] = upper + (lower - upper) * down
+
+
+def _cut_out(maps: Array, centres: Array, side: int) -> None:
+    """Set a square in each of maps (n, C, H, W) to zero; the centres (n, 2), from -1 to 1, span the image."""
+    for image, centre in zip(maps, centres, strict=True):
+        square = []
+        for length, place in zip(image.shape[1:], centre, strict=True):
+            first = math.floor((place + 1) / 2 * length) - side // 2
+            square.append(slice(max(first, 0), max(first + side, 0)))
+        image[:, *square] = 0

@@ -1,0 +1,134 @@
+"""Batch normalization: each channel with mean 0 and variance 1 over the examples and positions of a shard."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, InputError, Shape, is_number
+from lowered_cnn.gemm import row_sums
+from lowered_cnn.layers.layer import Layer, Lowered, Site
+from lowered_cnn.parameters import Parameter
+
+BLOCK_BYTES = 128 * 1024
+"""Channels are normalized as many at a time as stay in a core's L2 cache together with their results."""
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """y = weight (x - mean) / sqrt(variance + epsilon) + bias, for each channel (Ioffe and Szegedy, 2015).
+
+    Input (C, *size) or (features). In training, mean and variance are those of the shard (what a worker runs at once,
+    16 to 32 examples), over examples and positions. At inference they are `running_mean` and `running_var`, to which
+    each step adds `momentum` times the difference between the mean over its shards of what they measured (the
+    variance unbiased, as in PyTorch) and what they are. The sums over shards have one order for any number of workers.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    kind: ClassVar[str] = "batch_norm"
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.momentum) and 0 < self.momentum <= 1):
+            raise InputError("BatchNorm: momentum", "a number above 0, up to 1", repr(self.momentum))
+        if not (is_number(self.epsilon) and 0 < self.epsilon < float("inf")):
+            raise InputError("BatchNorm: epsilon", "a number above 0", repr(self.epsilon))
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the input's shape."""
+        return input_shape
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return weight, bias, running_mean and running_var, each (C)."""
+        shape = input_shape[:1]
+        return (
+            Parameter("weight", shape, initial=1.0),
+            Parameter("bias", shape),
+            Parameter("running_mean", shape, statistic=True),
+            Parameter("running_var", shape, initial=1.0, statistic=True),
+        )
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the normalization by the shard's statistics, or, for inference, by the running ones."""
+        return _LoweredBatchNorm(self, site) if site.training else _LoweredScale(self, site)
+
+    def scale_and_shift(self, site: Site) -> tuple[Array, Array]:
+        """Return what inference does to each channel: y = scale x + shift."""
+        scale = site.parameter("weight") / np.sqrt(site.parameter("running_var") + self.epsilon)
+        return scale, site.parameter("bias") - site.parameter("running_mean") * scale
+
+
+class _LoweredScale(Lowered):
+    def __init__(self, norm: BatchNorm, site: Site) -> None:
+        self.norm, self.site = norm, site
+        self.y = site.workspace.array((*site.input_shape, site.batch))
+
+    def forward(self, x: Array) -> Array:
+        """Y = scale X + shift."""
+        scale, shift = (part.reshape(-1, *(1,) * (x.ndim - 1)) for part in self.norm.scale_and_shift(self.site))
+        np.multiply(x, scale, out=self.y)
+        return np.add(self.y, shift, out=self.y)
+
+    def backward(self, dy: Array) -> Array | None:
+        """Inference has no gradient."""
+        raise NotImplementedError
+
+
+class _LoweredBatchNorm(Lowered):
+    """The matrices, for a block of channels: x, z and y (channels, M), with M = positions times examples."""
+
+    def __init__(self, norm: BatchNorm, site: Site) -> None:
+        new = site.workspace.array
+        channels, shape = site.input_shape[0], (*site.input_shape, site.batch)
+        self.norm, self.examples = norm, site.batch
+        self.y, self.z = new(shape), new(shape)
+        self.matrix = (channels, self.y.size // channels)
+        if self.matrix[1] < 2:
+            raise InputError(f"{site.name}: numbers in a channel of a shard", "at least 2", self.matrix[1])
+        self.ones = site.workspace.ones(self.matrix[1])
+        step = max(1, BLOCK_BYTES // (self.matrix[1] * site.workspace.dtype.itemsize))
+        self.blocks = [slice(start, start + step) for start in range(0, channels, step)]
+        self.scratch = new((min(step, channels), self.matrix[1]))
+        self.mean, self.variance, self.deviation = new((3, channels, 1))
+        self.weight, self.bias = (site.parameter(name)[:, None] for name in ("weight", "bias"))
+        self.dweight, self.dbias = (site.gradient(name)[:, None] for name in ("weight", "bias"))
+        self.running = [site.parameter(name)[:, None] for name in ("running_mean", "running_var")]
+        self.off = [site.gradient(name)[:, None] for name in ("running_mean", "running_var")]
+
+    def forward(self, x: Array) -> Array:
+        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = X 1 / M."""
+        x, y, z = (each.reshape(self.matrix) for each in (x, self.y, self.z))
+        for block in self.blocks:
+            mean, variance, deviation = self.mean[block], self.variance[block], self.deviation[block]
+            self._mean(x[block], out=mean)
+            centred = np.subtract(x[block], mean, out=z[block])
+            self._mean(np.multiply(centred, centred, out=self._spare(block)), out=variance)
+            np.sqrt(variance + self.norm.epsilon, out=deviation)
+            np.divide(centred, deviation, out=centred)
+            np.multiply(centred, self.weight[block], out=y[block])
+            np.add(y[block], self.bias[block], out=y[block])
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """dX = weight / deviation (dY - mean of dY - Z times the mean of Z dY); dweight = (Z dY) 1, dbias = dY 1."""
+        dx, z = dy.reshape(self.matrix), self.z.reshape(self.matrix)
+        for block in self.blocks:
+            spare = self._spare(block)
+            row_sums(np.multiply(dx[block], z[block], out=spare), self.ones, out=self.dweight[block, 0])
+            row_sums(dx[block], self.ones, out=self.dbias[block, 0])
+            np.multiply(z[block], self.dweight[block] / self.matrix[1], out=spare)
+            np.subtract(dx[block], spare, out=dx[block])
+            np.subtract(dx[block], self.dbias[block] / self.matrix[1], out=dx[block])
+            np.multiply(dx[block], self.weight[block] / self.deviation[block], out=dx[block])
+        unbiased = self.variance * (self.matrix[1] / (self.matrix[1] - 1))
+        for off, running, measured in zip(self.off, self.running, (self.mean, unbiased), strict=True):
+            np.multiply(running - measured, self.norm.momentum * self.examples, out=off)
+        return dy
+
+    def _mean(self, x: Array, out: Array) -> None:
+        row_sums(x, self.ones, out=out[:, 0])
+        out /= self.matrix[1]
+
+    def _spare(self, block: slice) -> Array:
+        return self.scratch[: len(self.mean[block])]

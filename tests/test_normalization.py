@@ -1,0 +1,168 @@
+"""Batch normalization: against PyTorch, folded into convolutions, and its statistics over shards and workers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from running import as_images, assert_close, normal, run
+
+from lowered_cnn import (
+    SGD,
+    BatchNorm,
+    Constant,
+    Conv1D,
+    Conv2D,
+    Dataset,
+    Dense,
+    Flatten,
+    InputError,
+    Layer,
+    MaxPool,
+    Network,
+    Recipe,
+    ReLU,
+    Sequential,
+    load,
+    save,
+    train,
+)
+from lowered_cnn.arrays import Array, Shape
+
+LAYERS = Sequential(
+    Conv2D(6, 3, padding=1, bias=False), BatchNorm(), ReLU(), MaxPool(2),
+    Conv2D(17, 3, padding=1), BatchNorm(momentum=0.3), Conv2D(16, 3, 2), BatchNorm(epsilon=0.1), ReLU(),
+    Flatten(), Dense(5, bias=False), BatchNorm(), Dense(3),
+)  # fmt: skip
+
+
+def disturbed(model: Sequential, shape: Shape, dtype: Any = np.float64) -> Network:
+    """Return a network whose statistics and biases are not those of the start."""
+    network = Network(model, shape, dtype=dtype)
+    network.parameters.vector += np.abs(0.2 * normal(network.parameters.vector.size)).astype(dtype)
+    return network
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (4, 7, 3), (2, 3, 2, 2, 4), (5, 8)])
+def test_it_is_pytorchs(shape: Shape) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x, dy = normal(*shape), normal(*shape, seed=1)
+    weight, bias = normal(shape[0], seed=2), normal(shape[0], seed=3)
+    ours = run(BatchNorm(), x, dy, weight=weight, bias=bias)
+    kinds = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}
+    theirs = kinds[len(shape)](shape[0], dtype=torch.float64)
+    theirs.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(bias)}, strict=False)
+    images = torch.tensor(as_images(x).copy(), requires_grad=True)
+    y = theirs(images)
+    y.backward(torch.tensor(as_images(dy).copy()))
+    assert_close(as_images(ours.y), y.detach().numpy(), 1e-12)
+    assert_close(as_images(ours.dx), images.grad.numpy(), 1e-12)
+    assert_close(ours.gradients["batch_norm1.weight"], theirs.weight.grad.numpy(), 1e-12)
+    assert_close(ours.gradients["batch_norm1.bias"], theirs.bias.grad.numpy(), 1e-12)
+    # By how much the statistics are off, times the examples: subtracted, it leaves those of PyTorch.
+    examples = shape[-1]
+    assert_close(-ours.gradients["batch_norm1.running_mean"] / examples, theirs.running_mean.numpy(), 1e-12)
+    assert_close(1 - ours.gradients["batch_norm1.running_var"] / examples, theirs.running_var.numpy(), 1e-12)
+
+
+def test_a_channel_has_mean_0_and_variance_1() -> None:
+    y = run(BatchNorm(epsilon=1e-12), 3 + 2 * normal(4, 5, 6, 7)).y
+    np.testing.assert_allclose(y.mean(axis=(1, 2, 3)), 0, atol=1e-12)
+    np.testing.assert_allclose(y.var(axis=(1, 2, 3)), 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (LAYERS, (1, 14, 14)),
+        (Sequential(Conv1D(4, 3, 2, groups=2), BatchNorm(), Flatten(), Dense(2)), (2, 9)),
+        (Sequential(Conv2D(16, 3), BatchNorm(), BatchNorm(), ReLU(), Conv2D(4, 2)), (16, 6, 8)),
+    ],
+)
+def test_folding_changes_nothing(layer: Sequential, shape: Shape) -> None:
+    network, images = disturbed(layer, shape), normal(4, *shape)
+    plain = network.lower(4, training=False, fused=False)
+    folded = network.lower(4, training=False)
+    assert_close(folded.forward(images), plain.forward(images), 1e-12)
+    network.parameters.vector *= 1.1  # what was lowered follows the parameters
+    assert_close(folded.forward(images), plain.forward(images), 1e-12)
+    training, readable = network.lower(4), network.lower(4, fused=False)
+    assert_close(training.forward(images), readable.forward(images), 1e-12)
+
+
+def test_inference_is_the_equation() -> None:
+    network = disturbed(Sequential(BatchNorm(epsilon=0.5)), (3, 2, 2))
+    p, images = network.parameters, normal(2, 3, 2, 2)
+    weight, bias, mean, variance = (
+        p[f"batch_norm1.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    expected = [weight[c] * (images[:, c] - mean[c]) / np.sqrt(variance[c] + 0.5) + bias[c] for c in range(3)]
+    assert_close(network.predict(images), np.stack(expected, axis=1), 1e-13)
+
+
+def data(count: int) -> Dataset:
+    images = (2 + 3 * normal(count, 2, 4, 4)).astype(np.float32)
+    return Dataset(images, np.arange(count) % 2, ("even", "odd"))
+
+
+MODEL = Sequential(BatchNorm(momentum=0.25), Flatten(), Dense(2))
+
+
+def test_the_statistics_are_the_mean_over_the_shards_of_a_batch() -> None:
+    """Shards of 16 and 13 examples: each counts as its examples do."""
+    batch = data(29)
+    network = Network(MODEL, (2, 4, 4))
+    list(train(network, batch, Recipe(1, 29, SGD(learning_rate=1e-3, l2=0.5), Constant())))
+    order = np.random.default_rng([0, 1]).permutation(29)
+    parts, sizes = [batch.images[order[:16]], batch.images[order[16:]]], [16, 13]
+    mean = np.average([part.mean(axis=(0, 2, 3)) for part in parts], axis=0, weights=sizes)
+    variance = np.average([part.var(axis=(0, 2, 3), ddof=1) for part in parts], axis=0, weights=sizes)
+    np.testing.assert_allclose(network.parameters["batch_norm1.running_mean"], 0.25 * mean, rtol=1e-5)
+    np.testing.assert_allclose(network.parameters["batch_norm1.running_var"], 0.75 + 0.25 * variance, rtol=1e-5)
+
+
+def test_the_running_statistics_come_to_be_those_of_the_data() -> None:
+    everything = data(64)
+    network = Network(MODEL, (2, 4, 4))
+    list(train(network, everything, Recipe(40, 64, SGD(1e-3), Constant())))
+    mean, variance = everything.images.mean(axis=(0, 2, 3)), everything.images.var(axis=(0, 2, 3))
+    np.testing.assert_allclose(network.parameters["batch_norm1.running_mean"], mean, rtol=0.05)
+    np.testing.assert_allclose(network.parameters["batch_norm1.running_var"], variance, rtol=0.1)
+
+
+def test_no_optimizer_touches_the_statistics() -> None:
+    network = Network(MODEL, (2, 4, 4))
+    assert len(network.parameters.learned) == len(network.parameters.weights()) == 4 + 66
+    assert network.parameters.statistics.tolist() == [0, 0, 1, 1]
+    assert list(network.parameters)[-2:] == ["batch_norm1.running_mean", "batch_norm1.running_var"]
+    assert network.parameters.weights()[:4].tolist() == [0, 0, 0, 0]
+
+
+def test_it_is_saved_with_its_statistics(tmp_path: Any) -> None:
+    network = disturbed(LAYERS, (1, 14, 14))
+    save(network, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.parameters.vector, network.parameters.vector)
+    assert again.model == LAYERS
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BatchNorm(momentum=0), "BatchNorm: momentum: expected a number above 0, up to 1, got 0"),
+        (lambda: BatchNorm(epsilon=-1), "BatchNorm: epsilon: expected a number above 0, got -1"),
+        (
+            lambda: Network(Sequential(Dense(2), BatchNorm()), (3,)).lower(1),
+            "batch_norm1: numbers in a channel of a shard: expected at least 2, got 1",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_told(make: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+def test_one_example_of_several_positions_is_enough() -> None:
+    layer: Layer = BatchNorm()
+    ours: Array = run(layer, normal(2, 3, 3, 1)).y
+    assert np.isfinite(ours).all()
