@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lowered_cnn.layers import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
+from lowered_cnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, Sequential
 
 
 def compact(classes: int = 10) -> Sequential:
@@ -58,7 +58,19 @@ def notebook(classes: int = 10) -> Sequential:
     )  # fmt: skip
 
 
+def deep(classes: int = 10) -> Sequential:
+    """The network of the best recipe: five convolutions with batch normalization, behind the pooling where there is."""
+    return Sequential(
+        Conv2D(32, 3, bias=False), BatchNorm(), ReLU(),
+        Conv2D(32, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+        Conv2D(64, 3, bias=False), BatchNorm(), ReLU(),
+        Conv2D(64, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+        Conv2D(128, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
+        Flatten(), Dropout(0.3), Dense(classes),
+    )  # fmt: skip
+
+
 MODELS: dict[str, Callable[..., Sequential]] = {
-    model.__name__: model for model in (compact, lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook)
+    model.__name__: model for model in (compact, lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook, deep)
 }
 """The networks by name."""

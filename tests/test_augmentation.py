@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +26,7 @@ def spots(row: int, column: int, size: Shape = (21, 27), count: int = 40) -> Arr
     return np.broadcast_to(spot, (count, 1, *size))
 
 
-def centres(images: Array) -> npt.NDArray[np.float64]:
+def centres(images: Array) -> Array:
     """Return the centre of mass of each image, rows and columns."""
     return np.array([ndimage.center_of_mass(image[0]) for image in images])
 
@@ -52,12 +51,10 @@ def test_the_map_is_a_rotation_times_a_shear_over_the_scale_about_the_centre() -
     uniform, grid = augmentation._draw(PLACES[:1], 5, 2, (9, 12))
     down, across, turn, scale, shear = uniform[0, :5]
     angle, slope = math.radians(30 * turn), math.tan(math.radians(20 * shear))
-    matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    matrix = matrix.dot([[1, slope], [0, 1]]) / 1.5**scale
-    middle = np.array([4, 5.5])
-    expected = [
-        [matrix.dot(np.array([i - 4, j - 5.5])) + middle + [3 * down, 3 * across] for j in range(12)] for i in range(9)
-    ]
+    turned = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix = turned @ np.array([[1, slope], [0, 1]]) / 1.5**scale
+    start = np.array([4 + 3 * down, 5.5 + 3 * across])
+    expected = [[matrix @ np.array([i - 4, j - 5.5]) + start for j in range(12)] for i in range(9)]
     sources = augmentation._sources(uniform, grid, (9, 12))[0]
     np.testing.assert_allclose(np.moveaxis(sources, 0, -1), expected, atol=1e-5)
 
@@ -76,12 +73,12 @@ def test_a_shift_moves_by_up_to_so_many_pixels() -> None:
     assert np.abs(moved).max() <= 3.001
     assert (moved.min(axis=0) < -2.8).all()
     assert (moved.max(axis=0) > 2.8).all()
-    assert abs(np.corrcoef(moved.T)[0, 1]) < 0.15
+    assert abs(np.mean(moved[:, 0] * moved[:, 1])) < 0.5  # of 3: one axis does not follow the other
 
 
 def test_a_rotation_turns_about_the_centre() -> None:
     moved = centres(augmented(Augmentation(rotation=30), spots(10, 19, count=300))) - [10, 13]
-    angles = np.degrees(np.arctan2(moved[:, 0], moved[:, 1]))
+    angles: Array = np.degrees(np.arctan2(moved[:, 0], moved[:, 1]))
     np.testing.assert_allclose(np.hypot(*moved.T), 6, atol=0.02)
     assert angles.min() == pytest.approx(-30, abs=1)
     assert angles.max() == pytest.approx(30, abs=1)

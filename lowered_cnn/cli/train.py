@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,8 +25,11 @@ from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
 from lowered_cnn.storage import JSON
+from lowered_cnn.training import BEST
 
 DEFAULT = Recipe()
+RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST)}
+"""Each with the network that it is for."""
 OPTIMIZERS: dict[str, Optimizer] = {"sgd": DEFAULT.optimizer, "adam": Adam()}
 SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
@@ -40,12 +44,15 @@ DEV_PART = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("--data", type=Path, metavar="DIR", help="IDX files, or a folder of images a class (MNIST)")
-    parser.add_argument("--model", choices=MODELS, default="compact", help="the network (%(default)s)")
-    parser.add_argument("--epochs", type=at_least(1), default=DEFAULT.epochs, help="(%(default)s)")
-    parser.add_argument("--batch-size", type=at_least(1), default=DEFAULT.batch_size, help="(%(default)s)")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="(%(default)s)")
+    recipes = "default: a good network within seconds; best: the highest accuracy, within half an hour"
+    parser.add_argument("--recipe", choices=RECIPES, default="default", help=recipes)
+    parser.add_argument("--model", choices=MODELS, help=f"the network ({_by_recipe(lambda model, _: model)})")
+    epochs, batch_size = _by_recipe(lambda _, recipe: recipe.epochs), _by_recipe(lambda _, recipe: recipe.batch_size)
+    parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
+    parser.add_argument("--batch-size", type=at_least(1), help=f"({batch_size})")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="(sgd)")
     parser.add_argument("--learning-rate", type=positive(), help="the peak (sgd: 0.05, adam: 0.001)")
-    parser.add_argument("--schedule", choices=SCHEDULES, default="one-cycle", help="(%(default)s)")
+    parser.add_argument("--schedule", choices=SCHEDULES, help="(one-cycle)")
     parser.add_argument("--dev-size", type=at_least(0), help="training images held out (one in 12)")
     parser.add_argument("--workers", type=at_least(1), default=usable_cores(), help="processes (%(default)s)")
     parser.add_argument("--seed", type=at_least(0), default=DEFAULT.seed, help="(%(default)s)")
@@ -60,9 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
         check_out(arguments.out)
     splits = load_data(arguments.data)
     data, dev = _hold_out(splits.train, arguments.dev_size, arguments.seed)
-    recipe = _recipe(arguments)
-    network = Network(MODELS[arguments.model](len(data.classes)), data.image_shape, seed=arguments.seed)
-    folder = RunFolder.create(arguments.out, _config(arguments, recipe, data))
+    model, recipe = _chosen(arguments)
+    network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=arguments.seed)
+    folder = RunFolder.create(arguments.out, _config(arguments, model, recipe, data))
     train_seconds = _train(network, data, dev, recipe, arguments.workers, folder)
     folder.save(network)
     test = evaluate_network(network, splits.test, recipe.loss, workers=arguments.workers)
@@ -91,21 +98,39 @@ def _hold_out(data: Dataset, dev_size: int | None, seed: int) -> tuple[Dataset, 
     return data.split(count, seed) if count else (data, None)
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
-    optimizer = OPTIMIZERS[arguments.optimizer]
+def _chosen(arguments: argparse.Namespace) -> tuple[str, Recipe]:
+    """Return the network and the recipe asked for, with what else was asked for in place of what they say."""
+    model, recipe = RECIPES[arguments.recipe]
+    optimizer = OPTIMIZERS[arguments.optimizer] if arguments.optimizer else recipe.optimizer
     if arguments.learning_rate is not None:
         assert isinstance(optimizer, SGD | Adam)
         optimizer = dataclasses.replace(optimizer, learning_rate=arguments.learning_rate)
-    return Recipe(arguments.epochs, arguments.batch_size, optimizer, SCHEDULES[arguments.schedule], seed=arguments.seed)
+    recipe = dataclasses.replace(
+        recipe,
+        epochs=arguments.epochs or recipe.epochs,
+        batch_size=arguments.batch_size or recipe.batch_size,
+        optimizer=optimizer,
+        schedule=SCHEDULES[arguments.schedule] if arguments.schedule else recipe.schedule,
+        seed=arguments.seed,
+    )
+    return arguments.model or model, recipe
 
 
-def _config(arguments: argparse.Namespace, recipe: Recipe, data: Dataset) -> dict[str, JSON]:
-    chosen = {"model", "epochs", "batch_size", "optimizer", "schedule", "workers", "seed"}
+def _by_recipe(value: Callable[[str, Recipe], object]) -> str:
+    """Tell the value of each recipe: "default: 3, best: 20"."""
+    return ", ".join(f"{name}: {value(*chosen)}" for name, chosen in RECIPES.items())
+
+
+def _config(arguments: argparse.Namespace, model: str, recipe: Recipe, data: Dataset) -> dict[str, JSON]:
     return {
         "lowered_cnn": __version__,
         "data": str(arguments.data.resolve()) if arguments.data else None,
         "data_kind": kind_of(arguments.data),
-        **{name: value for name, value in vars(arguments).items() if name in chosen},
+        "model": model,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "workers": arguments.workers,
+        "seed": arguments.seed,
         "recipe": repr(recipe),
         "training_images": len(data),
         "classes": list(data.classes),

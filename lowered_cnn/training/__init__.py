@@ -2,6 +2,6 @@
 
 from lowered_cnn.training.evaluation import Evaluation, evaluate
 from lowered_cnn.training.loop import Record, train
-from lowered_cnn.training.recipe import Recipe
+from lowered_cnn.training.recipe import BEST, Recipe
 
-__all__ = ["Evaluation", "Recipe", "Record", "evaluate", "train"]
+__all__ = ["BEST", "Evaluation", "Recipe", "Record", "evaluate", "train"]

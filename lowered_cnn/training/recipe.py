@@ -44,3 +44,12 @@ class Recipe:
     def steps(self, examples: int, epochs: int | None = None) -> int:
         """Return the number of steps in so many epochs, by default in all, over so many examples."""
         return -(-examples // self.batch_size) * (self.epochs if epochs is None else epochs)
+
+
+BEST = Recipe(
+    epochs=20,
+    optimizer=SGD(learning_rate=0.05, momentum=0.9, nesterov=True, l2=5e-4),
+    augmentation=Augmentation(shift=2, rotation=12, scale=0.1, shear=8, elastic=0.5),
+    average=0.999,
+)
+"""The recipe of the highest accuracy on MNIST's dev split, for the network `deep`: half an hour on 2 cores at most."""
