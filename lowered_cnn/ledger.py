@@ -1,13 +1,15 @@
 """The ledger: what each layer of a network costs in one training step, written down in a dry run."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lowered_cnn.arrays import Shape
+from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.gemm import Product, listen
+from lowered_cnn.layers import Lowered
+from lowered_cnn.layers.container import LoweredBranches, LoweredSequential, Stage
 from lowered_cnn.network import Network
 from lowered_cnn.workspace import BLOCK_BYTES
 
@@ -91,34 +93,51 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
     `train` does the same on shards of the batch and with fused layers, which take other products and less memory.
     """
     lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
-    stages = lowered.layers.stages
-    heard: dict[str, list[Product]] = {}
-    x = lowered.x
-    outputs = []
-    for stage in stages:
-        with listen() as products:
-            x = stage.lowered.forward(x)
-        heard[stage.site.name] = products
-        outputs.append(x.shape[:-1])
-    dy = np.zeros_like(x)
-    for stage in reversed(stages):
-        with listen() as products:
-            dx = stage.lowered.backward(dy)
-        heard[stage.site.name] += products
-        if dx is None:
-            break
-        dy = dx
+    heard = [_Heard(stages, place) for stages, place in list(_stages(lowered.layers))]
+    lowered.layers.backward(np.zeros_like(lowered.layers.forward(lowered.x)))
     rows = tuple(
         Row(
-            stage.site.name,
-            output,
-            sum(math.prod(p.shape) for p in stage.layer.parameters(stage.site.input_shape)),
-            tuple(heard[stage.site.name]),
-            stage.bytes,
+            ear.stage.site.name,
+            ear.stage.layer.output_shape(ear.stage.site.input_shape, ear.stage.site.name),
+            sum(math.prod(p.shape) for p in ear.stage.layer.parameters(ear.stage.site.input_shape)),
+            tuple(ear.products),
+            ear.stage.bytes,
         )
-        for stage, output in zip(stages, outputs, strict=True)
+        for ear in heard
     )
     return Ledger(batch, network.input_shape, rows, lowered.workspace.bytes + lowered.gradients.vector.nbytes)
+
+
+def _stages(lowered: Lowered) -> Iterator[tuple[list[Stage], int]]:
+    """Yield the place of each layer, those in branches before the one that they are branches of."""
+    if isinstance(lowered, LoweredSequential | LoweredBranches):
+        for place, stage in enumerate(lowered.stages):
+            yield from _stages(stage.lowered)
+            if not isinstance(stage.lowered, LoweredSequential):
+                yield lowered.stages, place
+
+
+class _Heard(Lowered):
+    """A layer in its place whose products are written down."""
+
+    def __init__(self, stages: list[Stage], place: int) -> None:
+        self.stage = stages[place]
+        self.products: list[Product] = []
+        stages[place] = replace(self.stage, lowered=self)
+
+    def forward(self, x: Array) -> Array:
+        """Y is that of the layer."""
+        with listen() as products:
+            y = self.stage.lowered.forward(x)
+        self.products += products
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """DX is that of the layer."""
+        with listen() as products:
+            dx = self.stage.lowered.backward(dy)
+        self.products += products
+        return dx
 
 
 def _shape(shape: Shape) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Labels
+from lowered_cnn.arrays import Array, InputError, Labels, is_number
 
 
 class Loss(ABC):
@@ -29,19 +29,34 @@ def softmax(z: Array) -> Array:
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
-    """J = -1/m sum over examples of log Y^[label], with Y^ = softmax(Z); dJ/dZ = (Y^ - Y) / m (S9)."""
+    """J = -1/m sum over examples and classes of Y log Y^, with Y^ = softmax(Z); dJ/dZ = (Y^ - Y) / m (S9).
+
+    Y is 1 for the label and 0 for all other classes, or, with `label_smoothing` e (Szegedy et al., 2016), 1 - e + e / K
+    and e / K, for K classes.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1):
+            wanted = "a number from 0 up to, but not including, 1"
+            raise InputError("SoftmaxCrossEntropy: label_smoothing", wanted, repr(self.label_smoothing))
 
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
         """Return J and dJ/dZ for class numbers `targets` (n)."""
         labels = _class_numbers(z, targets)
         examples = np.arange(z.shape[1])
+        sharp, smooth = 1 - self.label_smoothing, self.label_smoothing / len(z)
         shifted = z - z.max(axis=0)
         powers = np.exp(shifted)
         totals = powers.sum(axis=0)
-        value = float(np.sum(np.log(totals) - shifted[labels, examples], dtype=np.float64)) / m
+        losses = np.log(totals) - sharp * shifted[labels, examples]
+        if smooth:
+            losses -= smooth * shifted.sum(axis=0)
         powers /= totals * m
-        powers[labels, examples] -= 1 / m
-        return value, powers
+        powers[labels, examples] -= sharp / m
+        powers -= smooth / m
+        return float(np.sum(losses, dtype=np.float64)) / m, powers
 
 
 @dataclass(frozen=True)

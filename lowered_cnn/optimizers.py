@@ -89,9 +89,7 @@ class Adam(Optimizer):
     l2: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("Adam", self.learning_rate, self.l2, beta1=self.beta1, beta2=self.beta2)
-        if not (is_number(self.epsilon) and 0 < self.epsilon < float("inf")):
-            raise InputError("Adam: epsilon", "a number above 0", repr(self.epsilon))
+        _check_adam("Adam", self, self.l2)
 
     def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
         """Allocate both moments."""
@@ -125,6 +123,43 @@ class _LoweredAdam(LoweredOptimizer):
         self.values -= np.multiply(spare, learning_rate / (1 - adam.beta1**self.steps), out=spare)
 
 
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """Adam with the decay apart from the moments (Loshchilov and Hutter, 2019), as in PyTorch.
+
+    Weights, not biases, become (1 - learning_rate weight_decay) w; then Adam's step, with g' = g.
+    """
+
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.weight_decay) and 0 <= self.weight_decay < float("inf")):
+            raise InputError("AdamW: weight_decay", "a number from 0", repr(self.weight_decay))
+        _check_adam("AdamW", self)
+
+    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
+        """Allocate both moments."""
+        return _LoweredAdamW(self, values, weights)
+
+
+class _LoweredAdamW(LoweredOptimizer):
+    def __init__(self, adam: AdamW, values: Array, weights: Array) -> None:
+        self.values = values
+        self.decay = weights * adam.weight_decay
+        self.spare = np.empty_like(values)
+        self.adam = Adam(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon).lower(values, weights)
+
+    def step(self, gradient: Array, learning_rate: float) -> None:
+        """W = (1 - learning_rate weight_decay) w, and Adam's step from there."""
+        np.multiply(self.decay, self.values, out=self.spare)
+        self.values -= np.multiply(self.spare, learning_rate, out=self.spare)
+        self.adam.step(gradient, learning_rate)
+
+
 def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
     if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
         raise InputError(f"{where}: learning_rate", "a number above 0", repr(learning_rate))
@@ -133,3 +168,9 @@ def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
     for name, rate in rates.items():
         if not (is_number(rate) and 0 <= rate < 1):
             raise InputError(f"{where}: {name}", "a number from 0 up to, but not including, 1", repr(rate))
+
+
+def _check_adam(where: str, adam: Adam | AdamW, l2: float = 0.0) -> None:
+    _check(where, adam.learning_rate, l2, beta1=adam.beta1, beta2=adam.beta2)
+    if not (is_number(adam.epsilon) and 0 < adam.epsilon < float("inf")):
+        raise InputError(f"{where}: epsilon", "a number above 0", repr(adam.epsilon))

@@ -51,8 +51,9 @@ def assert_fusion_changes_nothing(
         assert_close(fused, expected, 1e-12 if dtype == np.float64 else 2e-5)
     for again, expected in zip(passes(lowered, images), plain, strict=True):
         assert_close(again, expected, 1e-12 if dtype == np.float64 else 2e-5)
-    inference = network.lower(batch, training=False, block_bytes=block_bytes)
-    np.testing.assert_array_equal(inference.forward(images), lowered.forward(images))
+    if not len(network.parameters.statistics):  # with them, inference is another function
+        inference = network.lower(batch, training=False, block_bytes=block_bytes)
+        np.testing.assert_array_equal(inference.forward(images), lowered.forward(images))
 
 
 @given(

@@ -18,6 +18,7 @@ from lowered_cnn.fusion.rows import RowEngine
 from lowered_cnn.fusion.winograd import WinogradEngine
 from lowered_cnn.gemm import bias_gradient
 from lowered_cnn.layers import BatchNorm, Conv2D, Layer, Lowered, MaxPool, ReLU, Sequential, Site
+from lowered_cnn.layers.container import Branches
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.parameters import Parameter
 
@@ -50,19 +51,26 @@ def fuse(model: Sequential, *, training: bool) -> Sequential:
     rest = list(zip(model.names, model.layers, strict=True))
     while rest:
         name, layer = rest.pop(0)
-        if isinstance(layer, Sequential):
-            layer = fuse(layer, training=training)
-        elif isinstance(layer, Conv) and not training and rest and isinstance(norm := rest[0][1], BatchNorm):
-            norm_name, _ = rest.pop(0)
-            layer = Folded(layer, norm, norm_name, _fused(replace(layer, bias=True), rest))
-        elif isinstance(layer, Conv):
-            layer = _fused(layer, rest)
-        fused.append((name, layer))
+        fused.append((name, _together(layer, rest, training)))
     return FusedSequential(fused)
 
 
+def _together(layer: Layer, rest: list[tuple[str, Layer]], training: bool) -> Layer:
+    """Return a layer together with those that it takes from the rest."""
+    if isinstance(layer, Sequential):
+        return fuse(layer, training=training)
+    if isinstance(layer, Branches):
+        return layer.mapped(lambda branch: _together(branch, [], training))
+    if not isinstance(layer, Conv):
+        return layer
+    if not training and rest and isinstance(norm := rest[0][1], BatchNorm):
+        norm_name, _ = rest.pop(0)
+        return Folded(layer, norm, norm_name, _fused(replace(layer, bias=True), rest))
+    return _fused(layer, rest)
+
+
 def _fused(conv: Conv, rest: list[tuple[str, Layer]]) -> Layer:
-    """Take from the rest what the convolution can be lowered together with."""
+    """Return a convolution together with the ReLU and pooling that it takes from the rest."""
     if not (isinstance(conv, Conv2D) and _is_plain(conv)):
         return conv
     relu = _take_relu(rest)

@@ -1,10 +1,13 @@
 """Layers made of layers."""
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from lowered_cnn.arrays import Array, Shape
+import numpy as np
+
+from lowered_cnn.arrays import Array, InputError, Shape, check_shape
 from lowered_cnn.layers.layer import Layer, Lowered, Site, qualified
 from lowered_cnn.parameters import Parameter
 
@@ -94,3 +97,153 @@ class LoweredSequential(Lowered):
                 return None
             dy = dx
         return dy
+
+
+class Branches(Layer):
+    """Layers side by side, which all take the same input."""
+
+    @property
+    @abstractmethod
+    def branches(self) -> tuple[tuple[str, Layer], ...]:
+        """Each branch with its name."""
+
+    @abstractmethod
+    def mapped(self, change: Callable[[Layer], Layer]) -> Self:
+        """Return the same with each branch changed."""
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return the parameters of all branches, as `body.conv1.weight`."""
+        return tuple(
+            replace(parameter, name=qualified(name, parameter.name))
+            for name, branch in self.branches
+            for parameter in branch.parameters(input_shape)
+        )
+
+    def shapes(self, input_shape: Shape, name: str) -> list[Shape]:
+        """Return the output's shape of each branch."""
+        return [branch.output_shape(input_shape, qualified(name, own)) for own, branch in self.branches]
+
+
+class LoweredBranches(Lowered):
+    """The lowered branches, and the sum of what they give back."""
+
+    def __init__(self, layer: Branches, site: Site) -> None:
+        self.stages: list[Stage] = []
+        for name, branch in layer.branches:
+            child, before = site.child(name, site.input_shape, wants_dx=site.wants_dx), site.workspace.bytes
+            lowered = branch.lower(child)
+            self.stages.append(Stage(child, branch, lowered, site.workspace.bytes - before))
+        self.y = site.workspace.array((*layer.output_shape(site.input_shape, site.name), site.batch))
+        self.dx = site.workspace.array((*site.input_shape, site.batch)) if site.wants_dx else None
+
+    def sum_of_backward(self, dys: list[Array]) -> Array | None:
+        """DX = sum over the branches of what they make of their dY."""
+        if self.dx is not None:
+            self.dx.fill(0)
+        for stage, dy in zip(self.stages, dys, strict=True):
+            dx = stage.lowered.backward(dy)
+            if self.dx is not None and dx is not None:
+                np.add(self.dx, dx, out=self.dx)
+        return self.dx
+
+
+@dataclass(frozen=True)
+class Residual(Branches):
+    """y = body(x) + shortcut(x) (He et al., 2016); without a shortcut, y = body(x) + x.
+
+    Raises InputError where the two have different shapes.
+    """
+
+    body: Layer
+    shortcut: Layer = Sequential()
+
+    kind: ClassVar[str] = "residual"
+
+    @property
+    def branches(self) -> tuple[tuple[str, Layer], ...]:
+        """The body and the shortcut."""
+        return ("body", self.body), ("shortcut", self.shortcut)
+
+    def mapped(self, change: Callable[[Layer], Layer]) -> Self:
+        """Return the same with body and shortcut changed."""
+        return replace(self, body=change(self.body), shortcut=change(self.shortcut))
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the shape of the body's output."""
+        body, shortcut = self.shapes(input_shape, name)
+        check_shape(f"{name}: shortcut", body, shortcut)
+        return body
+
+    def lower(self, site: Site) -> Lowered:
+        """Return both branches with a buffer for their sum."""
+        return _LoweredResidual(self, site)
+
+
+class _LoweredResidual(LoweredBranches):
+    def __init__(self, residual: Residual, site: Site) -> None:
+        super().__init__(residual, site)
+        self.copy = site.workspace.array(self.y.shape if site.training else (0,))
+
+    def forward(self, x: Array) -> Array:
+        """Y = body(X) + shortcut(X)."""
+        body, shortcut = self.stages
+        return np.add(body.lowered.forward(x), shortcut.lowered.forward(x), out=self.y)
+
+    def backward(self, dy: Array) -> Array | None:
+        """Both branches get dY; the body may overwrite it, so the shortcut has a copy."""
+        np.copyto(self.copy, dy)
+        return self.sum_of_backward([dy, self.copy])
+
+
+@dataclass(frozen=True, init=False)
+class Concatenate(Branches):
+    """The outputs of all branches, one after the other along the channels: `Concatenate(Conv2D(8, 1), Conv2D(8, 3))`.
+
+    Raises InputError where they differ in anything but the number of channels.
+    """
+
+    layers: tuple[Layer, ...]
+
+    kind: ClassVar[str] = "concatenate"
+
+    def __init__(self, *layers: Layer) -> None:
+        if not layers:
+            raise InputError("Concatenate", "at least one branch", "none")
+        object.__setattr__(self, "layers", layers)
+
+    @property
+    def branches(self) -> tuple[tuple[str, Layer], ...]:
+        """branch1, branch2, ..."""
+        return tuple((f"branch{number}", layer) for number, layer in enumerate(self.layers, 1))
+
+    def mapped(self, change: Callable[[Layer], Layer]) -> Self:
+        """Return the same with each branch changed."""
+        return type(self)(*map(change, self.layers))
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return (sum of the channels, *size)."""
+        shapes = self.shapes(input_shape, name)
+        for (own, _), shape in zip(self.branches, shapes, strict=True):
+            check_shape(f"{qualified(name, own)}: size", shapes[0][1:], shape[1:])
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the branches with a buffer for all outputs."""
+        return _LoweredConcatenate(self, site)
+
+
+class _LoweredConcatenate(LoweredBranches):
+    def __init__(self, layer: Concatenate, site: Site) -> None:
+        super().__init__(layer, site)
+        counts = [shape[0] for shape in layer.shapes(site.input_shape, site.name)]
+        self.parts = [slice(sum(counts[:place]), sum(counts[: place + 1])) for place in range(len(counts))]
+
+    def forward(self, x: Array) -> Array:
+        """Y is the outputs, one after the other."""
+        for stage, part in zip(self.stages, self.parts, strict=True):
+            np.copyto(self.y[part], stage.lowered.forward(x))
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Each branch gets its part of dY."""
+        return self.sum_of_backward([dy[part] for part in self.parts])

@@ -1,4 +1,4 @@
-"""Batch normalization: each channel with mean 0 and variance 1 over the examples and positions of a shard."""
+"""Normalization to mean 0 and variance 1: of each channel over a shard, or of each position over its channels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape, is_number
-from lowered_cnn.gemm import row_sums
+from lowered_cnn.gemm import affine, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
@@ -132,3 +132,72 @@ class _LoweredBatchNorm(Lowered):
 
     def _spare(self, block: slice) -> Array:
         return self.scratch[: len(self.mean[block])]
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """y = weight (x - mean) / sqrt(variance + epsilon) + bias, over the channels of each position (Ba et al., 2016).
+
+    Input (features) or (C, *size); weight and bias have one number for each feature or channel. Examples and positions
+    are independent, in training as at inference.
+    """
+
+    epsilon: float = 1e-5
+
+    kind: ClassVar[str] = "layer_norm"
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.epsilon) and 0 < self.epsilon < float("inf")):
+            raise InputError("LayerNorm: epsilon", "a number above 0", repr(self.epsilon))
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the input's shape."""
+        return input_shape
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return weight and bias, each (C)."""
+        return (Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1]))
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the normalization; means are products with the constant row 1 / C."""
+        return _LoweredLayerNorm(self, site)
+
+
+class _LoweredLayerNorm(Lowered):
+    """The matrices: row (1, C), x, z and y (C, M), with M = positions times examples."""
+
+    def __init__(self, norm: LayerNorm, site: Site) -> None:
+        new, channels = site.workspace.array, site.input_shape[0]
+        self.norm = norm
+        self.y, self.z, self.spare = (new((*site.input_shape, site.batch)) for _ in range(3))
+        self.matrix = (channels, self.y.size // channels)
+        self.row = new((1, channels), 1 / channels)
+        self.mean, self.deviation = new((2, 1, self.matrix[1]))
+        self.weight, self.bias = (site.parameter(name)[:, None] for name in ("weight", "bias"))
+        if site.training:
+            self.dweight, self.dbias = (site.gradient(name) for name in ("weight", "bias"))
+            self.ones = site.workspace.ones(self.matrix[1])
+
+    def forward(self, x: Array) -> Array:
+        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = row @ X."""
+        x, y, z, spare = (each.reshape(self.matrix) for each in (x, self.y, self.z, self.spare))
+        affine(self.row, x, None, out=self.mean)
+        np.subtract(x, self.mean, out=z)
+        affine(self.row, np.multiply(z, z, out=spare), None, out=self.deviation)
+        np.sqrt(np.add(self.deviation, self.norm.epsilon, out=self.deviation), out=self.deviation)
+        np.divide(z, self.deviation, out=z)
+        np.add(np.multiply(z, self.weight, out=y), self.bias, out=y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """dX = (G - row G - Z row (Z G)) / deviation, with G = weight dY; dweight = (Z dY) 1, dbias = dY 1."""
+        dx, z, spare = (each.reshape(self.matrix) for each in (dy, self.z, self.spare))
+        row_sums(np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
+        row_sums(dx, self.ones, out=self.dbias)
+        np.multiply(dx, self.weight, out=dx)
+        affine(self.row, np.multiply(dx, z, out=spare), None, out=self.mean)
+        np.multiply(z, self.mean, out=spare)
+        affine(self.row, dx, None, out=self.mean)
+        np.subtract(np.subtract(dx, self.mean, out=dx), spare, out=dx)
+        np.divide(dx, self.deviation, out=dx)
+        return dy

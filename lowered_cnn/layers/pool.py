@@ -152,16 +152,19 @@ class _LoweredAvgPool(Lowered):
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool(Layer):
-    """y[c] is the mean of channel c over all positions: input (C, *size), output (C)."""
-
-    kind: ClassVar[str] = "global_avg_pool"
-
+class _GlobalPool(Layer):
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (C,)."""
         if len(input_shape) < 2:
             raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
         return input_shape[:1]
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(_GlobalPool):
+    """y[c] is the mean of channel c over all positions: input (C, *size), output (C)."""
+
+    kind: ClassVar[str] = "global_avg_pool"
 
     def lower(self, site: Site) -> Lowered:
         """Return the mean as a matrix product for each channel."""
@@ -186,4 +189,41 @@ class _LoweredGlobalAvgPool(Lowered):
     def backward(self, dy: Array) -> Array:
         """dX = row^T dY."""
         input_gradient(self.row, dy[:, None, :], out=self.dx.reshape(self.matrix))
+        return self.dx
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool(_GlobalPool):
+    """y[c] is the maximum of channel c over all positions: input (C, *size), output (C).
+
+    The gradient goes to the maximum only; among equal ones to the first in row-major order.
+    """
+
+    kind: ClassVar[str] = "global_max_pool"
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the pooling with its buffers."""
+        return _LoweredGlobalMaxPool(site)
+
+
+class _LoweredGlobalMaxPool(Lowered):
+    """The matrices, for each channel: x (P, N), y (1, N)."""
+
+    def __init__(self, site: Site) -> None:
+        channels, positions = site.input_shape[0], math.prod(site.input_shape[1:])
+        self.y = site.workspace.array((channels, site.batch))
+        self.matrix = (channels, positions, site.batch)
+        self.dx = site.workspace.array((*site.input_shape, site.batch) if site.training else (0,))
+        self.x = self.dx
+
+    def forward(self, x: Array) -> Array:
+        """Y = max over the positions of X."""
+        self.x = x
+        return np.max(x.reshape(self.matrix), axis=1, out=self.y)
+
+    def backward(self, dy: Array) -> Array:
+        """dX is dY at the first maximum, and 0 elsewhere."""
+        first = self.x.reshape(self.matrix).argmax(axis=1)
+        self.dx.fill(0)
+        np.put_along_axis(self.dx.reshape(self.matrix), first[:, None], dy[:, None], axis=1)
         return self.dx
