@@ -24,6 +24,7 @@ FLOORS = [
     {"data"},
     {"training"},
     {""},
+    {"interop"},
     {"cli"},
 ]
 """The rooms from the ground up; the one without a name is the front door, ``import lowered_cnn``."""
@@ -35,7 +36,8 @@ PRODUCTS = {
 
 HEAVY = {
     "safetensors", "tqdm", "threadpoolctl", "PIL", "torch", "scipy", "onnx", "argparse", "json", "gzip", "hashlib",
-    "tempfile", "subprocess", "logging", "multiprocessing", "concurrent.futures", "asyncio", "lowered_cnn.cli",
+    "tempfile", "subprocess", "logging", "multiprocessing", "concurrent.futures", "asyncio", "sklearn",
+    "lowered_cnn.cli", "lowered_cnn.interop",
 }  # fmt: skip
 
 

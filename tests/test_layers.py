@@ -210,6 +210,22 @@ def test_layer_normalization_is_pytorchs(torch: Any) -> None:
     assert_close(np.moveaxis(ours.dx, 0, -1), images.grad.numpy(), 1e-12)
 
 
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(6, 7), (8, 5)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_pooling_with_ceil_mode_and_dilation_is_pytorchs(
+    torch: Any, kernel: int, stride: int, size: Shape, padding: int
+) -> None:
+    x = normal(2, *size, 3)
+    for dilation in (1, 2):
+        options: Any = {"padding": padding, "dilation": dilation, "ceil_mode": True}
+        against(torch, MaxPool(kernel, stride, **options), torch.nn.MaxPool2d(kernel, stride, **options), x)
+    for include in (False, True):
+        options = {"padding": padding, "ceil_mode": True, "count_include_pad": include}
+        against(torch, AvgPool(kernel, stride, **options), torch.nn.AvgPool2d(kernel, stride, **options), x)
+
+
 # --- branches --------------------------------------------------------------------------------------------------------
 
 RESIDUAL = Sequential(
@@ -309,7 +325,7 @@ def test_networks_with_branches_learn(model: Sequential) -> None:
     labels = np.arange(60) % 3
     images += labels[:, None, None, None]
     network = Network(model, (2, 8, 6))
-    records = list(train(network, Dataset(images, labels, ("a", "b", "c")), Recipe(10, 30, SGD(0.05, 0.9), Constant())))
+    records = list(train(network, Dataset(images, labels, ("a", "b", "c")), Recipe(25, 30, SGD(0.02, 0.9), Constant())))
     assert records[-1].loss < 0.5 * records[0].loss
 
 
@@ -329,8 +345,8 @@ def test_networks_with_branches_are_saved_and_fused(model: Sequential, tmp_path:
 def test_branches_have_names_and_rows_in_the_ledger() -> None:
     network = Network(RESIDUAL, (2, 8, 6))
     assert "residual1.body.batch_norm2.weight" in network.parameters
-    assert "residual2.shortcut.weight" in network.parameters
-    assert "concatenate1.branch5.residual1.body.bias" in Network(INCEPTION, (2, 8, 6)).parameters
+    assert "residual2.shortcut.conv1.weight" in network.parameters
+    assert "concatenate1.branch5.residual1.body.conv1.bias" in Network(INCEPTION, (2, 8, 6)).parameters
     ledger = summary(network)
     rows = [row.name for row in ledger.rows]
     assert rows[1:4] == ["residual1.body.conv1", "residual1.body.batch_norm1", "residual1.body.relu1"]

@@ -173,7 +173,7 @@ def test_global_average_is_the_mean_of_each_channel(size: Shape) -> None:
 
 @pytest.mark.parametrize("kind", [MaxPool, AvgPool])
 def test_a_border_wider_than_the_window_is_refused(kind: type[MaxPool]) -> None:
-    with pytest.raises(InputError, match=r"^pool1: padding: expected less than the kernel \(2, 2\), got \(\(2, 2\), "):
+    with pytest.raises(InputError, match=r"^pool1: padding: expected less than the window \(2, 2\), got \(\(2, 2\), "):
         kind(2, 1, padding=2).output_shape((1, 5, 5), "pool1")
 
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from lowered_cnn import InputError, __version__
-from lowered_cnn.cli import evaluate, predict, summary, train
+from lowered_cnn.cli import evaluate, export, predict, summary, train
 from lowered_cnn.cli.arguments import Parser
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary}
+COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "export": export, "summary": summary}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -93,7 +93,8 @@ def _take_pool(rest: list[tuple[str, Layer]]) -> MaxPool | None:
     """Take the next layer if it is a max pooling whose windows lie side by side."""
     if rest and isinstance(pool := rest[0][1], MaxPool):
         window = pool.window(2, pool.kind)
-        if window.stride == window.kernel and window.padding == ((0, 0), (0, 0)):
+        beside = window.stride == window.kernel and window.dilation == (1, 1)
+        if beside and window.padding == ((0, 0), (0, 0)) and not pool.ceil_mode:
             del rest[0]
             return pool
     return None

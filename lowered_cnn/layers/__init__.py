@@ -9,7 +9,7 @@ from lowered_cnn.layers.dropout import Dropout
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.layers.normalization import BatchNorm, LayerNorm
 from lowered_cnn.layers.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
-from lowered_cnn.layers.reshape import Flatten
+from lowered_cnn.layers.reshape import Flatten, Pad
 
 __all__ = [
     "ELU",
@@ -33,6 +33,7 @@ __all__ = [
     "LeakyReLU",
     "Lowered",
     "MaxPool",
+    "Pad",
     "ReLU",
     "Residual",
     "Sequential",

@@ -99,6 +99,11 @@ class LoweredSequential(Lowered):
         return dy
 
 
+def _sequential(layer: Layer) -> Sequential:
+    """Return a branch as a Sequential, so that what is in it has a name of its own."""
+    return layer if isinstance(layer, Sequential) else Sequential(layer)
+
+
 class Branches(Layer):
     """Layers side by side, which all take the same input."""
 
@@ -159,6 +164,10 @@ class Residual(Branches):
 
     kind: ClassVar[str] = "residual"
 
+    def __post_init__(self) -> None:
+        for name, branch in self.branches:
+            object.__setattr__(self, name, _sequential(branch))
+
     @property
     def branches(self) -> tuple[tuple[str, Layer], ...]:
         """The body and the shortcut."""
@@ -209,7 +218,7 @@ class Concatenate(Branches):
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise InputError("Concatenate", "at least one branch", "none")
-        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "layers", tuple(map(_sequential, layers)))
 
     @property
     def branches(self) -> tuple[tuple[str, Layer], ...]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +19,8 @@ class _Pool(Layer):
     kernel: Lengths = 2
     stride: Lengths | None = None
     padding: Padding = "valid"
+    dilation: Lengths = 1
+    ceil_mode: bool = False
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (C, *output size)."""
@@ -29,22 +31,22 @@ class _Pool(Layer):
         if len(input_shape) < 2:
             raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
         window = self.window(len(input_shape) - 1, name)
-        sweep = window.over(input_shape[1:], name)
-        if any(max(p) >= k for p, k in zip(sweep.pads, window.kernel, strict=True)):
-            raise InputError(f"{name}: padding", f"less than the kernel {window.kernel}", sweep.pads)
-        return sweep
+        if window.padding is not None and any(max(p) >= e for p, e in zip(window.padding, window.extent, strict=True)):
+            raise InputError(f"{name}: padding", f"less than the window {window.extent}", window.padding)
+        return window.over(input_shape[1:], name, ceil=self.ceil_mode)
 
     def window(self, rank: int, where: str) -> Window:
         """Return the window over `rank` axes; raises InputError, which speaks of `where`."""
         stride = self.kernel if self.stride is None else self.stride
-        return Window.of(rank, self.kernel, stride, self.padding, where=where)
+        return Window.of(rank, self.kernel, stride, self.padding, self.dilation, where)
 
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
     """y is the maximum of each window (S6), over inputs (C, *size) of any rank.
 
-    The gradient goes to the maximum only; among equal ones to the first in row-major order, as in PyTorch.
+    With `ceil_mode` there is one more window where a part of the input would be left over, as in PyTorch. The gradient
+    goes to the maximum only; among equal ones to the first in row-major order, as in PyTorch.
     """
 
     kind: ClassVar[str] = "max_pool"
@@ -98,7 +100,7 @@ class AvgPool(_Pool):
     """y is the mean of each window: a product with the constant row 1 / (KH KW) (S7), over inputs (C, *size).
 
     With `count_include_pad` zeros of the border count as values, as in PyTorch; without, the mean is over what lies
-    inside the input, as in Keras.
+    inside the input, as in Keras. What `ceil_mode` adds behind never counts.
     """
 
     count_include_pad: bool = True
@@ -122,10 +124,15 @@ class _LoweredAvgPool(Lowered):
         self.row = new((1, 1, taps), 1 / taps)
         self.y = new((channels, *sweep.output, site.batch))
         self.matrix = (channels, 1, self.y.size // channels)
-        # Undoes the share of the border: KH KW over the number of taps that lie inside the input.
-        inside = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
-        counts = inside.sum(axis=tuple(range(1, 1 + len(sweep.size))))
-        self.scale = None if pool.count_include_pad else taps / counts
+        # Undoes the share of the border that does not count: KH KW over the number of taps that do.
+        counted = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
+        if pool.count_include_pad:
+            plain = sweep.window.over(sweep.size)
+            pads = tuple((0, p[1] - q[1]) for p, q in zip(sweep.pads, plain.pads, strict=True))
+            with_border = replace(sweep, size=plain.padded, pads=pads)
+            counted = im2col(np.ones((1, *plain.padded, 1), site.workspace.dtype), with_border)
+        counts = counted.sum(axis=tuple(range(1, 1 + len(sweep.size))))
+        self.scale = None if (counts == taps).all() else taps / counts
 
     def forward(self, x: Array) -> Array:
         """Y = row @ im2col(X)."""

@@ -1,0 +1,278 @@
+"""ONNX's public backend interface: models are run node by node, each by our layers, on arrays of any shape."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx.backend.base import Backend, BackendRep
+
+from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.gemm import affine
+from lowered_cnn.interop.onnx.importer import constant
+from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, translate
+from lowered_cnn.interop.onnx.package import onnx_package
+from lowered_cnn.layers import Sequential
+from lowered_cnn.layers.pool import MaxPool
+from lowered_cnn.lowering import windows
+from lowered_cnn.network import Network
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+class LoweredBackend(Backend):
+    """Prepares and runs models whose operators are those of `OPERATORS`, on the CPU."""
+
+    @classmethod
+    def prepare(cls, model: "ModelProto", device: str = "CPU", **kwargs: Any) -> "LoweredModel":
+        """Return the model, ready to be run."""
+        super().prepare(model, device, **kwargs)
+        return LoweredModel(model)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        """Tell whether models run on this device: the CPU is the only one."""
+        return device.split(":")[0] == "CPU"
+
+
+class LoweredModel(BackendRep):
+    """A model, to be run on arrays."""
+
+    def __init__(self, model: "ModelProto") -> None:
+        onnx = onnx_package()
+        opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        self.nodes = [Node.of(node, opset) for node in model.graph.node]
+        self.known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        self.inputs = [entry.name for entry in model.graph.input if entry.name not in self.known]
+        self.outputs = [entry.name for entry in model.graph.output]
+        for node in self.nodes:
+            if node.operator not in OPERATORS:
+                raise InputError(f"node {node.name}", f"an operator of {', '.join(sorted(OPERATORS))}", node.operator)
+
+    def run(self, inputs: Sequence[Any], **kwargs: Any) -> tuple[Any, ...]:
+        """Return the outputs for the inputs, in the order of the graph."""
+        values: dict[str, Any] = self.known | dict(zip(self.inputs, inputs, strict=True))
+        for node in self.nodes:
+            operands = [values[name] if name else None for name in node.inputs]
+            results = OPERATORS[node.operator](node, operands)
+            values |= dict(zip(node.outputs, results, strict=False))
+        return tuple(values[name] for name in self.outputs)
+
+
+prepare = LoweredBackend.prepare
+run_model = LoweredBackend.run_model
+run_node = LoweredBackend.run_node
+supports_device = LoweredBackend.supports_device
+
+
+def _layer(node: Node, operands: list[Values]) -> list[Values]:
+    """Run the layer that a node is on its first input (N, C, *size); the others are its parameters."""
+    x, *constants = operands
+    return [_predict(translate(node, constants, x.shape[1:]), x)]
+
+
+def _predict(translation: Translation, x: Values) -> Values:
+    return _network(translation, x).predict(_floats(x)).astype(x.dtype)
+
+
+def _network(translation: Translation, x: Values) -> Network:
+    dtype = np.float64 if x.dtype == np.float64 else np.float32
+    network = Network(Sequential(translation.layer), x.shape[1:], dtype=dtype)
+    for name, values in translation.parameters.items():
+        network.parameters.assign(f"{translation.layer.kind}1.{name}", values, "parameter")
+    return network
+
+
+def _floats(x: Values) -> Array:
+    floats: Array = x if x.dtype == np.float64 else x.astype(np.float32)
+    return floats
+
+
+def _elementwise(node: Node, operands: list[Values]) -> list[Values]:
+    """Run a function of each number alone, for any shape."""
+    x = operands[0]
+    return [_layer(node, [x.reshape(1, -1)])[0].reshape(x.shape)]
+
+
+def _softmax(node: Node, operands: list[Values]) -> list[Values]:
+    x = operands[0]
+    axis = node.get("axis", -1 if node.opset >= 13 else 1) % x.ndim
+    if node.opset < 13:  # all axes from this one on are one
+        rows = x.reshape(math.prod(x.shape[:axis]), -1)
+        return [_layer(_plain(node), [rows])[0].reshape(x.shape)]
+    last = np.moveaxis(x, axis, -1)
+    y = _layer(_plain(node), [last.reshape(-1, x.shape[axis])])[0]
+    return [np.moveaxis(y.reshape(last.shape), -1, axis)]
+
+
+def _plain(node: Node) -> Node:
+    """Return the node without attributes."""
+    return replace(node, attributes={}, used=set())
+
+
+def _gemm(node: Node, operands: list[Values]) -> list[Values]:
+    a, *rest = operands
+    node.get("transA", 0)
+    attributes = {name: value for name, value in node.attributes.items() if name != "transA"}
+    product = _layer(replace(node, attributes=attributes), [a.T if node.get("transA", 0) else a, rest[0]])[0]
+    if len(rest) == 1:
+        return [product]
+    return [product + a.dtype.type(node.get("beta", 1.0)) * rest[1]]
+
+
+def _matmul(node: Node, operands: list[Values]) -> list[Values]:
+    """Multiply as NumPy does: an axis of length 1 for a vector, and stacks of matrices broadcast."""
+    a, b = operands
+    left, right = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
+    stack = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    left, right = (np.broadcast_to(each, (*stack, *each.shape[-2:])) for each in (left, right))
+    product = np.empty((*stack, left.shape[-2], right.shape[-1]), a.dtype)
+    affine(left, right, None, out=product)
+    product = product[..., 0, :] if a.ndim == 1 else product
+    return [product[..., 0] if b.ndim == 1 else product]
+
+
+def _global_pool(node: Node, operands: list[Values]) -> list[Values]:
+    x = operands[0]
+    return [_layer(node, operands)[0].reshape(*x.shape[:2], *(1,) * (x.ndim - 2))]
+
+
+def _max_pool(node: Node, operands: list[Values]) -> list[Values]:
+    x = operands[0]
+    translation = translate(node, [], x.shape[1:])
+    y = _predict(translation, x)
+    if len(node.outputs) < 2:
+        return [y]
+    assert isinstance(translation.layer, MaxPool)
+    return [y, _places(translation.layer, x, column_major=bool(node.get("storage_order", 0)))]
+
+
+def _places(pool: MaxPool, x: Values, *, column_major: bool) -> Values:
+    """Return where in x, seen as one axis, the maximum of each window is."""
+    sweep = pool.sweep(x.shape[1:], "MaxPool")
+    border = [(0, 0), (0, 0), *sweep.pads]
+    padded = np.pad(_floats(x), border, constant_values=-np.inf)
+    places = np.arange(x.size).reshape(x.shape)
+    if column_major:
+        maps = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *(1,) * len(sweep.size)) * math.prod(sweep.size)
+        places = maps + np.arange(math.prod(sweep.size)).reshape(sweep.size[::-1]).T
+    taps = [_taps(values, sweep) for values in (padded, np.pad(places, border))]
+    first = taps[0].argmax(axis=0)
+    chosen: Values = np.take_along_axis(taps[1], first[None], axis=0)[0]
+    return chosen
+
+
+def _taps(values: Values, sweep: Any) -> Values:
+    """Return (taps, N, C, *output size) of values (N, C, *padded size)."""
+    batch, channels = values.shape[:2]
+    maps = np.ascontiguousarray(values.reshape(batch * channels, *values.shape[2:], 1))
+    view = windows(maps, sweep).reshape(batch, channels, math.prod(sweep.window.kernel), *sweep.output)
+    return np.moveaxis(view, 2, 0)
+
+
+def _batch_norm(node: Node, operands: list[Values]) -> list[Values]:
+    """Run the normalization; in training mode, by the statistics of the batch, of which the variance is biased."""
+    if not node.get("training_mode", 0):
+        return _layer(node, operands)
+    momentum = node.number("momentum", 0.9)
+    attributes = {name: value for name, value in node.attributes.items() if name not in ("training_mode", "momentum")}
+    x = operands[0]
+    network = _network(translate(replace(node, attributes=attributes), operands[1:], x.shape[1:]), x)
+    y = np.moveaxis(network.lower(len(x), fused=False).forward(_floats(x)), -1, 0).astype(x.dtype)
+    axes = (0, *range(2, x.ndim))
+    measured = (x.mean(axis=axes), x.var(axis=axes))
+    updated = (old * momentum + new * (1 - momentum) for old, new in zip(operands[3:], measured, strict=True))
+    return [y, *(values.astype(x.dtype) for values in updated)]
+
+
+def _dropout(node: Node, operands: list[Values]) -> list[Values]:
+    x, *rest = operands
+    ratio = rest[0] if rest and rest[0] is not None else node.get("ratio", 0.5)
+    if len(rest) > 1 and rest[1] is not None and bool(rest[1]) and float(ratio):
+        raise node.wrong("training_mode", "false, or a ratio of 0", f"true with a ratio of {float(ratio):g}")
+    return [x, np.ones(x.shape, np.bool_)]
+
+
+def _add(node: Node, operands: list[Values]) -> list[Values]:
+    a, b = operands
+    if node.opset < 7 and node.get("broadcast", 0):
+        axis = node.get("axis", a.ndim - b.ndim)
+        b = b.reshape((*b.shape, *(1,) * (a.ndim - axis - b.ndim)))
+    return [a + b]
+
+
+def _concat(node: Node, operands: list[Values]) -> list[Values]:
+    return [np.concatenate(operands, axis=node.get("axis", 1))]
+
+
+def _flatten(node: Node, operands: list[Values]) -> list[Values]:
+    x = operands[0]
+    axis = node.get("axis", 1)
+    return [x.reshape(math.prod(x.shape[: axis + x.ndim if axis < 0 else axis]), -1)]
+
+
+def _reshape(node: Node, operands: list[Values]) -> list[Values]:
+    x = operands[0]
+    wanted: Shape = tuple(node.get("shape", None) or operands[1].tolist())
+    if not node.get("allowzero", 0):
+        wanted = tuple(length or x.shape[axis] for axis, length in enumerate(wanted))
+    return [x.reshape(wanted)]
+
+
+def _pad(node: Node, operands: list[Values]) -> list[Values]:
+    x, *rest = operands
+    if node.opset < 11:
+        pads, axes, value = list(node.get("pads", [])), list(range(x.ndim)), node.get("value", 0.0)
+    else:
+        pads, axes = rest[0].tolist(), rest[2].tolist() if len(rest) > 2 else list(range(x.ndim))
+        value = rest[1] if len(rest) > 1 and rest[1] is not None else 0
+    amounts = [(0, 0)] * x.ndim
+    for place, axis in enumerate(axes):
+        amounts[axis] = (pads[place], pads[place + len(axes)])
+    inside = (
+        slice(max(0, -before), length - max(0, -after))
+        for length, (before, after) in zip(x.shape, amounts, strict=True)
+    )
+    border = [(max(0, before), max(0, after)) for before, after in amounts]
+    mode = node.get("mode", "constant")
+    options: dict[str, Any] = {"constant_values": value} if mode == "constant" else {}
+    return [np.pad(x[tuple(inside)], border, mode=mode, **options)]
+
+
+OPERATORS: Mapping[str, Callable[[Node, list[Any]], list[Any]]] = {
+    "Add": _add,
+    "AveragePool": _layer,
+    "BatchNormalization": _batch_norm,
+    "Concat": _concat,
+    "Constant": lambda node, _: [constant(node)],
+    "Conv": _layer,
+    "ConvTranspose": _layer,
+    "Dropout": _dropout,
+    "Elu": _elementwise,
+    "Flatten": _flatten,
+    "Gelu": _elementwise,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_pool,
+    "GlobalMaxPool": _global_pool,
+    "Identity": lambda _, operands: operands,
+    "LeakyRelu": _elementwise,
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "Pad": _pad,
+    "Relu": _elementwise,
+    "Reshape": _reshape,
+    "Sigmoid": _elementwise,
+    "Softmax": _softmax,
+    "Tanh": _elementwise,
+}
+"""The operators that the backend runs."""
+
+EXCLUDED: Mapping[str, str] = {
+    "test_training_dropout": "random numbers of another generator",
+    "test_training_dropout_default": "random numbers of another generator",
+    "test_training_dropout_default_mask": "random numbers of another generator",
+    "test_training_dropout_mask": "random numbers of another generator",
+}
+"""The official tests of these operators that do not apply, and why."""

@@ -1,0 +1,194 @@
+"""A network as an ONNX model: a node for each layer, with its name, and the parameters under theirs."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import InputError, Shape
+from lowered_cnn.interop.onnx.package import onnx_package
+from lowered_cnn.layers import (
+    ELU,
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Concatenate,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool,
+    Pad,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from lowered_cnn.layers.container import Branches
+from lowered_cnn.layers.conv import Conv
+from lowered_cnn.layers.conv_transpose import ConvTranspose
+from lowered_cnn.layers.layer import qualified
+from lowered_cnn.network import Network
+from lowered_cnn.storage import write_whole
+from lowered_cnn.window import Sweep
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+OPSET = 20
+"""The first operator set with Gelu."""
+
+IR_VERSION = 9
+
+IMAGES, OUTPUTS = "images", "outputs"
+
+
+def to_onnx(network: Network) -> "ModelProto":
+    """Return the network for inference as an ONNX model, which onnx.checker has checked.
+
+    Its input `images` (batch, *input shape) are floating-point numbers: bytes from 0 to 255 are to be divided by 255
+    before. Its output is `outputs` (batch, *output shape); the batch may be of any size. Raises InputError for a layer
+    that ONNX has no operator for.
+    """
+    onnx = onnx_package()
+    graph = _Graph(network)
+    last = graph.add(network.model, "", network.input_shape, IMAGES)
+    graph.node("Identity", OUTPUTS, [last], output=OUTPUTS)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(network.parameters.vector.dtype)
+    ends = (
+        [onnx.helper.make_tensor_value_info(name, kind, ["batch", *shape])]
+        for name, shape in ((IMAGES, network.input_shape), (OUTPUTS, network.output_shape))
+    )
+    model: ModelProto = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, "lowered_cnn", *ends, graph.initializers),
+        producer_name="lowered_cnn",
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def save_onnx(network: Network, path: str | os.PathLike[str]) -> None:
+    """Write the network as an ONNX file; it appears whole or not at all."""
+    write_whole(Path(path), to_onnx(network).SerializeToString())
+
+
+class _Graph:
+    """The nodes and initializers so far; each layer adds its own, and says where its output is."""
+
+    def __init__(self, network: Network) -> None:
+        self.onnx = onnx_package()
+        self.parameters = network.parameters
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+
+    def node(self, kind: str, name: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+        """Add a node, and return the name of its output, which is its own if not told another."""
+        output = output or name
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=name, **attributes))
+        return output
+
+    def constant(self, name: str, values: npt.ArrayLike) -> str:
+        """Add an initializer, and return its name."""
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.array(values), name))
+        return name
+
+    def owned(self, name: str, *parameters: str) -> list[str]:
+        """Add parameters of the layer called `name`, and return their names."""
+        names = [qualified(name, parameter) for parameter in parameters]
+        return [self.constant(own, self.parameters[own]) for own in names]
+
+    def add(self, layer: Layer, name: str, shape: Shape, x: str) -> str:
+        """Add a layer and return the name of its output, for an input x of this shape."""
+        weight = ["weight", "bias"] if getattr(layer, "bias", True) else ["weight"]
+        match layer:
+            case Sequential():
+                for own, inner, inside in layer.steps(shape, name):
+                    x = self.add(inner, qualified(name, own), inside, x)
+                return x
+            case Residual() | Concatenate():
+                return self._branches(layer, name, shape, x)
+            case Conv():
+                where = _where(layer.sweep(shape, name), group=layer.groups)
+                return self.node("Conv", name, [x, *self.owned(name, *weight)], **where)
+            case ConvTranspose():
+                sweep = layer.sweep(shape, name)
+                used = zip(sweep.padded, sweep.output, sweep.window.stride, sweep.window.extent, strict=True)
+                more = [padded - (o - 1) * s - e for padded, o, s, e in used]
+                where = _where(sweep, group=layer.groups, output_padding=more)
+                return self.node("ConvTranspose", name, [x, *self.owned(name, *weight)], **where)
+            case Dense():
+                return self.node("Gemm", name, [x, *self.owned(name, *weight)], transB=1)
+            case MaxPool():
+                return self.node("MaxPool", name, [x], **_pool(layer, shape, name))
+            case AvgPool():
+                include = int(layer.count_include_pad)
+                return self.node("AveragePool", name, [x], count_include_pad=include, **_pool(layer, shape, name))
+            case GlobalAvgPool() | GlobalMaxPool():
+                kind = "GlobalAveragePool" if isinstance(layer, GlobalAvgPool) else "GlobalMaxPool"
+                return self.node("Flatten", name, [self.node(kind, f"{name}.maps", [x])])
+            case BatchNorm():
+                numbers = self.owned(name, "weight", "bias", "running_mean", "running_var")
+                rates: dict[str, Any] = {"epsilon": layer.epsilon, "momentum": 1 - layer.momentum}
+                return self.node("BatchNormalization", name, [x, *numbers], **rates)
+            case LayerNorm():
+                if len(shape) != 1:
+                    raise InputError(f"{name}: input", "shape (features), as ONNX normalizes the last axes", shape)
+                numbers = self.owned(name, *weight)
+                return self.node("LayerNormalization", name, [x, *numbers], axis=1, epsilon=layer.epsilon)
+            case Dropout():
+                rate = self.constant(f"{name}.ratio", np.float32(layer.rate))
+                return self.node("Dropout", name, [x, rate])
+            case Pad():
+                before, after = zip(*layer.pads(len(shape) - 1, name), strict=True)
+                pads = self.constant(f"{name}.pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
+                value = self.constant(f"{name}.value", self.parameters.vector.dtype.type(layer.value))
+                return self.node("Pad", name, [x, pads, value])
+            case SiLU():
+                return self.node("Mul", name, [x, self.node("Sigmoid", f"{name}.sigmoid", [x])])
+            case GELU():
+                return self.node("Gelu", name, [x], approximate="tanh" if layer.approximate else "none")
+            case LeakyReLU():
+                return self.node("LeakyRelu", name, [x], alpha=layer.slope)
+            case ELU():
+                return self.node("Elu", name, [x], alpha=layer.alpha)
+            case Softmax():
+                return self.node("Softmax", name, [x], axis=1)
+            case Flatten():
+                return self.node("Flatten", name, [x], axis=1)
+            case ReLU():
+                return self.node("Relu", name, [x])
+            case Sigmoid():
+                return self.node("Sigmoid", name, [x])
+            case Tanh():
+                return self.node("Tanh", name, [x])
+        raise InputError(name, "a layer that ONNX has an operator for", type(layer).__name__)
+
+    def _branches(self, layer: Branches, name: str, shape: Shape, x: str) -> str:
+        ends = [self.add(branch, qualified(name, own), shape, x) for own, branch in layer.branches]
+        if isinstance(layer, Residual):
+            return self.node("Add", name, ends)
+        return self.node("Concat", name, ends, axis=1)
+
+
+def _where(sweep: Sweep, **more: Any) -> dict[str, Any]:
+    """Return the attributes that place a window, its padding in numbers."""
+    window = sweep.window
+    pads = [p[0] for p in sweep.pads] + [p[1] for p in sweep.pads]
+    places = {"strides": window.stride, "pads": pads, "dilations": window.dilation}
+    return {"kernel_shape": window.kernel, **places, **more}
+
+
+def _pool(layer: MaxPool | AvgPool, shape: Shape, name: str) -> dict[str, Any]:
+    plain = layer.window(len(shape) - 1, name).over(shape[1:], name)
+    return _where(plain, ceil_mode=int(layer.ceil_mode))

@@ -1,0 +1,327 @@
+"""The nodes of an ONNX graph, and the layers that they are: one translation for each operator."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import InputError, Shape
+from lowered_cnn.interop.onnx.package import onnx_package
+from lowered_cnn.layers import (
+    ELU,
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    ConvTranspose1D,
+    ConvTranspose2D,
+    ConvTranspose3D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool,
+    Pad,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from lowered_cnn.window import Padding, Window
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+Values: TypeAlias = npt.NDArray[Any]
+"""A tensor of any type."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator with its attributes; `name` is that of its output where it has none of its own."""
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+    used: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, proto: "NodeProto", opset: int) -> "Node":
+        """Read a node of a model with this operator set."""
+        attributes = {a.name: onnx_package().helper.get_attribute_value(a) for a in proto.attribute}
+        name = proto.name or (proto.output[0] if proto.output else proto.op_type)
+        return cls(name, proto.op_type, tuple(proto.input), tuple(proto.output), attributes, opset)
+
+    def get(self, attribute: str, default: Any) -> Any:
+        """Return an attribute, text as str."""
+        self.used.add(attribute)
+        value = self.attributes.get(attribute, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def number(self, attribute: str, default: float) -> float:
+        """Return a float32 attribute as the shortest decimal number that it stands for."""
+        return float(f"{self.get(attribute, default):.7g}")
+
+    def wrong(self, attribute: str, wanted: object, got: object) -> InputError:
+        """Return the error that names node, operator and attribute."""
+        return InputError(f"node {self.name} ({self.operator}): {attribute}", wanted, got)
+
+    def finish(self) -> None:
+        """Raise InputError if there is an attribute that nobody asked for."""
+        for attribute in self.attributes.keys() - self.used:
+            raise self.wrong(attribute, "no such attribute", self.attributes[attribute])
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A layer and the values of its parameters."""
+
+    layer: Layer
+    parameters: Mapping[str, Values] = field(default_factory=dict)
+
+
+Constants: TypeAlias = Sequence[Values | None]
+"""The inputs of a node behind its first one, which are known; None for one that is left out."""
+
+
+def translate(node: Node, constants: Constants, shape: Shape) -> Translation:
+    """Return the layer that a node is, for an input of this shape (without the batch).
+
+    Raises InputError, which names the node, the operator and the attribute, for what is not supported.
+    """
+    if node.operator not in TRANSLATIONS:
+        raise InputError(f"node {node.name}", f"an operator of {', '.join(sorted(TRANSLATIONS))}", node.operator)
+    translation = TRANSLATIONS[node.operator](node, constants, shape)
+    node.finish()
+    return translation
+
+
+def _conv(node: Node, constants: Constants, shape: Shape) -> Translation:
+    weight, bias = _weights(node, constants, shape)
+    stride, dilation, padding = _window(node, weight.shape[2:], shape[1:])
+    kind = (Conv1D, Conv2D, Conv3D)[len(shape) - 2]
+    groups = node.get("group", 1)
+    layer = kind(len(weight), weight.shape[2:], stride, padding, dilation, groups, bias is not None)
+    return Translation(layer, _named(weight, bias))
+
+
+def _conv_transpose(node: Node, constants: Constants, shape: Shape) -> Translation:
+    weight, bias = _weights(node, constants, shape)
+    kernel, groups, size = weight.shape[2:], node.get("group", 1), shape[1:]
+    rank = len(size)
+    stride, dilation = (tuple(node.get(name, [1] * rank)) for name in ("strides", "dilations"))
+    more = list(node.get("output_padding", [0] * rank))
+    auto_pad, pads = node.get("auto_pad", "NOTSET"), _pairs(node.get("pads", [0] * 2 * rank))
+    wanted = node.get("output_shape", None)
+    if auto_pad.startswith("SAME"):
+        wanted = wanted or [h * s for h, s in zip(size, stride, strict=True)]
+    if wanted is not None:
+        axes = zip(size, stride, kernel, dilation, wanted[-rank:], more, strict=True)
+        total = [s * (h - 1) + m + d * (k - 1) + 1 - out for h, s, k, d, out, m in axes]
+        more = [m + max(0, -t) for m, t in zip(more, total, strict=True)]
+        half = [max(0, t) // 2 for t in total]
+        rest = [max(0, t) - h for t, h in zip(total, half, strict=True)]
+        pads = tuple(zip(half, rest, strict=True) if auto_pad == "SAME_UPPER" else zip(rest, half, strict=True))
+    kind = (ConvTranspose1D, ConvTranspose2D, ConvTranspose3D)[rank - 1]
+    filters = weight.shape[1] * groups
+    layer = kind(filters, kernel, stride, pads, _plain(more), dilation, groups, bias is not None)
+    return Translation(layer, _named(weight, bias))
+
+
+def _gemm(node: Node, constants: Constants, shape: Shape) -> Translation:
+    weight, bias = (*constants, None, None)[:2]
+    if weight is None or len(shape) != 1:
+        raise node.wrong("B", "a constant matrix, and an input (batch, features)", f"an input (batch, {shape})")
+    if node.get("transA", 0):
+        raise node.wrong("transA", 0, 1)
+    matrix = weight if node.get("transB", 0) else weight.T
+    alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
+    node.get("broadcast", 0)  # before operator set 7, of C, which must fit in any case
+    if bias is not None:
+        try:
+            bias = np.broadcast_to(bias * bias.dtype.type(beta), (1, len(matrix)))[0]
+        except ValueError as error:
+            raise node.wrong("C", f"shape ({len(matrix)},)", bias.shape) from error
+    return Translation(Dense(len(matrix), bias is not None), _named(matrix * matrix.dtype.type(alpha), bias))
+
+
+def _matmul(node: Node, constants: Constants, shape: Shape) -> Translation:
+    return _gemm(node, constants[:1], shape)
+
+
+def _max_pool(node: Node, constants: Constants, shape: Shape) -> Translation:
+    kernel = tuple(node.get("kernel_shape", ()))
+    stride, dilation, padding = _window(node, kernel, shape[1:])
+    node.get("storage_order", 0)  # of the indices, which a network has no use for
+    return Translation(MaxPool(_plain(kernel), stride, padding, dilation, bool(node.get("ceil_mode", 0))))
+
+
+def _average_pool(node: Node, constants: Constants, shape: Shape) -> Translation:
+    kernel = tuple(node.get("kernel_shape", ()))
+    stride, dilation, padding = _window(node, kernel, shape[1:])
+    ceil, include = bool(node.get("ceil_mode", 0)), bool(node.get("count_include_pad", 0))
+    return Translation(AvgPool(_plain(kernel), stride, padding, dilation, ceil, include))
+
+
+def _batch_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
+    names = ("weight", "bias", "running_mean", "running_var")
+    parameters = {name: values for name, values in zip(names, constants, strict=False) if values is not None}
+    if len(parameters) != len(names):
+        raise node.wrong("inputs", "constant scale, B, mean and variance", sorted(parameters))
+    if node.get("training_mode", 0) or not node.get("spatial", 1):
+        raise node.wrong("training_mode", 0, 1)
+    for old in ("is_test", "consumed_inputs"):
+        node.get(old, 1)
+    momentum = float(f"{1 - node.number('momentum', 0.9):.7g}")
+    return Translation(BatchNorm(momentum or 0.1, node.number("epsilon", 1e-5)), parameters)
+
+
+def _layer_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
+    if len(shape) != 1 or node.get("axis", -1) not in (1, -1):
+        raise node.wrong("axis", "1, for an input (batch, features)", node.get("axis", -1))
+    node.get("stash_type", 1)
+    weight, bias = (*constants, None)[:2]
+    assert weight is not None
+    bias = np.zeros_like(weight) if bias is None else bias
+    return Translation(LayerNorm(node.number("epsilon", 1e-5)), _named(weight, bias))
+
+
+def _dropout(node: Node, constants: Constants, shape: Shape) -> Translation:
+    ratio = constants[0] if constants and constants[0] is not None else node.get("ratio", 0.5)
+    for other in ("seed", "is_test"):
+        node.get(other, 0)
+    return Translation(Dropout(float(f"{float(ratio):.7g}")))
+
+
+def _pad(node: Node, constants: Constants, shape: Shape) -> Translation:
+    amounts, value = node.get("pads", None), node.get("value", 0.0)
+    axes = list(range(len(shape) + 1))
+    if amounts is None:
+        amounts = [] if not constants or constants[0] is None else constants[0].tolist()
+        value = float(constants[1]) if len(constants) > 1 and constants[1] is not None else 0.0
+        axes = constants[2].tolist() if len(constants) > 2 and constants[2] is not None else axes
+    if node.get("mode", "constant") != "constant":
+        raise node.wrong("mode", "constant", node.get("mode", "constant"))
+    pairs = dict(zip((axis % (len(shape) + 1) for axis in axes), _pairs(amounts), strict=True))
+    pads = tuple(pairs.get(axis, (0, 0)) for axis in range(len(shape) + 1))
+    if pads[:2] != ((0, 0), (0, 0)) or min(map(min, pads)) < 0:
+        raise node.wrong("pads", "numbers from 0, none for batch and channels", list(amounts))
+    return Translation(Pad(pads[2:], value))
+
+
+def _softmax(node: Node, constants: Constants, shape: Shape) -> Translation:
+    axis = node.get("axis", -1 if node.opset >= 13 else 1)
+    # Before operator set 13 all axes from `axis` on were one.
+    if axis % (len(shape) + 1) != 1 or (node.opset < 13 and len(shape) > 1):
+        raise node.wrong("axis", "1 (channels)", axis)
+    return Translation(Softmax())
+
+
+def _flatten(node: Node, constants: Constants, shape: Shape) -> Translation:
+    if node.get("axis", 1) not in (1, -len(shape)):
+        raise node.wrong("axis", 1, node.get("axis", 1))
+    return Translation(Flatten())
+
+
+def _reshape(node: Node, constants: Constants, shape: Shape) -> Translation:
+    wanted = list(node.get("shape", constants[0].tolist() if constants and constants[0] is not None else []))
+    node.get("allowzero", 0)
+    if len(wanted) != 2 or wanted[1] not in (-1, math.prod(shape)):
+        raise node.wrong("shape", f"(batch, {math.prod(shape)})", wanted)
+    return Translation(Flatten())
+
+
+def _gelu(node: Node, constants: Constants, shape: Shape) -> Translation:
+    return Translation(GELU(node.get("approximate", "none") == "tanh"))
+
+
+def _leaky_relu(node: Node, constants: Constants, shape: Shape) -> Translation:
+    return Translation(LeakyReLU(node.number("alpha", 0.01)))
+
+
+def _elu(node: Node, constants: Constants, shape: Shape) -> Translation:
+    return Translation(ELU(node.number("alpha", 1.0)))
+
+
+def _always(layer: Layer) -> Callable[[Node, Constants, Shape], Translation]:
+    def translation(node: Node, constants: Constants, shape: Shape) -> Translation:
+        node.get("consumed_inputs", None)
+        return Translation(layer)
+
+    return translation
+
+
+TRANSLATIONS: Mapping[str, Callable[[Node, Constants, Shape], Translation]] = {
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Dropout": _dropout,
+    "Elu": _elu,
+    "Flatten": _flatten,
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _always(GlobalAvgPool()),
+    "GlobalMaxPool": _always(GlobalMaxPool()),
+    "LayerNormalization": _layer_norm,
+    "LeakyRelu": _leaky_relu,
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "Pad": _pad,
+    "Relu": _always(ReLU()),
+    "Reshape": _reshape,
+    "Sigmoid": _always(Sigmoid()),
+    "Softmax": _softmax,
+    "Tanh": _always(Tanh()),
+}
+"""The operators that are layers."""
+
+
+def _weights(node: Node, constants: Constants, shape: Shape) -> tuple[Values, Values | None]:
+    weight, bias = (*constants, None, None)[:2]
+    if weight is None or not 2 <= len(shape) <= 4 or weight.ndim != len(shape) + 1:
+        raise node.wrong(
+            "W", f"constant filters for an input of shape {shape}", None if weight is None else weight.shape
+        )
+    if tuple(node.get("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
+        raise node.wrong("kernel_shape", weight.shape[2:], node.get("kernel_shape", ()))
+    return weight, bias
+
+
+def _window(node: Node, kernel: Shape, size: Shape) -> tuple[Any, Any, Padding]:
+    """Return stride, dilation and padding; where the padding depends on the size, it is put in numbers."""
+    if len(kernel) != len(size):
+        raise node.wrong("kernel_shape", f"{len(size)} numbers", kernel)
+    stride, dilation = (tuple(node.get(name, [1] * len(size))) for name in ("strides", "dilations"))
+    auto_pad, pads = node.get("auto_pad", "NOTSET"), _pairs(node.get("pads", [0] * 2 * len(size)))
+    if auto_pad.startswith("SAME"):
+        pads = Window.of(len(size), kernel, stride, "same", dilation).over(size).pads
+    if auto_pad == "SAME_LOWER":
+        pads = tuple((after, before) for before, after in pads)
+    return _plain(stride), _plain(dilation), "valid" if not any(map(any, pads)) else pads
+
+
+def _pairs(pads: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    half = len(pads) // 2
+    return tuple((int(before), int(after)) for before, after in zip(pads[:half], pads[half:], strict=True))
+
+
+def _plain(lengths: Sequence[int]) -> Any:
+    """Return one number where all axes have the same."""
+    return int(lengths[0]) if len(set(lengths)) == 1 else tuple(map(int, lengths))
+
+
+def _named(weight: Values, bias: Values | None) -> dict[str, Values]:
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}

@@ -1,0 +1,19 @@
+"""The official `onnx` package, which builds and reads the protobuf, and the word for its absence."""
+
+from types import ModuleType
+
+from lowered_cnn.arrays import InputError
+
+
+def onnx_package() -> ModuleType:
+    """Return the package; raises InputError, which names the extra, where it is not installed."""
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        wanted = "the onnx package (pip install 'lowered-cnn[onnx]')"
+        raise InputError("ONNX", wanted, f"no module named {error.name}") from error
+    package: ModuleType = onnx
+    return package
