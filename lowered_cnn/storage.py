@@ -5,9 +5,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from lowered_cnn.arrays import InputError, check_shape
 from lowered_cnn.layers import Layer, Sequential
@@ -37,16 +38,8 @@ def load(path: str | os.PathLike[str]) -> Network:
     """Return the network that `save` wrote; raises InputError for any other file."""
     import json
 
-    from safetensors import SafetensorError, safe_open
-
-    if os.path.isdir(path):
-        raise InputError(str(path), "a safetensors file", "a folder")
-    try:
-        with safe_open(path, "numpy") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError) as error:  # a TypeError where NumPy lacks the type of number
-        raise InputError(str(path), "a safetensors file", error) from error
+    metadata, tensors = read_tensors(path)
+    header = metadata.get(HEADER)
     if header is None:
         raise InputError(str(path), f"a {HEADER!r} entry in the file's metadata", "none")
     with _describing(path):
@@ -64,6 +57,19 @@ def load(path: str | os.PathLike[str]) -> Network:
     for name, values in tensors.items():
         network.parameters.assign(name, values, str(path))
     return network
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, npt.NDArray[Any]]]:
+    """Return the metadata and the tensors of a safetensors file; raises InputError for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    if os.path.isdir(path):
+        raise InputError(str(path), "a safetensors file", "a folder")
+    try:
+        with safe_open(path, "numpy") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError) as error:  # a TypeError where NumPy lacks the type of number
+        raise InputError(str(path), "a safetensors file", error) from error
 
 
 def describe(layer: Layer) -> dict[str, JSON]:

@@ -205,6 +205,15 @@ def _dropout(node: Node, constants: Constants, shape: Shape) -> Translation:
     return Translation(Dropout(float(f"{float(ratio):.7g}")))
 
 
+def _reduce_mean(node: Node, constants: Constants, shape: Shape) -> Translation:
+    """Return the pooling that it is if it is over all positions: so PyTorch writes a global average."""
+    axes = node.get("axes", constants[0].tolist() if constants and constants[0] is not None else [])
+    node.get("noop_with_empty_axes", 0)
+    if sorted(axis % (len(shape) + 1) for axis in axes) != list(range(2, len(shape) + 1)):
+        raise node.wrong("axes", f"all from 2 to {len(shape)}", list(axes))
+    return Translation(AvgPool(_plain(shape[1:])) if node.get("keepdims", 1) else GlobalAvgPool())
+
+
 def _pad(node: Node, constants: Constants, shape: Shape) -> Translation:
     amounts, value = node.get("pads", None), node.get("value", 0.0)
     axes = list(range(len(shape) + 1))
@@ -280,6 +289,7 @@ TRANSLATIONS: Mapping[str, Callable[[Node, Constants, Shape], Translation]] = {
     "MatMul": _matmul,
     "MaxPool": _max_pool,
     "Pad": _pad,
+    "ReduceMean": _reduce_mean,
     "Relu": _always(ReLU()),
     "Reshape": _reshape,
     "Sigmoid": _always(Sigmoid()),

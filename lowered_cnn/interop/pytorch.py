@@ -1,0 +1,85 @@
+"""PyTorch's names for the parameters: the same numbers in the same shapes, in safetensors files that both sides load.
+
+The one map of names: where a Sequential here has `conv1.weight`, for its first convolution, `torch.nn.Sequential` has
+`3.weight`, for its fourth module. Nothing here needs PyTorch.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import InputError, Shape
+from lowered_cnn.layers import GlobalAvgPool, GlobalMaxPool, Layer, Sequential
+from lowered_cnn.layers.container import Branches
+from lowered_cnn.layers.layer import qualified
+from lowered_cnn.network import Network
+from lowered_cnn.storage import read_tensors, write_whole
+
+COUNT = "num_batches_tracked"
+"""What PyTorch keeps beside the statistics of a BatchNorm, and uses only where there is no momentum."""
+
+
+def pytorch_names(model: Sequential, input_shape: Sequence[int]) -> dict[str, str]:
+    """Return PyTorch's name for each parameter of a model, by its name here.
+
+    Layers are counted as modules of a `torch.nn.Sequential`; a global pooling is two of them, AdaptiveAvgPool2d(1) or
+    AdaptiveMaxPool2d(1) and Flatten. A Residual is a module with `body` and `shortcut`, a Concatenate one with
+    `branch1`, `branch2`, ...
+    """
+    return dict(_names(model, tuple(input_shape)))
+
+
+def save_pytorch(network: Network, path: str | os.PathLike[str]) -> None:
+    """Write the parameters under PyTorch's names; the file appears whole or not at all.
+
+    `module.load_state_dict(safetensors.torch.load_file(path))` takes them.
+    """
+    from safetensors.numpy import save
+
+    names = pytorch_names(network.model, network.input_shape)
+    tensors: dict[str, npt.NDArray[Any]] = {theirs: network.parameters[ours] for ours, theirs in names.items()}
+    tensors |= {count: np.array(0) for count in _counts(names)}
+    write_whole(Path(path), save(tensors))
+
+
+def load_pytorch(path: str | os.PathLike[str], model: Sequential, input_shape: Sequence[int]) -> Network:
+    """Return the model with the parameters that `safetensors.torch.save_file(module.state_dict(), path)` wrote.
+
+    Raises InputError where tensors are missing, left over or of another shape.
+    """
+    names = pytorch_names(model, input_shape)
+    tensors = {name: values for name, values in read_tensors(path)[1].items() if not name.endswith(COUNT)}
+    if set(tensors) != set(names.values()):
+        raise InputError(str(path), f"tensors {sorted(names.values())}", sorted(tensors))
+    double = any(values.dtype == np.float64 for values in tensors.values())
+    network = Network(model, input_shape, dtype=np.float64 if double else np.float32)
+    for ours, theirs in names.items():
+        network.parameters.assign(ours, tensors[theirs], str(path))
+    return network
+
+
+def _names(layer: Layer, shape: Shape) -> list[tuple[str, str]]:
+    """Return the names of a layer's parameters, here and there."""
+    if isinstance(layer, Branches):
+        return [
+            (qualified(own, ours), qualified(own, theirs))
+            for own, branch in layer.branches
+            for ours, theirs in _names(branch, shape)
+        ]
+    if not isinstance(layer, Sequential):
+        return [(parameter.name, parameter.name) for parameter in layer.parameters(shape)]
+    found, place = [], 0
+    for own, inner, inside in layer.steps(shape):
+        found += [(qualified(own, ours), qualified(str(place), theirs)) for ours, theirs in _names(inner, inside)]
+        place += 2 if isinstance(inner, GlobalAvgPool | GlobalMaxPool) else 1
+    return found
+
+
+def _counts(names: dict[str, str]) -> list[str]:
+    """Return PyTorch's names for the counts of all batch normalizations."""
+    mean = "running_mean"
+    return [theirs.removesuffix(mean) + COUNT for theirs in names.values() if theirs.endswith(mean)]

@@ -1,0 +1,207 @@
+"""scikit-learn (extra `sklearn`): a classifier that behaves like all others there."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Array, Images, InputError, Labels, Shape, whole_number
+from lowered_cnn.data.dataset import Dataset
+from lowered_cnn.layers import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
+from lowered_cnn.losses import softmax
+from lowered_cnn.network import Network
+from lowered_cnn.optimizers import Adam, Optimizer
+from lowered_cnn.schedules import Constant, OneCycle, Schedule
+from lowered_cnn.training import Recipe, train
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    wanted = "scikit-learn (pip install 'lowered-cnn[sklearn]')"
+    raise InputError("CNNClassifier", wanted, f"no module named {error.name}") from error
+
+Model = Sequential | Callable[[int], Sequential]
+
+SEEDS = 2**31 - 1
+NO_LABELS = object()
+
+
+class CNNClassifier(ClassifierMixin, BaseEstimator):
+    """A convolutional network as a scikit-learn classifier.
+
+    X is images, (n, H, W) or (n, C, H, W), or (n, features), which become images of `image_shape`, (H, W) or (C, H, W),
+    if it is given. Bytes from 0 to 255 become numbers from 0 to 1; other numbers are taken as they are. `model` is a
+    Sequential with one output for each class, or a function from the number of classes to one, as in
+    `lowered_cnn.models`; by default a small CNN for images, and dense layers for features.
+
+    `optimizer` (by default Adam) and `schedule` (by default OneCycle) are used as in a Recipe. With `early_stopping`
+    the share `validation_fraction` of the examples, of each class alike, is held out; training ends when their
+    accuracy has not improved by more than `tol` for `n_iter_no_change` epochs, and the best weights are kept.
+
+    Attributes: `classes_`, `network_`, `n_iter_` (epochs), `loss_curve_` (mean loss of each epoch), `n_features_in_`,
+    and with early stopping `validation_scores_` and `best_validation_score_`. Raises ValueError for wrong input.
+    """
+
+    def __init__(
+        self,
+        model: Model | None = None,
+        *,
+        image_shape: Sequence[int] | None = None,
+        epochs: int = 30,
+        batch_size: int = 32,
+        optimizer: Optimizer | None = None,
+        schedule: Schedule | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        tol: float = 1e-4,
+        workers: int = 1,
+        random_state: Any = None,
+    ) -> None:
+        self.model = model
+        self.image_shape = image_shape
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.workers = workers
+        self.random_state = random_state
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:  # noqa: N803 (scikit-learn's names)
+        """Train a new network on images X with labels y (n), which may be numbers or text."""
+        images, y = self._validated(X, y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        seed = self._start(images)
+        data, dev = self._dataset(images, labels), None
+        if self.early_stopping:
+            places = np.arange(len(data))
+            rest, held_out = train_test_split(
+                places, test_size=self.validation_fraction, stratify=labels, random_state=seed
+            )
+            data, dev = data.take(rest), data.take(held_out)
+        recipe = Recipe(self.epochs, self.batch_size, self._optimizer(), self.schedule or OneCycle(), seed=seed)
+        self._train(data, dev, recipe)
+        return self
+
+    def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:  # noqa: N803
+        """Train for one epoch on these examples, at a constant learning rate, from the weights as they are.
+
+        The first call is given all `classes`. The optimizer starts anew each time, without momentum.
+        """
+        images, y = self._validated(X, y, reset=not hasattr(self, "network_"))
+        if not hasattr(self, "network_"):
+            if classes is None:
+                raise InputError("partial_fit: classes", "those of all calls, in the first one", None)
+            self.classes_ = np.unique(classes)
+            self._start(images)
+        elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+            raise InputError("partial_fit: classes", self.classes_.tolist(), np.unique(classes).tolist())
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise InputError("partial_fit: y", f"classes {self.classes_.tolist()}", unknown.tolist())
+        seed = check_random_state(self.random_state).randint(SEEDS)
+        recipe = Recipe(1, self.batch_size, self._optimizer(), Constant(), seed=seed)
+        self._train(self._dataset(images, np.searchsorted(self.classes_, y)), None, recipe)
+        return self
+
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
+        """Return the likeliest class of each image (n)."""
+        chosen: npt.NDArray[Any] = self.predict_proba(X).argmax(axis=1)
+        labels: npt.NDArray[Any] = self.classes_[chosen]
+        return labels
+
+    def predict_proba(self, X: npt.ArrayLike) -> Array:  # noqa: N803
+        """Return the probability of each class (n, classes), in the order of `classes_`."""
+        check_is_fitted(self, "network_")
+        images, _ = self._validated(X, reset=False)
+        return softmax(self.network_.predict(images, workers=self.workers).T).T
+
+    def _validated(self, X: npt.ArrayLike, y: Any = NO_LABELS, *, reset: bool = True) -> tuple[Images, Any]:  # noqa: N803
+        """Return X as images, and y checked; raises ValueError where they do not fit together, or earlier ones."""
+        options: dict[str, Any] = {"dtype": [np.float32, np.float64, np.uint8], "allow_nd": True, "reset": reset}
+        if y is NO_LABELS:
+            images = validate_data(self, X, **options)
+        else:
+            images, y = validate_data(self, X, y, **options)
+            check_classification_targets(y)
+        if self.image_shape is not None and images.ndim == 2:
+            shape: Shape = tuple(self.image_shape)
+            if images.shape[1] != int(np.prod(shape)):
+                raise InputError("CNNClassifier: X", f"{int(np.prod(shape))} features for images {shape}", images.shape)
+            images = images.reshape(len(images), *shape)
+        if images.ndim == 3:  # grey
+            images = images[:, np.newaxis]
+        if not reset and hasattr(self, "network_") and images.shape[1:] != self.network_.input_shape:
+            raise InputError("CNNClassifier: X", f"images {self.network_.input_shape}", images.shape[1:])
+        return images, y
+
+    def _start(self, images: Images) -> int:
+        """Make a new network, and return its seed."""
+        seed = int(check_random_state(self.random_state).randint(SEEDS))
+        model: Model | None = self.model
+        if model is None:
+            model = small_cnn if images.ndim == 4 else dense
+        network = Network(
+            model if isinstance(model, Sequential) else model(len(self.classes_)),
+            images.shape[1:],
+            seed=seed,
+            dtype=np.float64 if images.dtype == np.float64 else np.float32,
+        )
+        if network.output_shape != (len(self.classes_),):
+            raise InputError("CNNClassifier: model", f"{len(self.classes_)} outputs", network.output_shape)
+        self.network_ = network
+        return seed
+
+    def _dataset(self, images: Images, labels: npt.NDArray[np.integer]) -> Dataset:
+        numbers: Labels = labels.astype(np.int64)
+        return Dataset(images, numbers, tuple(str(place) for place in range(len(self.classes_))))
+
+    def _optimizer(self) -> Optimizer:
+        return Adam(learning_rate=0.003) if self.optimizer is None else self.optimizer
+
+    def _train(self, data: Dataset, dev: Dataset | None, recipe: Recipe) -> None:
+        patience = whole_number("CNNClassifier: n_iter_no_change", self.n_iter_no_change, 1)
+        parameters = self.network_.parameters.vector
+        best, waited = parameters.copy(), 0
+        self.loss_curve_: list[float] = []
+        self.validation_scores_: list[float] = []
+        self.best_validation_score_ = -np.inf
+        losses: list[float] = []
+        for record in train(self.network_, data, recipe, dev=dev, workers=self.workers):
+            losses.append(record.loss)
+            if record.step % recipe.steps(len(data), 1):
+                continue
+            self.loss_curve_.append(float(np.mean(losses)))
+            losses.clear()
+            if record.dev_accuracy is not None:
+                self.validation_scores_.append(record.dev_accuracy)
+                waited = 0 if record.dev_accuracy > self.best_validation_score_ + self.tol else waited + 1
+                if record.dev_accuracy > self.best_validation_score_:
+                    self.best_validation_score_ = record.dev_accuracy
+                    best[...] = parameters
+                if waited >= patience:
+                    break
+        if dev is not None:
+            parameters[...] = best
+        self.n_iter_ = len(self.loss_curve_)
+
+
+def small_cnn(classes: int) -> Sequential:
+    """The default for images: one convolution, which small images leave room for."""
+    return Sequential(
+        Conv2D(16, 3, padding="same"), MaxPool(2, padding="same"), ReLU(), Flatten(), Dense(64), ReLU(), Dense(classes)
+    )
+
+
+def dense(classes: int) -> Sequential:
+    """The default for features."""
+    return Sequential(Dense(100), ReLU(), Dense(classes))

@@ -1,0 +1,148 @@
+"""The scikit-learn estimator: the public checks of scikit-learn, and its own tools around it."""
+
+import pickle
+import subprocess
+import sys
+from typing import Any
+from unittest import SkipTest
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from lowered_cnn import SGD, Constant, Dense, Flatten, InputError, Sequential
+from lowered_cnn.interop.sklearn import CNNClassifier
+from lowered_cnn.models import lenet5
+
+DIGITS, NUMBERS = load_digits(return_X_y=True)
+IMAGES = (DIGITS.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+QUICK: dict[str, Any] = {"epochs": 3, "random_state": 0}
+
+
+CHECKS = [check for _, check in estimator_checks_generator(CNNClassifier())]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.func.__name__)
+def test_scikit_learns_own_checks(check: Any) -> None:
+    try:
+        check(CNNClassifier())
+    except SkipTest as skipped:  # what needs another package
+        pytest.skip(str(skipped))
+
+
+def test_there_are_as_many_checks_as_the_documents_say() -> None:
+    assert len(CHECKS) >= 50
+
+
+@pytest.mark.parametrize("images", [IMAGES, IMAGES[:, None], IMAGES / 255, np.float32(IMAGES / 255)])
+def test_images_as_they_are(images: Any) -> None:
+    x, x_test, y, y_test = train_test_split(images, NUMBERS, random_state=0)
+    classifier = CNNClassifier(epochs=8, random_state=0).fit(x, y)
+    assert classifier.score(x_test, y_test) > 0.95
+    assert classifier.network_.input_shape == (1, 8, 8)
+    assert classifier.n_iter_ == len(classifier.loss_curve_) == 8
+    assert classifier.loss_curve_[-1] < 0.2 * classifier.loss_curve_[0]
+
+
+def test_rows_are_images_of_the_shape_that_is_given() -> None:
+    rows = CNNClassifier(image_shape=(8, 8), **QUICK).fit(DIGITS / 16, NUMBERS)
+    maps = CNNClassifier(**QUICK).fit(DIGITS.reshape(-1, 1, 8, 8) / 16, NUMBERS)
+    np.testing.assert_array_equal(rows.predict_proba(DIGITS / 16), maps.predict_proba(DIGITS.reshape(-1, 1, 8, 8) / 16))
+    np.testing.assert_allclose(rows.predict_proba(DIGITS / 16).sum(axis=1), 1)
+    assert rows.network_.input_shape == (1, 8, 8)
+    assert CNNClassifier(**QUICK).fit(DIGITS / 16, NUMBERS).network_.input_shape == (64,)
+
+
+def test_labels_may_be_text() -> None:
+    names = np.array(["zero", "one"])[NUMBERS % 2]
+    classifier = CNNClassifier(**QUICK).fit(IMAGES, names)
+    assert classifier.classes_.tolist() == ["one", "zero"]
+    assert (classifier.predict(IMAGES) == names).mean() > 0.8
+
+
+def test_a_network_of_ones_own() -> None:
+    images = np.pad(IMAGES, [(0, 0), (10, 10), (10, 10)])[:200]
+    assert len(CNNClassifier(lenet5, **QUICK).fit(images, NUMBERS[:200]).network_.model.layers) == 12
+    linear = Sequential(Flatten(), Dense(10))
+    chosen = CNNClassifier(linear, optimizer=SGD(0.1), schedule=Constant(), **QUICK).fit(IMAGES, NUMBERS)
+    assert chosen.network_.model == linear
+    with pytest.raises(InputError, match=r"^CNNClassifier: model: expected 2 outputs, got \(10,\)$"):
+        CNNClassifier(linear).fit(IMAGES, NUMBERS % 2)
+
+
+def test_it_works_in_a_pipeline_and_a_grid_search_on_two_processes() -> None:
+    pipeline = make_pipeline(MinMaxScaler(), CNNClassifier(image_shape=(8, 8), **QUICK))
+    grid = {"cnnclassifier__batch_size": [16, 64]}
+    search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2).fit(DIGITS[:600], NUMBERS[:600])
+    assert search.best_params_ == {"cnnclassifier__batch_size": 16}
+    assert search.score(DIGITS[600:], NUMBERS[600:]) > 0.8
+    assert cross_val_score(pipeline, DIGITS, NUMBERS, cv=3).min() > 0.8
+
+
+def test_it_is_cloned_and_pickled() -> None:
+    classifier = CNNClassifier(**QUICK).fit(IMAGES, NUMBERS)
+    again = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(again.predict_proba(IMAGES), classifier.predict_proba(IMAGES))
+    copy = clone(classifier)
+    assert not hasattr(copy, "network_")
+    np.testing.assert_array_equal(copy.fit(IMAGES, NUMBERS).predict_proba(IMAGES), classifier.predict_proba(IMAGES))
+
+
+def test_early_stopping_keeps_the_best_weights() -> None:
+    classifier = CNNClassifier(
+        epochs=60, early_stopping=True, validation_fraction=0.2, n_iter_no_change=3, schedule=Constant(), random_state=0
+    ).fit(IMAGES, NUMBERS)
+    scores = classifier.validation_scores_
+    assert classifier.n_iter_ == len(scores) < 60
+    assert max(scores) == classifier.best_validation_score_ == max(scores[:-3])
+    _, held_out, _, labels = train_test_split(
+        IMAGES, NUMBERS, test_size=0.2, stratify=NUMBERS, random_state=np.random.RandomState(0).randint(2**31 - 1)
+    )
+    assert classifier.score(held_out, labels) == pytest.approx(max(scores))
+
+
+def test_partial_fit_goes_on() -> None:
+    classifier = CNNClassifier(random_state=0)
+    for _ in range(3):
+        for part in np.array_split(np.arange(len(IMAGES)), 3):
+            classifier.partial_fit(IMAGES[part], NUMBERS[part], classes=np.arange(10))
+    assert classifier.score(IMAGES, NUMBERS) > 0.95
+    with pytest.raises(InputError, match=r"^partial_fit: y: expected classes \[0, .* 9\], got \[10\]$"):
+        classifier.partial_fit(IMAGES[:2], [1, 10])
+    with pytest.raises(
+        InputError, match=r"^partial_fit: classes: expected those of all calls, in the first one, got None$"
+    ):
+        CNNClassifier().partial_fit(IMAGES, NUMBERS)
+    with pytest.raises(InputError, match=r"^partial_fit: classes: expected \[0, .* 9\], got \[1, 2\]$"):
+        classifier.partial_fit(IMAGES[:2], [1, 2], classes=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("classifier", "message"),
+    [
+        (CNNClassifier(image_shape=(8, 9)), r"CNNClassifier: X: expected 72 features for images \(8, 9\), got .*"),
+        (CNNClassifier(n_iter_no_change=0), "CNNClassifier: n_iter_no_change: expected a whole number from 1, got 0"),
+        (CNNClassifier(epochs=0), "Recipe: epochs: expected a whole number from 1, got 0"),
+    ],
+)
+def test_what_makes_no_sense_is_told(classifier: CNNClassifier, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        classifier.fit(DIGITS, NUMBERS)
+
+
+def test_images_of_another_shape_are_told() -> None:
+    classifier = CNNClassifier(**QUICK).fit(IMAGES, NUMBERS)
+    with pytest.raises(InputError, match=r"^CNNClassifier: X: expected images \(1, 8, 8\), got \(1, 8, 7\)$"):
+        classifier.predict(IMAGES[:, :, :7])
+
+
+def test_a_missing_package_is_told() -> None:
+    program = "import sys; sys.modules['sklearn'] = None; import lowered_cnn.interop.sklearn"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    wanted = "CNNClassifier: expected scikit-learn (pip install 'lowered-cnn[sklearn]'), got no module named "
+    assert wanted in done.stderr.splitlines()[-1]
