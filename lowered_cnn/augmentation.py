@@ -12,6 +12,10 @@ from lowered_cnn.gemm import affine
 KNOTS = 4
 """Pixels between two points of the random grid whose smooth interpolation bends an image."""
 
+SHARPNESS = -0.75
+"""Of the cubic interpolation, as in OpenCV and PyTorch. Bilinear interpolation blurs: networks trained on its images,
+which have a quarter less of edges, know sharp ones less well."""
+
 UNIFORMS = 8
 """Random numbers for each image: two of the shift, rotation, scale, shear, mirror, two of the centre of the cut-out."""
 
@@ -24,7 +28,7 @@ class Augmentation:
     1 + scale. `elastic` is the standard deviation, in pixels, of smooth random displacements: cubic B-splines over a
     grid of normal numbers (Simard et al., 2003, smooth with a Gaussian). `flip` mirrors every other image, left to
     right. `cutout` is the side, in pixels, of a square of zeros (DeVries and Taylor, 2017) with its centre in the
-    image. Whatever moves pixels does so in one bilinear interpolation, with zeros outside of the image.
+    image. Whatever moves pixels does so in one cubic interpolation, with zeros outside of the image.
     """
 
     shift: float = 0.0
@@ -117,26 +121,33 @@ def _splines(length: int) -> Array:
 
 
 def _resample(maps: Array, sources: Array) -> None:
-    """Replace maps (n, C, H, W) by what is at the sources (n, 2, H, W), between four pixels."""
+    """Replace maps (n, C, H, W) by what is at the sources (n, 2, H, W), between sixteen pixels, and in each map's range."""
     count, channels, *size = maps.shape
-    # One row and column of zeros before the image, and two after it, catch whatever comes from outside.
-    padded = np.zeros((channels, count, *(length + 3 for length in size)), maps.dtype)
-    padded[:, :, 1:-2, 1:-2] = maps.swapaxes(0, 1)
-    sources += 1
+    # Two rows and columns of zeros before the image, and three after it, catch whatever comes from outside.
+    padded = np.zeros((channels, count, *(length + 5 for length in size)), maps.dtype)
+    padded[:, :, 2:-3, 2:-3] = maps.swapaxes(0, 1)
     for axis, length in enumerate(size):
-        np.clip(sources[:, axis], 0, length + 1, out=sources[:, axis])
-    corners = sources.astype(np.int32)
-    sources -= corners
-    down, across = sources[:, 0], sources[:, 1]
+        np.clip(sources[:, axis], -1, length, out=sources[:, axis])
+    corners = np.floor(sources).astype(np.int32)
+    down, across = (_cubic(sources[:, axis] - corners[:, axis]) for axis in (0, 1))
     line = padded.shape[3]
-    corner = corners[:, 0] * line + corners[:, 1] + np.arange(count, dtype=np.int32)[:, None, None] * padded[0, 0].size
+    corners += 1  # of the four by four pixels, in the padded image
+    first = corners[:, 0] * line + corners[:, 1] + np.arange(count, dtype=np.int32)[:, None, None] * padded[0, 0].size
+    lowest, highest = padded.min(axis=(2, 3), keepdims=True), padded.max(axis=(2, 3), keepdims=True)
     for channel, plane in enumerate(padded.reshape(channels, -1)):
-        upper, lower = (
-            left + (plane.take(corner + (start + 1)) - left) * across
-            for start in (0, line)
-            for left in [plane.take(corner + start)]
+        rows = (
+            weight * sum(plane.take(first + (line * row + column)) * across[column] for column in range(4))
+            for row, weight in enumerate(down)
         )
-        maps[:, channel] = upper + (lower - upper) * down
+        np.clip(sum(rows), lowest[channel], highest[channel], out=maps[:, channel])
+
+
+def _cubic(t: Array) -> list[Array]:
+    """Return the weights of the pixels at -1, 0, 1 and 2 for a place t from 0 to 1 (Keys, 1981, with a = SHARPNESS)."""
+    a = SHARPNESS
+    inner = [((a + 2) * s - (a + 3)) * s * s + 1 for s in (t, 1 - t)]
+    outer = [((a * s - 5 * a) * s + 8 * a) * s - 4 * a for s in (1 + t, 2 - t)]
+    return [outer[0], *inner, outer[1]]
 
 
 def _cut_out(maps: Array, centres: Array, side: int) -> None:

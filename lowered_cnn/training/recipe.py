@@ -47,9 +47,9 @@ class Recipe:
 
 
 BEST = Recipe(
-    epochs=20,
+    epochs=15,
     optimizer=SGD(learning_rate=0.05, momentum=0.9, nesterov=True, l2=5e-4),
-    augmentation=Augmentation(shift=2, rotation=15, scale=0.15, shear=12, elastic=0.7),
+    augmentation=Augmentation(shift=2, rotation=12, scale=0.12, shear=10, elastic=0.6),
     average=0.999,
 )
 """The recipe of the highest accuracy on MNIST's dev split, for the network `deep`: half an hour on 2 cores at most."""
