@@ -121,7 +121,7 @@ def _splines(length: int) -> Array:
 
 
 def _resample(maps: Array, sources: Array) -> None:
-    """Replace maps (n, C, H, W) by what is at the sources (n, 2, H, W), between sixteen pixels, and in each map's range."""
+    """Replace maps (n, C, H, W) by what is at the sources (n, 2, H, W), between 16 pixels, and in each map's range."""
     count, channels, *size = maps.shape
     # Two rows and columns of zeros before the image, and three after it, catch whatever comes from outside.
     padded = np.zeros((channels, count, *(length + 5 for length in size)), maps.dtype)

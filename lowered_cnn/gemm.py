@@ -90,6 +90,9 @@ def _hear(role: str, a: Array, b: Array) -> None:
 def _multiply_in_columns(a: Array, b: Array, out: Array) -> None:
     """Multiply a by runs of b's columns that are short enough for a small product, if there are such runs."""
     (m, k), n = a.shape[-2:], b.shape[-1]
+    if k == 1:  # nothing is summed (depthwise convolution, average pooling): ten times as fast as BLAS
+        np.multiply(a, b, out=out)
+        return
     run = _largest_part(n, SMALL // (m * k), 32)
     if run < n:
         a, b, out = a[..., None, :, :], _columns(b, run), _columns(out, run)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from idx_files import write_data
+from idx_files import idx_bytes, write_data
 from PIL import Image
 from tqdm import tqdm
 
@@ -25,6 +25,7 @@ from lowered_cnn import SGD, Dataset, Network, Recipe, load, load_mnist, models,
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli import main
 from lowered_cnn.cli import train as cli_train
+from lowered_cnn.models import deep
 
 Run = Callable[..., str]
 
@@ -211,6 +212,36 @@ def test_image_folders_train_too(tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert main(["predict", run, str(tmp_path / "data" / "light" / "3.png")]) == 0
     assert "light (" in capsys.readouterr().out
+
+
+def test_colour_images_in_idx_files_train_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """3 x 32 x 32 images whose class is the colour that stands out."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for name, count in (("train", 120), ("t10k", 60)):
+        labels = np.arange(count) % 3
+        images = rng.integers(0, 120, (count, 3, 32, 32), dtype=np.uint8)
+        images[np.arange(count), labels] += 60
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels.astype(np.uint8))):
+            (tmp_path / "data" / f"{name}-{kind}-ubyte").write_bytes(idx_bytes(array))
+    run = str(tmp_path / "run")
+    options = ["--epochs", "6", "--batch-size", "10", "--dev-size", "20", "--json", "--out", run]
+    assert main(["train", "--data", str(tmp_path / "data"), *options]) == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] > 0.9
+    assert load(Path(run, "model.safetensors")).input_shape == (3, 32, 32)
+    assert main(["evaluate", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 60
+
+
+def test_the_best_recipe_may_be_changed(few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    options = ["--recipe", "best", "--epochs", "1", "--learning-rate", "0.02", "--out", str(run)]
+    assert main(["train", "--data", str(few_digits), *options]) == 0
+    config = json.loads((run / "config.json").read_text())
+    assert (config["model"], config["epochs"], config["batch_size"]) == ("deep", 1, 64)
+    assert "Augmentation(shift=2" in config["recipe"]
+    assert "learning_rate=0.02" in config["recipe"]
+    assert load(run / "model.safetensors").model == deep()
 
 
 def test_predict_prepares_pictures_as_the_training_data_were(

@@ -1,5 +1,6 @@
 """The documents: every command and every block of code in them runs, in the order in which a reader meets them."""
 
+import inspect
 import re
 import shlex
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lowered_cnn
 from lowered_cnn.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -76,3 +78,25 @@ def test_the_install_commands_are_those_that_ci_runs() -> None:
     assert len(marked) == 2
     assert all(line.startswith(INSTALLS) for text in marked for line in text.splitlines())
     assert "<!-- ci -->" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.slow
+def test_the_reference_is_built_and_has_every_public_name(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocstrings", reason="mkdocs is not installed (pip install 'lowered-cnn[docs]')")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = "".join(page.read_text() for page in tmp_path.glob("api/*.html"))
+    shown = set(re.findall(r'id="lowered_cnn\.([\w.]+)"', pages))
+    assert set(lowered_cnn.__all__) <= shown
+    assert {"interop.onnx.to_onnx", "interop.sklearn.CNNClassifier.partial_fit"} <= shown
+    assert not re.search(r"<(script|link|img)[^>]*https?://", pages), "a page that needs the network"
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for name in lowered_cnn.__all__:
+        value = getattr(lowered_cnn, name)
+        assert value.__doc__, name
+        for member, function in vars(value).items() if isinstance(value, type) else ():
+            if callable(function) and not member.startswith("_"):
+                assert inspect.getdoc(getattr(value, member)), f"{name}.{member}"

@@ -10,22 +10,37 @@ from differences import STEP, relative_error
 from running import as_images, normal, run
 
 from lowered_cnn import (
+    ELU,
+    GELU,
     AvgPool,
     BatchNorm,
+    Concatenate,
     Conv1D,
     Conv2D,
     Conv3D,
+    ConvTranspose1D,
+    ConvTranspose2D,
+    ConvTranspose3D,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
     Layer,
+    LayerNorm,
+    LeakyReLU,
     MaxPool,
     MeanSquaredError,
     Network,
+    Pad,
     ReLU,
+    Residual,
     Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
     SoftmaxCrossEntropy,
+    Tanh,
 )
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.layers.container import Stage
@@ -91,7 +106,7 @@ class Trial:
 
 def branch(stage: Stage) -> bytes:
     """Say which rectifiers were on, and which inputs were the largest under their window."""
-    if not isinstance(stage.layer, ReLU | MaxPool):
+    if not isinstance(stage.layer, ReLU | LeakyReLU | MaxPool | GlobalMaxPool):
         return b""
     shape = stage.layer.output_shape(stage.site.input_shape, stage.site.name)
     routes = stage.lowered.backward(np.ones((*shape, EXAMPLES)))
@@ -152,6 +167,27 @@ def trials() -> dict[str, Trial]:
         "avg pool 3d": spatial(AvgPool((1, 2, 3)), VOLUME),
         "global avg pool": spatial(GlobalAvgPool()),
         "sequential in sequential": spatial(inner),
+        "leaky relu": spatial(LeakyReLU(0.2)),
+        "elu": spatial(ELU(0.7)),
+        "gelu": spatial(GELU()),
+        "gelu, approximate": flat(GELU(approximate=True)),
+        "silu": spatial(SiLU()),
+        "sigmoid": flat(Sigmoid()),
+        "tanh": spatial(Tanh()),
+        "softmax of channels": spatial(Softmax()),
+        "global max pool": spatial(GlobalMaxPool()),
+        "max pool, dilated, ceil": spatial(MaxPool((2, 3), 2, 0, (1, 2), ceil_mode=True)),
+        "avg pool, dilated, ceil": spatial(AvgPool(2, 2, 1, 2, ceil_mode=True)),
+        "layer norm": spatial(LayerNorm(0.1)),
+        "layer norm of features": flat(LayerNorm()),
+        "pad": spatial(Pad(((1, 0), (0, 2)), 0.5)),
+        "conv transpose 1d": spatial(ConvTranspose1D(3, 3, 2, 1, 1), SIGNAL),
+        "conv transpose 2d": spatial(ConvTranspose2D(4, (2, 3), (2, 1), ((1, 0), 1), (1, 0), (1, 2), groups=2)),
+        "conv transpose 3d": spatial(ConvTranspose3D(2, 2, bias=False), VOLUME),
+        "residual": spatial(Residual(Sequential(Conv2D(4, 3, padding=1), Tanh(), Residual(Conv2D(4, 1))))),
+        "residual with a shortcut": spatial(Residual(Conv2D(3, 2, 2), Sequential(AvgPool(2), Conv2D(3, 1)))),
+        "concatenate": spatial(Concatenate(Conv2D(2, 1), Sequential(), Sequential(Dropout(0.3), AvgPool(3, 1, 1)))),
+        "label smoothing": flat(Tanh(), SoftmaxCrossEntropy(0.2)),
         "mean squared error": flat(ReLU(), MeanSquaredError(), measured),
         "mean squared error of classes": flat(ReLU(), MeanSquaredError()),
     }
