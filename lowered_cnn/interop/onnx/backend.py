@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx.backend.base import Backend, BackendRep
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.gemm import affine
@@ -17,6 +16,12 @@ from lowered_cnn.layers import Sequential
 from lowered_cnn.layers.pool import MaxPool
 from lowered_cnn.lowering import windows
 from lowered_cnn.network import Network
+
+try:
+    from onnx.backend.base import Backend, BackendRep
+except ImportError:
+    onnx_package()  # tells what is missing
+    raise
 
 if TYPE_CHECKING:
     from onnx import ModelProto

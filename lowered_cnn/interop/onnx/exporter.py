@@ -103,14 +103,13 @@ class _Graph:
         self.initializers.append(self.onnx.numpy_helper.from_array(np.array(values), name))
         return name
 
-    def owned(self, name: str, *parameters: str) -> list[str]:
-        """Add parameters of the layer called `name`, and return their names."""
-        names = [qualified(name, parameter) for parameter in parameters]
+    def owned(self, layer: Layer, name: str, shape: Shape) -> list[str]:
+        """Add the parameters of a layer, and return their names."""
+        names = [qualified(name, parameter.name) for parameter in layer.parameters(shape)]
         return [self.constant(own, self.parameters[own]) for own in names]
 
     def add(self, layer: Layer, name: str, shape: Shape, x: str) -> str:
         """Add a layer and return the name of its output, for an input x of this shape."""
-        weight = ["weight", "bias"] if getattr(layer, "bias", True) else ["weight"]
         match layer:
             case Sequential():
                 for own, inner, inside in layer.steps(shape, name):
@@ -120,15 +119,15 @@ class _Graph:
                 return self._branches(layer, name, shape, x)
             case Conv():
                 where = _where(layer.sweep(shape, name), group=layer.groups)
-                return self.node("Conv", name, [x, *self.owned(name, *weight)], **where)
+                return self.node("Conv", name, [x, *self.owned(layer, name, shape)], **where)
             case ConvTranspose():
                 sweep = layer.sweep(shape, name)
                 used = zip(sweep.padded, sweep.output, sweep.window.stride, sweep.window.extent, strict=True)
                 more = [padded - (o - 1) * s - e for padded, o, s, e in used]
                 where = _where(sweep, group=layer.groups, output_padding=more)
-                return self.node("ConvTranspose", name, [x, *self.owned(name, *weight)], **where)
+                return self.node("ConvTranspose", name, [x, *self.owned(layer, name, shape)], **where)
             case Dense():
-                return self.node("Gemm", name, [x, *self.owned(name, *weight)], transB=1)
+                return self.node("Gemm", name, [x, *self.owned(layer, name, shape)], transB=1)
             case MaxPool():
                 return self.node("MaxPool", name, [x], **_pool(layer, shape, name))
             case AvgPool():
@@ -138,13 +137,13 @@ class _Graph:
                 kind = "GlobalAveragePool" if isinstance(layer, GlobalAvgPool) else "GlobalMaxPool"
                 return self.node("Flatten", name, [self.node(kind, f"{name}.maps", [x])])
             case BatchNorm():
-                numbers = self.owned(name, "weight", "bias", "running_mean", "running_var")
+                numbers = self.owned(layer, name, shape)
                 rates: dict[str, Any] = {"epsilon": layer.epsilon, "momentum": 1 - layer.momentum}
                 return self.node("BatchNormalization", name, [x, *numbers], **rates)
             case LayerNorm():
                 if len(shape) != 1:
                     raise InputError(f"{name}: input", "shape (features), as ONNX normalizes the last axes", shape)
-                numbers = self.owned(name, *weight)
+                numbers = self.owned(layer, name, shape)
                 return self.node("LayerNormalization", name, [x, *numbers], axis=1, epsilon=layer.epsilon)
             case Dropout():
                 rate = self.constant(f"{name}.ratio", np.float32(layer.rate))
