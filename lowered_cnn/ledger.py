@@ -34,7 +34,8 @@ class Row:
     def whole(self, role: str) -> Product | None:
         """Return the product of this role with its blocks put together again, or None if there is none.
 
-        Blocks are runs of positions: they cut N in the forward product and in dx, and the summed K in dweight.
+        Blocks are runs of positions: they cut N in the forward product and in dx, and the summed K in dweight. Those of
+        a batch normalization are runs of channels, M.
         """
         parts = [product for product in self.products if product.role == role]
         if not parts:
@@ -42,6 +43,8 @@ class Row:
         first = parts[0]
         if role == "dweight":
             return Product(role, first.m, sum(part.k for part in parts), first.n, first.count)
+        if role == "sum":
+            return Product(role, sum(part.m for part in parts), first.k, first.n, first.count)
         if role == "dbias":
             return first
         return Product(role, first.m, first.k, sum(part.n for part in parts), first.count)

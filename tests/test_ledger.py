@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lowered_cnn import AvgPool, Conv2D, Dense, Flatten, MaxPool, Network, ReLU, Sequential, summary
+from lowered_cnn import AvgPool, BatchNorm, Conv2D, Dense, Flatten, MaxPool, Network, ReLU, Sequential, summary
 from lowered_cnn.gemm import Product, listen
 from lowered_cnn.ledger import Ledger
 
@@ -120,3 +120,10 @@ def test_the_table_has_a_line_for_each_product_and_their_sum() -> None:
 def test_a_layer_without_products_has_a_line_too() -> None:
     text = str(summary(Network(Sequential(MaxPool(2)), (1, 4, 4)), 1))
     assert "max_pool1  1 x 2 x 2" in text
+
+
+def test_the_sums_of_a_batch_normalization_are_products_with_ones() -> None:
+    ledger = summary(Network(Sequential(Conv2D(40, 3, padding=1), BatchNorm()), (1, 28, 28)), batch=4)
+    whole = ledger.rows[1].whole("sum")
+    assert whole is not None
+    assert (whole.m, whole.k, whole.n) == (4 * 40, 28 * 28 * 4, 1)  # mean, variance, dweight, dbias

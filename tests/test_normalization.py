@@ -150,16 +150,20 @@ def test_it_is_saved_with_its_statistics(tmp_path: Any) -> None:
     [
         (lambda: BatchNorm(momentum=0), "BatchNorm: momentum: expected a number above 0, up to 1, got 0"),
         (lambda: BatchNorm(epsilon=-1), "BatchNorm: epsilon: expected a number above 0, got -1"),
-        (
-            lambda: Network(Sequential(Dense(2), BatchNorm()), (3,)).lower(1),
-            "batch_norm1: numbers in a channel of a shard: expected at least 2, got 1",
-        ),
     ],
 )
 def test_what_makes_no_sense_is_told(make: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_a_shard_of_one_number_a_channel_is_its_bias_and_leaves_the_variance() -> None:
+    ours = run(BatchNorm(), normal(3, 1), weight=normal(3), bias=np.array([1.0, 2, 3]))
+    assert ours.y.ravel().tolist() == [1, 2, 3]
+    assert ours.dx.ravel().tolist() == [0, 0, 0]
+    assert ours.gradients["batch_norm1.running_var"].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(ours.gradients["batch_norm1.running_mean"], -0.1 * normal(3, 1).ravel())
 
 
 def test_one_example_of_several_positions_is_enough() -> None:

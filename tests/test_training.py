@@ -343,3 +343,11 @@ def test_wrong_amounts_are_told(make: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_signals_are_not_augmented() -> None:
+    signals = Dataset(np.zeros((4, 2, 9), np.float32), np.zeros(4, np.int64), ("a",))
+    network = Network(Sequential(Flatten(), Dense(1)), (2, 9))
+    with pytest.raises(InputError) as caught:
+        train(network, signals, Recipe(augmentation=Augmentation(shift=1)))
+    assert str(caught.value) == "train: augmentation: expected a network for images (C, H, W), got (2, 9)"

@@ -84,8 +84,6 @@ class _LoweredBatchNorm(Lowered):
         self.norm, self.examples = norm, site.batch
         self.y, self.z = new(shape), new(shape)
         self.matrix = (channels, self.y.size // channels)
-        if self.matrix[1] < 2:
-            raise InputError(f"{site.name}: numbers in a channel of a shard", "at least 2", self.matrix[1])
         self.ones = site.workspace.ones(self.matrix[1])
         step = max(1, BLOCK_BYTES // (self.matrix[1] * site.workspace.dtype.itemsize))
         self.blocks = [slice(start, start + step) for start in range(0, channels, step)]
@@ -121,7 +119,9 @@ class _LoweredBatchNorm(Lowered):
             np.subtract(dx[block], spare, out=dx[block])
             np.subtract(dx[block], self.dbias[block] / self.matrix[1], out=dx[block])
             np.multiply(dx[block], self.weight[block] / self.deviation[block], out=dx[block])
-        unbiased = self.variance * (self.matrix[1] / (self.matrix[1] - 1))
+        count = self.matrix[1]
+        # A single number says nothing of the variance, which then stays as it is.
+        unbiased = self.variance * (count / (count - 1)) if count > 1 else self.running[1]
         for off, running, measured in zip(self.off, self.running, (self.mean, unbiased), strict=True):
             np.multiply(running - measured, self.norm.momentum * self.examples, out=off)
         return dy

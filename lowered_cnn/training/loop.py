@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lowered_cnn.arrays import whole_number
+from lowered_cnn.arrays import InputError, whole_number
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Dataset
@@ -57,6 +57,8 @@ def train(
     for part in (data, dev):
         if part is not None:
             check_data(network, part)
+    if recipe.augmentation is not None and len(network.input_shape) != 3:
+        raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
     return _steps(network, data, recipe, dev, workers)
 
 
