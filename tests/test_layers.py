@@ -37,6 +37,7 @@ from lowered_cnn import (
     LeakyReLU,
     MaxPool,
     Network,
+    Pad,
     Recipe,
     ReLU,
     Residual,
@@ -183,6 +184,30 @@ def test_same_padding_multiplies_the_size_by_the_stride(kernel: int, stride: int
     if kernel < stride:
         return
     assert ConvTranspose2D(2, kernel, stride, "same").output_shape((1, 5, 4), "") == (2, 5 * stride, 4 * stride)
+
+
+ONCE_MORE = [
+    ConvTranspose2D(3, 3, 2), GlobalMaxPool(), LayerNorm(), BatchNorm(), GELU(), Softmax(), Pad(1), Dropout(0.3),
+    Residual(Conv2D(4, 3, padding=1)), Concatenate(Conv2D(2, 1), Sequential()), AvgPool(2, 2, 1, ceil_mode=True),
+    Conv2D(4, 3, groups=4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", ONCE_MORE, ids=repr)
+def test_a_step_leaves_nothing_behind_for_the_next_one(layer: Layer) -> None:
+    network = Network(Sequential(Conv2D(4, 1), layer), (2, 5, 6), dtype=np.float64)
+    lowered, fresh = (network.lower(3, wants_dx=True) for _ in range(2))
+    images, others = normal(3, 2, 5, 6), normal(3, 2, 5, 6, seed=1)
+    dy = normal(*lowered.forward(others).shape, seed=2)
+    lowered.backward(-dy)
+    results = []
+    for each in (lowered, fresh):
+        y = each.forward(images).copy()
+        dx = each.backward(dy.copy())
+        assert dx is not None
+        results.append((y, dx.copy(), each.gradients.vector.copy()))
+    for again, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(again, expected)
 
 
 # --- pooling and normalization ---------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ class Worker:
         self._barrier.wait()
         norm = math.sqrt(np.sum(np.square(self._board.gradients[0, self._learned], dtype=np.float64)))
         self._barrier.wait()
-        return self._clip_norm / norm if norm > self._clip_norm else 1.0
+        return self._clip_norm / max(norm, self._clip_norm)
 
     def _sum(self, step: Step, shards: range) -> None:
         board = self._board
