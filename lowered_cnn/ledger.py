@@ -136,7 +136,7 @@ class _Heard(Lowered):
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        """DX is that of the layer."""
+        """dX is that of the layer."""
         with listen() as products:
             dx = self.stage.lowered.backward(dy)
         self.products += products

@@ -142,7 +142,7 @@ class LoweredBranches(Lowered):
         self.dx = site.workspace.array((*site.input_shape, site.batch)) if site.wants_dx else None
 
     def sum_of_backward(self, dys: list[Array]) -> Array | None:
-        """DX = sum over the branches of what they make of their dY."""
+        """dX = sum over the branches of what they make of their dY."""
         if self.dx is not None:
             self.dx.fill(0)
         for stage, dy in zip(self.stages, dys, strict=True):
