@@ -156,6 +156,7 @@ def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
     assert records[-1].loss < 0.5 * records[0].loss
 
 
+@pytest.mark.slow
 def test_what_pytorch_exports_is_read(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     pytest.importorskip("onnxscript", reason="PyTorch's exporter needs onnxscript")

@@ -1,6 +1,7 @@
 """The official tests of ONNX's backend interface, those that come with the onnx package, for every operator claimed."""
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from lowered_cnn.interop.onnx import backend
 KINDS = ("node", "pytorch-operator", "pytorch-converted")
 
 
+@cache
 def cases() -> dict[str, Any]:
-    """Find the tests all of whose operators are claimed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some tests of other operators are computed with overflow
+    """Find the tests all of whose operators are claimed, by kind and name: they are computed, which takes seconds."""
+    # Some tests of other operators are computed with overflow.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
         found = {f"{kind}/{case.name}": case for kind in KINDS for case in load_model_tests(kind=kind)}
     return {name: case for name, case in found.items() if operators(case) <= backend.OPERATORS.keys()}
 
@@ -31,10 +34,6 @@ def model_of(case: Any) -> Any:
 
 def operators(case: Any) -> set[str]:
     return {node.op_type for node in model_of(case).graph.node}
-
-
-CASES = cases()
-RUN = {name: case for name, case in CASES.items() if case.name not in backend.EXCLUDED}
 
 
 def data_of(case: Any) -> list[tuple[list[Any], list[Any]]]:
@@ -50,9 +49,11 @@ def read(folder: Path, kind: str) -> list[Any]:
     return [numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes())) for path in paths]
 
 
-@pytest.mark.parametrize("name", RUN)
-def test_official(name: str) -> None:
-    case = RUN[name]
+def to_run() -> dict[str, Any]:
+    return {name: case for name, case in cases().items() if case.name not in backend.EXCLUDED}
+
+
+def run(case: Any) -> None:
     sets = data_of(case)
     assert sets
     for inputs, expected in sets:
@@ -60,12 +61,25 @@ def test_official(name: str) -> None:
         Runner.assert_similar_outputs(expected, outputs, rtol=case.rtol, atol=case.atol, model_dir=case.model_dir)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_official(kind: str) -> None:
+    failed = {}
+    for name, case in to_run().items():
+        if name.startswith(kind):
+            try:
+                run(case)
+            except Exception as error:
+                failed[name] = repr(error)
+    assert failed == {}
+
+
+@pytest.mark.slow
 def test_how_many_official_tests_are_run() -> None:
     """The figures of the documents: with another version of the onnx package there may be others."""
-    excluded = CASES.keys() - RUN.keys()
-    assert len(excluded) == len(backend.EXCLUDED)
-    assert len(RUN) >= 220
-    assert set.union(*map(operators, RUN.values())) == backend.OPERATORS.keys()
+    assert len(cases()) - len(to_run()) == len(backend.EXCLUDED)
+    assert len(to_run()) >= 220
+    assert set.union(*map(operators, to_run().values())) == backend.OPERATORS.keys()
 
 
 def test_the_interface_is_onnxs() -> None:

@@ -27,6 +27,7 @@ QUICK: dict[str, Any] = {"epochs": 3, "random_state": 0}
 CHECKS = [check for _, check in estimator_checks_generator(CNNClassifier())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.func.__name__)
 def test_scikit_learns_own_checks(check: Any) -> None:
     try:
