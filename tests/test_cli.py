@@ -440,6 +440,7 @@ def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.slow
 def test_a_training_is_saved_though_nobody_reads_its_progress(few_digits: Path, tmp_path: Path) -> None:
     for number, redirection in enumerate(("2>&1 | true", "2>&-", ">&- 2>&-", "| true")):
         run = tmp_path / str(number)

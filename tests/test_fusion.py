@@ -103,6 +103,7 @@ def test_fusion_changes_no_value_and_no_gradient_of_the_named_networks(name: str
     assert_fusion_changes_nothing(MODELS[name](), (1, 28, 28), 4, 100_000, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "filters"), [(3, 4), (16, 18)])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 2))])
 def test_both_lowerings_are_the_convolution_of_plain_loops(channels: int, filters: int, padding: Any) -> None:

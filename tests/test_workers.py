@@ -457,6 +457,7 @@ def python(*arguments: str, stdin: str = "", cwd: Path | None = None) -> "subpro
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=3 * SECONDS, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_programs_of_every_kind_train(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM + GUARD + "main(Own())\n")
     runs = [
