@@ -1,7 +1,7 @@
 """The ledger: what each layer of a network costs in one training step, written down in a dry run."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.gemm import Product, listen
 from lowered_cnn.layers import Lowered
-from lowered_cnn.layers.container import LoweredBranches, LoweredSequential, Stage
+from lowered_cnn.layers.container import Stage, places
 from lowered_cnn.network import Network
 from lowered_cnn.workspace import BLOCK_BYTES
 
@@ -96,7 +96,7 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
     `train` does the same on shards of the batch and with fused layers, which take other products and less memory.
     """
     lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
-    heard = [_Heard(stages, place) for stages, place in list(_stages(lowered.layers))]
+    heard = [_Heard(stages, place) for stages, place in list(places(lowered.layers))]
     lowered.layers.backward(np.zeros_like(lowered.layers.forward(lowered.x)))
     rows = tuple(
         Row(
@@ -109,15 +109,6 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
         for ear in heard
     )
     return Ledger(batch, network.input_shape, rows, lowered.workspace.bytes + lowered.gradients.vector.nbytes)
-
-
-def _stages(lowered: Lowered) -> Iterator[tuple[list[Stage], int]]:
-    """Yield the place of each layer, those in branches before the one that they are branches of."""
-    if isinstance(lowered, LoweredSequential | LoweredBranches):
-        for place, stage in enumerate(lowered.stages):
-            yield from _stages(stage.lowered)
-            if not isinstance(stage.lowered, LoweredSequential):
-                yield lowered.stages, place
 
 
 class _Heard(Lowered):

@@ -24,7 +24,7 @@ FLOORS = [
     {"data"},
     {"training"},
     {""},
-    {"interop"},
+    {"interop", "verify"},
     {"cli"},
 ]
 """The rooms from the ground up; the one without a name is the front door, ``import lowered_cnn``."""

@@ -4,7 +4,6 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-import direct
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +15,7 @@ from strategies import placements
 from lowered_cnn import Conv1D, Conv2D, Conv3D, InputError, Window
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.layers.conv import Conv
+from lowered_cnn.verify import direct
 from lowered_cnn.window import Lengths, Padding
 
 KINDS: tuple[type[Conv], ...] = (Conv1D, Conv2D, Conv3D)

@@ -2,15 +2,15 @@
 
 import itertools
 
-import direct
 import numpy as np
 import pytest
-from differences import relative_error
 from running import assert_close, normal, run
 
 from lowered_cnn import AvgPool, Conv2D, MaxPool, SoftmaxCrossEntropy, softmax
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.data.batches import batches
+from lowered_cnn.verify import direct
+from lowered_cnn.verify.differences import relative_error
 
 UNIT = (1, 1)
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import direct
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -17,6 +16,7 @@ from lowered_cnn.fusion.fused import FusedConv, FusedSequential
 from lowered_cnn.gemm import affine, input_gradient, weight_gradient
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import LoweredNetwork
+from lowered_cnn.verify import direct
 
 BLOCKS = st.sampled_from([1, 3000, 20_000, None])
 AFTER: list[tuple[Layer, ...]] = [

@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from differences import relative_error
 from hypothesis import given
 from hypothesis import strategies as st
 from running import assert_close, normal
@@ -12,6 +11,7 @@ from scipy.special import softmax as scipy_softmax
 
 from lowered_cnn import InputError, MeanSquaredError, SoftmaxCrossEntropy, softmax
 from lowered_cnn.losses import Loss
+from lowered_cnn.verify.differences import relative_error
 
 LABELS = np.array([2, 0, 1, 1, 3])
 TARGETS = normal(5, 4, seed=9)

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import direct
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from strategies import lengths, sweeps
 from lowered_cnn import Window, col2im, im2col
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.lowering import Columns, cut
+from lowered_cnn.verify import direct
 from lowered_cnn.window import Sweep
 from lowered_cnn.workspace import Workspace
 

@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import dataclass
 
-import direct
 import numpy as np
 import pytest
 from onnx_oracle import run_node
@@ -12,6 +11,7 @@ from scipy.ndimage import maximum_filter, uniform_filter
 
 from lowered_cnn import AvgPool, GlobalAvgPool, InputError, MaxPool
 from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.verify import direct
 
 
 @dataclass(frozen=True)

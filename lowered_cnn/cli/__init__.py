@@ -6,23 +6,31 @@ import sys
 from collections.abc import Sequence
 
 from lowered_cnn import InputError, __version__
-from lowered_cnn.cli import evaluate, export, predict, summary, train
+from lowered_cnn.cli import evaluate, export, predict, summary, train, verify
 from lowered_cnn.cli.arguments import Parser
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "export": export, "summary": summary}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+    "summary": summary,
+    "verify": verify,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 for wrong input, 130 when interrupted, 141 when nobody reads on.
+    """Run one command; return 0, 1 for a certificate that fails, 2 for wrong input, 130 when interrupted, 141 when
+    nobody reads on.
 
     This is the one place that turns errors into lines; what is raised elsewhere stays as it is.
     """
     _prepare_streams()
     parsed = _parser().parse_args(arguments)
     try:
-        COMMANDS[parsed.command].run(parsed)
+        code = COMMANDS[parsed.command].run(parsed) or 0
         sys.stdout.flush()
-        return 0
+        return code
     except BrokenPipeError:
         return 141
     except KeyboardInterrupt:

@@ -256,3 +256,12 @@ class _LoweredConcatenate(LoweredBranches):
     def backward(self, dy: Array) -> Array | None:
         """Each branch gets its part of dY."""
         return self.sum_of_backward([dy[part] for part in self.parts])
+
+
+def places(lowered: Lowered) -> Iterator[tuple[list[Stage], int]]:
+    """Yield the place of each lowered layer, those in branches before the one that they are branches of."""
+    if isinstance(lowered, LoweredSequential | LoweredBranches):
+        for place, stage in enumerate(lowered.stages):
+            yield from places(stage.lowered)
+            if not isinstance(stage.lowered, LoweredSequential):
+                yield lowered.stages, place

@@ -1,6 +1,6 @@
-"""The reference: the equations S1 to S7 of the derivation as plain loops, over activations (C, *size, N) in float64.
+"""The equations S1 to S7 of the derivation as plain loops, over activations (C, *size, N): what everything is held to.
 
-Nothing here is shared with the package and nothing is clever. Only the batch, the last axis, is not looped over. One
+Nothing here is shared with the lowering and nothing is clever. Only the batch, the last axis, is not looped over. One
 index stands for one number an axis, so the same lines are right for 1, 2 and 3 dimensions: ``z[k, *i]``.
 """
 
@@ -53,21 +53,44 @@ def inside(index: Shape, size: Shape) -> bool:
     return all(0 <= i < h for i, h in zip(index, size, strict=True))
 
 
-def forward(x: Array, weight: Array, bias: Array, slide: Slide, groups: int = 1) -> Array:
-    """Z[k, i] = sum over c, a of weight[k, c, a] X[c, i S + a D - P] + bias[k] (S1).
+def convolution_at(x: Array, weight: Array, bias: Array, slide: Slide, groups: int, place: Shape) -> Array:
+    """Z[k, i] = sum over c, a of weight[k, c, a] X[c, i S + a D - P] + bias[k] (S1), for place = (k, *i): (N).
 
     weight is (K, C / groups, *kernel); the filters of a group see that group's channels, from ``first`` on.
     """
-    size = x.shape[1:-1]
-    z = np.zeros((len(weight), *slide.output(size), x.shape[-1]))
-    for k, *i in np.ndindex(z.shape[:-1]):
-        first = k // (len(weight) // groups) * weight.shape[1]
-        z[k, *i] = bias[k]
-        for c, *a in np.ndindex(weight.shape[1:]):
-            p = slide.source(i, a)
-            if inside(p, size):
-                z[k, *i] += weight[k, c, *a] * x[first + c, *p]
+    k, *i = place
+    first = k // (len(weight) // groups) * weight.shape[1]
+    z = np.full(x.shape[-1], bias[k], x.dtype)
+    for c, *a in np.ndindex(weight.shape[1:]):
+        p = slide.source(i, a)
+        if inside(p, x.shape[1:-1]):
+            z += weight[k, c, *a] * x[first + c, *p]
     return z
+
+
+def forward(x: Array, weight: Array, bias: Array, slide: Slide, groups: int = 1) -> Array:
+    """Return Z (K, *output size, N), every place of it (S1)."""
+    z = np.zeros((len(weight), *slide.output(x.shape[1:-1]), x.shape[-1]))
+    for place in np.ndindex(z.shape[:-1]):
+        z[place] = convolution_at(x, weight, bias, slide, groups, place)
+    return z
+
+
+def transposed_at(x: Array, weight: Array, bias: Array, slide: Slide, groups: int, place: Shape) -> Array:
+    """Y[k, p] = bias[k] + sum over c and those i, a with p = i S + a D - P of weight[c, k, a] X[c, i]: (N).
+
+    weight is (C, K / groups, *kernel); the window slides over the output.
+    """
+    k, *p = place
+    channels = len(weight) // groups
+    group, own = divmod(k, weight.shape[1])
+    y = np.full(x.shape[-1], bias[k], x.dtype)
+    for i in np.ndindex(x.shape[1:-1]):
+        for a in np.ndindex(slide.kernel):
+            if slide.source(i, a) == tuple(p):
+                for c in range(group * channels, (group + 1) * channels):
+                    y += weight[c, own, *a] * x[c, *i]
+    return y
 
 
 def gradients(dz: Array, x: Array, weight: Array, slide: Slide, groups: int = 1) -> tuple[Array, Array, Array]:

@@ -1,0 +1,38 @@
+"""Check every gradient of a network, or of every layer, against independent sums, here and now."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from lowered_cnn import InputError, Network
+from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.models import MODELS
+from lowered_cnn.verify import Certificate, verify, verify_all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    text = f"a folder of a training, one of {', '.join(MODELS)}, or all (%(default)s)"
+    parser.add_argument("network", metavar="RUN|MODEL|all", nargs="?", default="all", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the certificate; return 1 if anything in it does not hold."""
+    certificate = Certificate(())
+    for each in _certificates(arguments.network):
+        certificate += each
+    print(json.dumps(certificate.json()) if arguments.json else certificate)
+    return 0 if certificate.passed else 1
+
+
+def _certificates(name: str) -> Iterator[Certificate]:
+    if name == "all":
+        yield from (certificate for _, certificate in verify_all())
+    elif name in MODELS:
+        yield verify(Network(MODELS[name](), (1, 28, 28)))
+    elif Path(name).is_dir():
+        yield verify(RunFolder.open(Path(name)).network())
+    else:
+        raise InputError("RUN|MODEL|all", f"a folder, all, or one of {', '.join(MODELS)}", repr(name))

@@ -1,0 +1,100 @@
+"""The gradient certificate: every layer of a network, in all its forms, checked here and now by independent means."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.layers import Layer
+from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from lowered_cnn.models import MODELS
+from lowered_cnn.network import Network
+from lowered_cnn.verify.agreement import agreement_checks, workers_check
+from lowered_cnn.verify.certificate import Certificate, Check
+from lowered_cnn.verify.layers import Reference, layer_checks
+from lowered_cnn.verify.losses import loss_checks
+from lowered_cnn.verify.probe import Probe
+from lowered_cnn.verify.specimens import LOSSES, Specimen, in_the_middle, specimens
+
+__all__ = ["Certificate", "Check", "verify", "verify_all", "verify_layer"]
+
+EXAMPLES = 3
+WORKERS = (1, 2, 3)
+
+
+def verify(network: Network, *, loss: Loss = SoftmaxCrossEntropy(), workers: Sequence[int] = WORKERS) -> Certificate:
+    """Check a network with its parameters as they are, in float64 but for the last two, on a batch of random images.
+
+    For each layer: `forward` against loops; `dx`, `dweight`, `dbias` against finite differences with a derived bound;
+    `adjoint`, <M x, c> = <x, M^T c> to the last bit for its index maps; `subgradient` and `tie rule` at its kinks.
+    For the whole: other `blocked` and `fused` forms, each `repeated` to the same bits, `inference`, `float32` against
+    float64, and `workers`: the same bits for each number of them. More than one starts processes, so a script does
+    that under `if __name__ == "__main__":`.
+
+    Raises InputError unless the network has outputs (features), one for each class.
+    """
+    if len(network.output_shape) != 1:
+        raise InputError("verify: network", "outputs (features)", network.output_shape)
+    probe = _probe(network, loss)
+    checks = [*layer_checks(probe), *agreement_checks(probe)]
+    if len(workers) > 1:
+        checks.append(workers_check(network, loss, workers))
+    return Certificate(tuple(checks))
+
+
+def verify_layer(layer: Layer, input_shape: Shape, reference: Reference | None = None) -> Certificate:
+    """Check one layer in the middle of a small network, as `verify` does, but for the workers.
+
+    It is given inputs (8 features) or (4 channels, *size), for an `input_shape` (features) or (channels, *size) before
+    the layer ahead of it. `reference` computes y (*shape, N) from x (C, *size, N) in another way, for `forward`; layers
+    of this package have theirs.
+    """
+    specimen = in_the_middle(layer, input_shape)
+    probe = _probe(_network(specimen), SoftmaxCrossEntropy())
+    name = f"{layer.kind}{1 + (layer.kind == specimen.model.layers[0].kind)}"
+    references = {} if reference is None else {name: reference}
+    return Certificate((*layer_checks(probe, references), *agreement_checks(probe)))
+
+
+def verify_all() -> Iterator[tuple[str, Certificate]]:
+    """Yield the certificate of every layer with every option, every loss and every named network, by name."""
+    for name, specimen in specimens().items():
+        yield name, verify_specimen(name, specimen)
+    for name, loss in LOSSES.items():
+        yield name, verify_loss(name, loss)
+    for name, model in MODELS.items():
+        yield name, _named(name, verify(Network(model(), (1, 28, 28))))
+
+
+def verify_specimen(name: str, specimen: Specimen) -> Certificate:
+    """Check one specimen; all its layers share a row, called by its name."""
+    probe = _probe(_network(specimen), SoftmaxCrossEntropy())
+    return _named(name, Certificate((*layer_checks(probe), *agreement_checks(probe))))
+
+
+def verify_loss(name: str, loss: Loss) -> Certificate:
+    """Check one loss."""
+    z = 3 * np.random.default_rng(4).standard_normal((5, 6))
+    checks = [*loss_checks(loss, z, np.array([4, 0, 1, 1, 3, 2]))]
+    if isinstance(loss, MeanSquaredError):
+        checks += loss_checks(loss, z, np.random.default_rng(5).standard_normal((6, 5)))
+    return _named(name, Certificate(tuple(checks)))
+
+
+def _network(specimen: Specimen) -> Network:
+    network = Network(specimen.model, specimen.input_shape, seed=1, dtype=np.float64)
+    # Biases that are 0 would hide that they are forgotten.
+    network.parameters.vector += 0.1 * np.random.default_rng(2).random(network.parameters.vector.size)
+    return network
+
+
+def _probe(network: Network, loss: Loss) -> Probe:
+    generator = np.random.default_rng(3)
+    images: Array = generator.standard_normal((EXAMPLES, *network.input_shape))
+    labels = generator.integers(network.output_shape[0], size=EXAMPLES)
+    return Probe(network, loss, images, labels).in_precision(np.float64)
+
+
+def _named(name: str, certificate: Certificate) -> Certificate:
+    return Certificate(tuple(replace(check, subject=name) for check in certificate.checks))

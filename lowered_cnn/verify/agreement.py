@@ -1,0 +1,135 @@
+"""Forms of one network that must agree: fused and not, in blocks and not, of both precisions, with many workers.
+
+Two orders of the same sums differ by rounding only. Sums of n terms are off by at most 8 sqrt(n) u relatively, with a
+probability that is as good as 1 (Higham and Mary, 2019); what a relative change of all numbers does to a result is
+measured, by making one. The product of both is the bound.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lowered_cnn.arrays import Array
+from lowered_cnn.data.dataset import Dataset
+from lowered_cnn.gemm import listen
+from lowered_cnn.losses import Loss
+from lowered_cnn.network import LoweredNetwork, Network
+from lowered_cnn.training import Recipe, train
+from lowered_cnn.verify.certificate import Check
+from lowered_cnn.verify.differences import UNIT_ROUNDOFF
+from lowered_cnn.verify.probe import Probe, branch, watch
+
+SMALL_BLOCKS = 4096
+"""Bytes of a block that cut the columns of every convolution."""
+
+PERTURBATION = 2.0**-30
+
+FLOAT32_ROUNDOFF = 2.0**-24
+
+TRIES = 20
+"""Batches that are drawn until one is so far from all kinks that both precisions are on the same side of them."""
+
+TRAINED_ON = 96
+"""Examples of one batch: shards for three workers."""
+
+
+def agreement_checks(probe: Probe) -> Iterator[Check]:
+    """Compare the forms of one step with the plainest one: unfused, and one matrix product for each convolution.
+
+    The same step once more must give the same bits: nothing is left over from the one before.
+    """
+    with listen() as products:
+        plain = probe.results(probe.lower(block_bytes=None)).arrays()
+    terms = sum(product.k for product in products) + 8
+    sensitivity = _sensitivity(probe, plain)
+    for prop, lowered in (
+        ("blocked", probe.lower(block_bytes=SMALL_BLOCKS)),
+        ("fused", probe.lower(fused=True)),
+        ("fused", probe.lower(fused=True, block_bytes=SMALL_BLOCKS)),
+    ):
+        found = probe.results(lowered).arrays()
+        yield _compared(prop, plain, found, sensitivity, terms * UNIT_ROUNDOFF**2)
+        again = probe.results(lowered).arrays()
+        different = sum(int(np.sum(again[name] != found[name])) for name in found)
+        yield Check("network", "network", "repeated", different, 0.0)
+    yield _inference(probe, terms)
+    yield _float32(probe, terms)
+
+
+def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check:
+    """Count the bits' differences between weights after three steps with one worker and with several."""
+    generator = np.random.default_rng(0)
+    images = generator.random((TRAINED_ON, *network.input_shape), np.float32)
+    labels = generator.integers(network.output_shape[0], size=TRAINED_ON)
+    data = Dataset(images, labels, tuple(map(str, range(network.output_shape[0]))))
+    recipe = Recipe(epochs=3, batch_size=TRAINED_ON, loss=loss)
+    trained = []
+    for count in workers:
+        copy = Network(network.model, network.input_shape, dtype=network.parameters.vector.dtype)
+        copy.parameters.vector[...] = network.parameters.vector
+        for _ in train(copy, data, recipe, workers=count):
+            pass
+        trained.append(copy.parameters.vector.view(np.uint8))
+    different = sum(int(np.sum(one != other)) for one, other in itertools.pairwise(trained))
+    return Check("network", "network", "workers", different, 0.0)
+
+
+def _sensitivity(probe: Probe, plain: dict[str, Array]) -> dict[str, float]:
+    """Return how much each result changes, to first order, if all parameters and images change by their own size."""
+    moved = probe.in_precision(np.float64)
+    generator = np.random.default_rng(1)
+    for values in (moved.network.parameters.vector, moved.images):
+        values *= 1 + PERTURBATION * generator.choice([-1.0, 1.0], values.shape)
+    there = moved.results(moved.lower(block_bytes=None)).arrays()
+    changes = {name: float(np.abs(there[name] - plain[name]).max()) / PERTURBATION for name in plain}
+    # Terms that cancel leave less than their rounding: no result is better known than the largest of its kind.
+    floor = max(changes[name] + float(np.abs(plain[name]).max()) for name in plain if name != "outputs")
+    return {name: change if name == "outputs" else max(change, floor) for name, change in changes.items()}
+
+
+def _compared(
+    prop: str, plain: dict[str, Array], found: dict[str, Array], sensitivity: dict[str, float], square: float
+) -> Check:
+    """Compare all results, within 8 sqrt(n) u = 8 sqrt(`square`) of their sensitivity; the worst one counts."""
+    errors = {name: float(np.abs(found[name] - plain[name]).max()) for name in plain}
+    bounds = {name: 8 * np.sqrt(square) * sensitivity[name] for name in plain}
+    worst = max(plain, key=lambda name: errors[name] / bounds[name] if errors[name] else 0.0)
+    return Check("network", worst, prop, errors[worst], float(bounds[worst]))
+
+
+def _inference(probe: Probe, terms: int) -> Check:
+    """Compare the fused form of inference, batch normalization folded, with the plain one."""
+
+    def outputs(probe: Probe, *, fused: bool) -> Array:
+        lowered: LoweredNetwork = probe.network.lower(probe.examples, training=False, fused=fused)
+        return lowered.forward(probe.images).copy()
+
+    plain = outputs(probe, fused=False)
+    moved = probe.in_precision(np.float64)
+    vector = moved.network.parameters.vector
+    vector *= 1 + PERTURBATION * np.random.default_rng(1).choice([-1.0, 1.0], len(vector))
+    change = float(np.abs(outputs(moved, fused=False) - plain).max()) / PERTURBATION + float(np.abs(plain).max())
+    error = float(np.abs(outputs(probe, fused=True) - plain).max())
+    return Check("network", "outputs", "inference", error, float(8 * np.sqrt(terms) * UNIT_ROUNDOFF * change))
+
+
+def _float32(probe: Probe, terms: int) -> Check:
+    """Compare float32 with float64, on a batch on which both take the same side of every kink."""
+    for number in range(TRIES):
+        images = np.random.default_rng(number).standard_normal(probe.images.shape).astype(np.float32)
+        single = replace(probe, images=images).in_precision(np.float32)
+        double = single.in_precision(np.float64)
+        plain, found = (each.results(each.lower()).arrays() for each in (double, single))
+        if _sides(single) == _sides(double):
+            sensitivity = _sensitivity(double, double.results(double.lower(block_bytes=None)).arrays())
+            return _compared("float32", plain, found, sensitivity, terms * FLOAT32_ROUNDOFF**2)
+    return Check("network", "network", "float32", float("inf"), 0.0, sharp=False)
+
+
+def _sides(probe: Probe) -> bytes:
+    lowered = probe.lower()
+    watch(lowered)
+    probe.value(lowered)
+    return branch(lowered.layers)

@@ -1,0 +1,90 @@
+"""Finite differences that know their own error: derivatives along a direction, in float64, each with a bound.
+
+Central differences D(h) = (f(h) - f(-h)) / 2 h have an error in h^2, h^4, ...; Richardson's extrapolation
+R = (64 D(h/4) - 20 D(h/2) + D(h)) / 45 leaves h^6. What is left has two parts, and both are estimated: what is
+truncated is less than the distance from R to the extrapolation of one order less; what is rounded follows from the
+noise of f.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from lowered_cnn.arrays import Array
+
+Function: TypeAlias = Callable[[float], float]
+
+UNIT_ROUNDOFF = 2.0**-53
+"""The largest relative error of one operation in float64."""
+
+STEP = 1e-3
+"""h, if nothing is in its way: about where the two parts of the error are equal."""
+
+SHRINK = 1 / 8
+"""The next h, if there is a kink within the last one."""
+
+SMALLEST = 1e-8
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """f'(0), off by at most `bound`."""
+
+    value: float
+    bound: float
+
+
+def noise(f: Function, spacing: float = 1e-9) -> float:
+    """Return how far rounding takes f(t) from a smooth function, at worst.
+
+    Fourth differences of nine values leave nothing of a smooth f but its noise (Hamming, 1971; More and Wild, 2011):
+    its deviation is their root mean square over sqrt(70). Eight deviations are at worst.
+    """
+    values = np.array([f(spacing * k) for k in range(-4, 5)])
+    deviation = np.sqrt(np.mean(np.square(np.diff(values, 4))) / 70)
+    return float(8 * deviation + UNIT_ROUNDOFF * np.abs(values).max())
+
+
+def derivative(f: Function, step: float = STEP) -> Derivative:
+    """Return f'(0), extrapolated from steps h, h/2 and h/4, with a bound on its error."""
+
+    def central(h: float) -> float:
+        return (f(h) - f(-h)) / (2 * h)
+
+    far, middle, near = (central(step / part) for part in (1, 2, 4))
+    lower = (4 * near - middle) / 3
+    value = (64 * near - 20 * middle + far) / 45
+    rounding = (64 * 4 + 20 * 2 + 1) / 45 * noise(f) / step
+    return Derivative(value, abs(value - lower) + rounding)
+
+
+def smooth_step(branch: Callable[[float], bytes], step: float = STEP) -> float:
+    """Return the largest h = step, step / 8, ... for which f takes the same branch at every kink from -h to h.
+
+    `branch` says which branches f takes. In the end, within the smallest step, there may still be a kink.
+    """
+    here = branch(0.0)
+    while step > SMALLEST and any(branch(t * step) != here for t in (-1, -0.5, -0.25, 0.25, 0.5, 1)):
+        step *= SHRINK
+    return step
+
+
+def unit_directions(shape: tuple[int, ...], count: int) -> list[Array]:
+    """Return random directions of length 1, the same each time."""
+    drawn = np.random.default_rng([count, *shape]).standard_normal((count, *shape))
+    return [direction / np.sqrt(np.sum(direction**2)) for direction in drawn]
+
+
+def relative_error(j: Callable[[Array], float], at: Array, gradient: Array, directions: int = 3) -> float:
+    """Return the largest error of the gradient of J along some random unit directions, over the gradient's length.
+
+    No sum of signed differences and no average: an error shows in each direction, and the largest one counts.
+    """
+    length = float(np.sqrt(np.sum(gradient**2)))
+
+    def error(direction: Array) -> float:
+        return abs(derivative(lambda t: j(at + t * direction)).value - float(np.sum(gradient * direction)))
+
+    return max(map(error, unit_directions(at.shape, directions))) / length

@@ -1,0 +1,276 @@
+"""What is asked of each layer in the middle of a network, on the numbers that come to it there."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.gemm import listen
+from lowered_cnn.layers import (
+    ELU,
+    AvgPool,
+    BatchNorm,
+    Dropout,
+    Flatten,
+    GlobalMaxPool,
+    LeakyReLU,
+    MaxPool,
+    Pad,
+    ReLU,
+)
+from lowered_cnn.layers.container import Stage
+from lowered_cnn.layers.conv import Conv
+from lowered_cnn.layers.conv_transpose import ConvTranspose
+from lowered_cnn.lowering import Columns, col2im, im2col
+from lowered_cnn.verify.certificate import Check
+from lowered_cnn.verify.differences import (
+    UNIT_ROUNDOFF,
+    Derivative,
+    derivative,
+    smooth_step,
+    unit_directions,
+)
+from lowered_cnn.verify.direct import Slide, max_pool, same_padding
+from lowered_cnn.verify.probe import Probe, Watched, branch, side, watch
+from lowered_cnn.verify.reference import Values, inferred, places, reference, statistics
+from lowered_cnn.workspace import Workspace
+
+PLACES = 100
+"""So many outputs of a layer are computed by loops, if it has more of them."""
+
+DIRECTIONS = 3
+
+OFF_THE_KINKS = 1.0
+"""How far, in all, an input is moved away from ties and zeros."""
+
+NUDGE = 1e-6
+
+BLOCK_BYTES = 512
+"""Blocks that cut even small windows' columns."""
+
+Reference = Callable[[Array], Array]
+"""y (*shape, N) of a layer of one's own, for x (C, *size, N)."""
+
+
+def layer_checks(probe: Probe, references: dict[str, Reference] | None = None) -> Iterator[Check]:
+    """Check every layer: forward, dX, its index maps and kinks; then all parameters' gradients, and the images'."""
+    lowered = probe.lower()
+    watched = watch(lowered)
+    probe.results(lowered)
+    for each in watched:
+        yield from _forward(each, (references or {}).get(each.stage.site.name))
+        yield _input_gradient(each)
+        yield from _index_maps(each.stage)
+        yield from _kinks(each.stage)
+    yield from _statistics(probe)
+    yield from _inference(probe)
+    yield from parameter_gradients(probe)
+
+
+def _check(stage: Stage, prop: str, error: float, bound: float) -> Check:
+    return Check(stage.site.name, stage.site.name, prop, error, bound)
+
+
+def _forward(watched: Watched, own: Reference | None) -> Iterator[Check]:
+    """Compare y with the loops: n terms are rounded by n u at most, of what the layer makes of the input's size."""
+    stage, x, y = watched.stage, watched.seen["x"], watched.seen["y"]
+    direction = unit_directions(x.shape, 1)[0]
+    with listen() as products:
+        moved = stage.lowered.forward(x + direction * NUDGE)
+    terms = max((product.k for product in products), default=1) + 8
+    gain = np.abs(moved - y).max() / (NUDGE * np.abs(direction).max())
+    bound = float(2 * terms * UNIT_ROUNDOFF * max(np.abs(y).max(), gain * np.abs(x).max()))
+    expected = reference(stage, x) if own is None else _given(own(x))
+    if expected is None:
+        return
+    shape, value_at = expected
+    if shape != y.shape[:-1]:
+        yield _check(stage, "forward", float("inf"), bound)
+        return
+    error = max(float(np.abs(value_at(place) - y[place]).max()) for place in places(shape, PLACES))
+    yield _check(stage, "forward", error, bound)
+
+
+def _given(values: Array) -> tuple[Shape, Values]:
+    return values.shape[:-1], lambda at: values[at]
+
+
+def _input_gradient(watched: Watched) -> Check:
+    """Compare <dX, direction> with the derivative of <dY, layer(X + t direction)>.
+
+    X is moved a little, off the kinks: behind a ReLU all numbers under a window may be 0.
+    """
+    stage, dy = watched.stage, watched.seen["dy"]
+    x = watched.seen["x"] + OFF_THE_KINKS * unit_directions(watched.seen["x"].shape, 1)[0]
+    y = stage.lowered.forward(x).copy()
+    dx = stage.lowered.backward(dy.copy())
+    assert dx is not None
+
+    def value(direction: Array, t: float) -> float:
+        return float(np.sum(stage.lowered.forward(x + t * direction) * dy))
+
+    def sides(direction: Array, t: float) -> bytes:
+        moved = x + t * direction
+        stage.lowered.forward(moved)
+        return side(stage, moved) + branch(stage.lowered)
+
+    return _compared(stage.site.name, "dx", dx.copy(), value, sides, float(np.sum(np.abs(y * dy))))
+
+
+def _compared(
+    name: str,
+    prop: str,
+    gradient: Array,
+    value: Callable[[Array, float], float],
+    sides: Callable[[Array, float], bytes],
+    size: float,
+) -> Check:
+    """Compare a gradient with derivatives along some directions; the worst one, by its bound, counts.
+
+    The bound is that of the derivative and the rounding of the gradient itself. It tells something while it is small
+    beside the gradient or, where that is 0, beside the `size` of the value.
+    """
+    length = float(np.sqrt(np.sum(gradient**2)))
+    results: list[tuple[float, float]] = []
+    for direction in unit_directions(gradient.shape, DIRECTIONS):
+        along = partial(value, direction)
+        found: Derivative = derivative(along, smooth_step(partial(sides, direction)))
+        error = abs(found.value - float(np.sum(gradient * direction)))
+        results.append((error, found.bound + 64 * UNIT_ROUNDOFF * length))
+    error, bound = max(results, key=lambda result: result[0] / result[1])
+    widest = max(bound for _, bound in results)
+    return Check(name, name, prop, error, bound, widest <= 1e-4 * length + 1e-6 * size)
+
+
+def parameter_gradients(probe: Probe) -> Iterator[Check]:
+    """Compare dJ of each parameter, and of the images, with derivatives of J itself, through the whole network."""
+    lowered = probe.lower()
+    results = probe.results(lowered)
+    watch(lowered)
+
+    def moved(name: str, direction: Array, t: float) -> float:
+        if name == "images":
+            return probe.value(lowered, probe.images + t * direction)
+        with probe.moved(name, t * direction):
+            return probe.value(lowered)
+
+    def sides(name: str, direction: Array, t: float) -> bytes:
+        moved(name, direction, t)
+        return branch(lowered.layers)
+
+    for name, gradient in results.gradients.items():
+        layer, _, own = name.rpartition(".")
+        yield _compared(
+            layer or name,
+            f"d{own}" if layer else "dx",
+            gradient,
+            partial(moved, name),
+            partial(sides, name),
+            abs(results.loss),
+        )
+
+
+def _statistics(probe: Probe) -> Iterator[Check]:
+    """Compare what a batch normalization writes for its statistics: momentum N (running - measured)."""
+    lowered = probe.lower()
+    watched = watch(lowered)
+    probe.results(lowered)
+    for each in watched:
+        layer, site = each.stage.layer, each.stage.site
+        if isinstance(layer, BatchNorm):
+            x = each.seen["x"]
+            scale = float(np.abs(x).max()) + float(np.square(x).max()) + 1
+            for name, measured in statistics(each.stage, x).items():
+                off = layer.momentum * site.batch * (site.parameter(name) - measured)
+                error = float(np.abs(site.gradient(name) - off).max())
+                bound = 4 * (x[0].size + 8) * UNIT_ROUNDOFF * scale * site.batch
+                yield _check(each.stage, "statistics", error, bound)
+
+
+def _inference(probe: Probe) -> Iterator[Check]:
+    """Compare what is lowered in another way for inference with what it should be then."""
+    lowered = probe.network.lower(probe.examples, training=False, fused=False)
+    watched = watch(lowered)
+    lowered.forward(probe.images)
+    for each in watched:
+        x, y = each.seen["x"], each.seen["y"]
+        if isinstance(each.stage.layer, BatchNorm | Dropout):
+            error = float(np.abs(y - inferred(each.stage, x)).max())
+            bound = 32 * UNIT_ROUNDOFF * float(np.abs(y).max() + np.abs(x).max())
+            yield _check(each.stage, "inference", error, bound)
+
+
+def _integers(shape: Shape, least: int, most: int, seed: int) -> Array:
+    """Draw small whole numbers: sums of their products are exact, in any order."""
+    return np.random.default_rng([seed, *shape]).integers(least, most, shape, endpoint=True).astype(np.float64)
+
+
+def _index_maps(stage: Stage) -> Iterator[Check]:
+    """<M x, c> = <x, M^T c>, to the last bit, for im2col, in one block and in many, and for maps that are a layer."""
+    layer, site = stage.layer, stage.site
+    if isinstance(layer, Conv | ConvTranspose | AvgPool | MaxPool):
+        sweep = layer.sweep(site.input_shape, site.name)
+        channels = layer.filters if isinstance(layer, ConvTranspose) else site.input_shape[0]
+        x = _integers((channels, *sweep.size, site.batch), -4, 4, 1)
+        c = _integers((channels, *sweep.window.kernel, *sweep.output, site.batch), -4, 4, 2)
+        whole = np.sum(im2col(x, sweep) * c) - np.sum(x * col2im(c, sweep))
+        columns = Columns(sweep, channels, site.batch, Workspace(np.float64, BLOCK_BYTES))
+        columns.read(x)
+        columns.clear()
+        there = 0.0
+        for block in columns.blocks:
+            part = c[(slice(None),) * (x.ndim - 1) + block.positions]
+            there += float(np.sum(columns.im2col(block) * part))
+            columns.col2im(block, part)
+        blocked = there - np.sum(x * columns.dx())
+        yield _check(stage, "adjoint", float(max(abs(whole), abs(blocked))), 0.0)
+    if isinstance(layer, ReLU | MaxPool | GlobalMaxPool | Flatten | Pad):
+        shape = layer.output_shape(site.input_shape, site.name)
+        x = _integers((*site.input_shape, site.batch), -4, 4, 3)
+        dy = _integers((*shape, site.batch), -4, 4, 4)
+        constant = stage.lowered.forward(np.zeros_like(x)).copy()
+        y = stage.lowered.forward(x) - constant
+        dx = stage.lowered.backward(dy.copy())
+        assert dx is not None
+        yield _check(stage, "adjoint", float(abs(np.sum(y * dy) - np.sum(x * dx))), 0.0)
+
+
+def _kinks(stage: Stage) -> Iterator[Check]:
+    """Check the gradient where it is not unique: it is a subgradient, and the one that the layer's docstring names."""
+    layer, site = stage.layer, stage.site
+    if not isinstance(layer, ReLU | LeakyReLU | ELU | MaxPool | GlobalMaxPool):
+        return
+    shape = layer.output_shape(site.input_shape, site.name)
+    x = _integers((*site.input_shape, site.batch), 0 if isinstance(layer, ELU) else -1, 1, 5)
+    dy = _integers((*shape, site.batch), 1, 4, 6)
+    y = stage.lowered.forward(x).copy()
+    dx = stage.lowered.backward(dy.copy())
+    assert dx is not None
+    dx = dx.copy()
+    if isinstance(layer, ReLU | LeakyReLU | ELU):
+        at_zero = {ReLU: 0.0, LeakyReLU: getattr(layer, "slope", 0.0), ELU: getattr(layer, "alpha", 0.0)}[type(layer)]
+        low, high = min(at_zero, 1.0), max(at_zero, 1.0)
+        outside = np.maximum(low * dy - dx, dx - high * dy)
+        yield _check(stage, "subgradient", float(max(0.0, outside.max())), 0.0)
+        yield _check(stage, "tie rule", float(np.sum(dx != np.where(x > 0, 1.0, at_zero) * dy)), 0.0)
+        return
+    # The maximum is convex: <dY, f(X + D)> >= <dY, f(X)> + <dX, D>, for every D.
+    below = 0.0
+    for seed in range(8):
+        direction = _integers(x.shape, -2, 2, 7 + seed)
+        there = float(np.sum(stage.lowered.forward(x + direction) * dy))
+        below = max(below, float(np.sum(y * dy) + np.sum(dx * direction)) - there)
+    yield _check(stage, "subgradient", below, 0.0)
+    yield _check(stage, "tie rule", float(np.sum(dx != _first_of_equals(layer, x, dy))), 0.0)
+
+
+def _first_of_equals(layer: MaxPool | GlobalMaxPool, x: Array, dy: Array) -> Array:
+    size = x.shape[1:-1]
+    if isinstance(layer, GlobalMaxPool):
+        one = (1,) * len(size)
+        whole = Slide(size, one, ((0, 0),) * len(size), one)
+        return max_pool(x, whole, dy.reshape(len(x), *one, -1))[1]
+    window = layer.window(len(size), "pool")
+    padding = window.padding or same_padding(size, window.kernel, window.stride, window.dilation)
+    return max_pool(x, Slide(window.kernel, window.stride, padding, window.dilation), dy)[1]

@@ -1,0 +1,131 @@
+"""The specimens of `verify all`: every layer with its options in the middle of a small network, and every loss."""
+
+from dataclasses import dataclass
+
+from lowered_cnn.arrays import Shape
+from lowered_cnn.layers import (
+    ELU,
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Concatenate,
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    ConvTranspose1D,
+    ConvTranspose2D,
+    ConvTranspose3D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool,
+    Pad,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+
+FEATURES: Shape = (8,)
+SIGNAL: Shape = (2, 9)
+IMAGE: Shape = (2, 6, 5)
+VOLUME: Shape = (2, 3, 4, 3)
+
+CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A network for inputs of one shape."""
+
+    model: Sequential
+    input_shape: Shape
+
+
+def in_the_middle(layer: Layer, input_shape: Shape = IMAGE) -> Specimen:
+    """Put a layer for inputs of this shape, with 4 channels in place of theirs, between two that have parameters."""
+    if len(input_shape) == 1:
+        return Specimen(Sequential(Dense(input_shape[0]), layer, Flatten(), Dense(CLASSES)), input_shape)
+    before = (Conv1D, Conv2D, Conv3D)[len(input_shape) - 2](4, 2, padding="same")
+    return Specimen(Sequential(before, layer, Flatten(), Dense(CLASSES)), input_shape)
+
+
+def specimens() -> dict[str, Specimen]:
+    """Name all specimens."""
+    nested = Sequential(Conv2D(3, 3), ReLU(), Sequential(MaxPool(2, 1), Dropout(0.3)), Conv2D(2, 1))
+    normalized = Sequential(
+        Conv2D(4, 2, bias=False), BatchNorm(epsilon=0.1), ReLU(), MaxPool(2), Flatten(), Dense(CLASSES)
+    )
+    winograd = Sequential(
+        Conv2D(16, 3), ReLU(), Conv2D(16, 3, padding="same"), MaxPool(2), ReLU(), Flatten(), Dense(CLASSES)
+    )
+    fused = Sequential(Conv2D(4, (3, 2), bias=False), MaxPool((2, 1)), Conv2D(3, 2), ReLU(), Flatten(), Dense(CLASSES))
+    return {
+        "conv1d": in_the_middle(Conv1D(3, 3), SIGNAL),
+        "conv1d, every option": in_the_middle(Conv1D(4, 3, 2, ((2, 1),), 2, groups=2), SIGNAL),
+        "conv2d": in_the_middle(Conv2D(3, 3)),
+        "conv2d without bias": in_the_middle(Conv2D(3, 3, bias=False)),
+        "conv2d, same": in_the_middle(Conv2D(3, (2, 3), padding="same")),
+        "conv2d, every option": in_the_middle(Conv2D(6, (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2), groups=2)),
+        "conv2d, depthwise": in_the_middle(Conv2D(8, 3, padding=1, groups=4)),
+        "conv3d": in_the_middle(Conv3D(3, 2), VOLUME),
+        "conv3d, every option": in_the_middle(Conv3D(4, (1, 2, 2), (2, 1, 1), 1, (1, 2, 1), groups=4), VOLUME),
+        "conv transpose 1d": in_the_middle(ConvTranspose1D(3, 3, 2, 1, 1), SIGNAL),
+        "conv transpose 2d": in_the_middle(ConvTranspose2D(4, (2, 3), (2, 1), ((1, 0), 1), (1, 0), (1, 2), groups=2)),
+        "conv transpose 2d, same": in_the_middle(ConvTranspose2D(2, 3, 2, "same")),
+        "conv transpose 3d": in_the_middle(ConvTranspose3D(2, 2, bias=False), VOLUME),
+        "dense": in_the_middle(Dense(5), FEATURES),
+        "dense without bias": in_the_middle(Dense(5, bias=False), FEATURES),
+        "max pool": in_the_middle(MaxPool(2)),
+        "max pool, overlapping": in_the_middle(MaxPool(3, (2, 1), padding=1)),
+        "max pool, dilated, ceil": in_the_middle(MaxPool((2, 3), 2, 0, (1, 2), ceil_mode=True), (2, 7, 6)),
+        "max pool 1d": in_the_middle(MaxPool(3), SIGNAL),
+        "max pool 3d": in_the_middle(MaxPool(2), VOLUME),
+        "avg pool": in_the_middle(AvgPool(2)),
+        "avg pool, overlapping": in_the_middle(AvgPool(3, (2, 1), padding=1)),
+        "avg pool without its border": in_the_middle(AvgPool(3, 2, padding=1, count_include_pad=False)),
+        "avg pool, dilated, ceil": in_the_middle(AvgPool(2, 2, 1, 2, ceil_mode=True)),
+        "avg pool 3d": in_the_middle(AvgPool((1, 2, 3)), VOLUME),
+        "global max pool": in_the_middle(GlobalMaxPool()),
+        "global avg pool": in_the_middle(GlobalAvgPool()),
+        "batch norm": Specimen(normalized, IMAGE),
+        "batch norm of features": in_the_middle(BatchNorm(), FEATURES),
+        "layer norm": in_the_middle(LayerNorm(0.1)),
+        "layer norm of features": in_the_middle(LayerNorm(), FEATURES),
+        "relu": in_the_middle(ReLU()),
+        "leaky relu": in_the_middle(LeakyReLU(0.2)),
+        "elu": in_the_middle(ELU(0.7)),
+        "gelu": in_the_middle(GELU()),
+        "gelu, approximate": in_the_middle(GELU(approximate=True), FEATURES),
+        "silu": in_the_middle(SiLU()),
+        "sigmoid": in_the_middle(Sigmoid()),
+        "tanh": in_the_middle(Tanh()),
+        "softmax": in_the_middle(Softmax()),
+        "dropout": in_the_middle(Dropout(0.4)),
+        "flatten": in_the_middle(Flatten()),
+        "pad": in_the_middle(Pad(((1, 0), (0, 2)), 0.5)),
+        "residual": in_the_middle(Residual(Sequential(Conv2D(4, 3, padding=1), Tanh(), Residual(Conv2D(4, 1))))),
+        "residual with a shortcut": in_the_middle(Residual(Conv2D(3, 2, 2), Sequential(AvgPool(2), Conv2D(3, 1)))),
+        "concatenate": in_the_middle(
+            Concatenate(Conv2D(2, 1), Sequential(), Sequential(Dropout(0.3), AvgPool(3, 1, 1)))
+        ),
+        "sequential in sequential": in_the_middle(nested),
+        "fused by rows": Specimen(fused, (2, 9, 7)),
+        "fused by winograd": Specimen(winograd, (2, 8, 8)),
+    }
+
+
+LOSSES: dict[str, Loss] = {
+    "cross-entropy": SoftmaxCrossEntropy(),
+    "label smoothing": SoftmaxCrossEntropy(0.2),
+    "mean squared error": MeanSquaredError(),
+}

@@ -1,0 +1,234 @@
+"""Faults planted in the kernels, one at a time: the certificate finds every one of them."""
+
+import importlib
+import inspect
+import textwrap
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lowered_cnn.verify import Certificate, verify_loss, verify_specimen
+from lowered_cnn.verify.specimens import LOSSES, specimens
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in the function `where`, `old` becomes `new`; the certificate of `specimen` (or loss) must fail."""
+
+    where: str
+    old: str
+    new: str
+    specimen: str
+
+
+MUTANTS = [
+    # signs
+    Mutant("gemm:affine", "np.add(out, bias", "np.subtract(out, bias", "dense"),
+    Mutant("layers.activation:_LoweredSoftmax.backward", "np.subtract(dy", "np.add(dy", "softmax"),
+    Mutant("layers.activation:Tanh.derivative", "np.subtract(1,", "np.add(1,", "tanh"),
+    Mutant("layers.activation:Sigmoid.derivative", "np.subtract(1, y", "np.add(1, y", "sigmoid"),
+    Mutant("layers.normalization:_LoweredBatchNorm.backward", "running - measured", "measured - running", "batch norm"),
+    Mutant(
+        "layers.normalization:_LoweredLayerNorm.forward",
+        "np.subtract(x, self.mean",
+        "np.add(x, self.mean",
+        "layer norm",
+    ),
+    Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "] -= sharp / m", "] += sharp / m", "cross-entropy"),
+    Mutant("losses:MeanSquaredError.value_and_gradient", "difference / m", "-difference / m", "mean squared error"),
+    Mutant("fusion.winograd:_gather", "np.subtract(np.subtract", "np.add(np.subtract", "fused by winograd"),
+    Mutant("fusion.winograd:_add_adjoint", "np.add(out[i]", "np.subtract(out[i]", "fused by winograd"),
+    # transposed
+    Mutant(
+        "layers.conv_transpose:_LoweredConvTranspose.__init__",
+        "(groups, channels // groups, -1)",
+        "(groups, -1, channels // groups).swapaxes(1, 2)",
+        "conv transpose 2d",
+    ),
+    Mutant(
+        "layers.conv:_LoweredConv.__init__",
+        "reshape(groups, filters, -1)",
+        "reshape(groups, -1, filters).swapaxes(1, 2)",
+        "conv2d",
+    ),
+    Mutant(
+        "layers.conv:_LoweredConv.backward",
+        "self.dweight[...] = self.sum",
+        "self.dweight[...] = self.sum.reshape(self.sum.shape[0], self.sum.shape[2], -1).swapaxes(1, 2)",
+        "conv2d",
+    ),
+    Mutant(
+        "gemm:weight_gradient",
+        "_multiply_in_rows(dy, x.swapaxes(-1, -2), out)",
+        "_multiply_in_rows(x, dy.swapaxes(-1, -2), out.reshape(out.shape[:-2] + out.shape[:-3:-1]))",
+        "dense",
+    ),
+    Mutant("layers.reshape:_View.forward", "x.reshape(self.y_shape)", "x[::-1].reshape(self.y_shape)", "flatten"),
+    # off by one
+    Mutant(
+        "window:_same", "return total // 2, total - total // 2", "return total - total // 2, total // 2", "conv2d, same"
+    ),
+    Mutant("window:Window.over", "(r + m) // s + 1", "max(1, (r + m) // s)", "conv2d, every option"),
+    Mutant("window:Window.over", "-r % s for r", "0 * r % s for r", "max pool, dilated, ceil"),
+    Mutant("window:Sweep.interior", "slice(p[0], p[0] + h)", "slice(p[1], p[1] + h)", "conv2d, every option"),
+    Mutant(
+        "layers.reshape:_LoweredPad.backward", "dy[:, *self.interior]", "np.roll(dy, 1, 1)[:, *self.interior]", "pad"
+    ),
+    Mutant("lowering:windows", "d * stride for d", "stride for d", "conv2d, every option"),
+    Mutant("lowering:windows", "s * stride for s", "stride for s", "conv2d, every option"),
+    Mutant("layers.pool:_LoweredMaxPool.forward", "self.taps[1:]", "self.taps[1:-1]", "max pool"),
+    Mutant(
+        "fusion.rows:RowEngine.backward",
+        "self.memory[count : count + self.above]",
+        "self.memory[count - 1 : count - 1 + self.above]",
+        "fused by rows",
+    ),
+    Mutant("fusion.winograd:WinogradEngine._add_dx", "views.after.fill(0)", "pass", "fused by winograd"),
+    Mutant("fusion.winograd:WinogradEngine.start", "self.sum.fill(0)", "pass", "fused by winograd"),
+    Mutant("fusion.winograd:WinogradEngine.start", "self.gradient.rows.fill(0)", "pass", "fused by winograd"),
+    Mutant("layers.container:_LoweredResidual.backward", "np.copyto(self.copy, dy)", "pass", "residual"),
+    # missing sums
+    Mutant(
+        "lowering:Columns.col2im",
+        "np.add(target[index], columns[index], out=target[index])",
+        "np.copyto(target[index], columns[index])",
+        "conv2d",
+    ),
+    Mutant("layers.conv:_LoweredConv.backward", "self.sum += self.part", "self.sum[...] = self.part", "conv2d"),
+    Mutant("layers.conv:_LoweredConv.backward", "self.sum.fill(0)", "pass", "conv2d"),
+    Mutant("layers.conv:_LoweredConv.backward", "self.columns.clear()", "pass", "conv2d"),
+    Mutant("layers.conv_transpose:_LoweredConvTranspose.forward", "self.columns.clear()", "pass", "conv transpose 2d"),
+    Mutant(
+        "layers.conv_transpose:_LoweredConvTranspose.backward",
+        "self.dweight += self.part",
+        "self.dweight[...] = self.part",
+        "conv transpose 2d",
+    ),
+    Mutant(
+        "layers.container:LoweredBranches.sum_of_backward",
+        "np.add(self.dx, dx, out=self.dx)",
+        "np.copyto(self.dx, dx)",
+        "residual",
+    ),
+    Mutant(
+        "layers.pool:_LoweredMaxPool.backward",
+        "np.add(target, self.routed, out=target)",
+        "np.copyto(target, self.routed)",
+        "max pool, overlapping",
+    ),
+    Mutant(
+        "layers.normalization:_LoweredBatchNorm.backward",
+        "np.subtract(dx[block], self.dbias[block] / self.matrix[1], out=dx[block])",
+        "pass",
+        "batch norm",
+    ),
+    Mutant(
+        "layers.normalization:_LoweredBatchNorm.backward",
+        "np.subtract(dx[block], spare, out=dx[block])",
+        "pass",
+        "batch norm",
+    ),
+    Mutant("layers.normalization:_LoweredLayerNorm.backward", "np.subtract(dx, self.mean, out=dx)", "dx", "layer norm"),
+    Mutant("layers.activation:_LoweredSoftmax.backward", ".sum(axis=0)", ".max(axis=0)", "softmax"),
+    Mutant(
+        "losses:SoftmaxCrossEntropy.value_and_gradient",
+        "losses -= smooth * shifted.sum(axis=0)",
+        "pass",
+        "label smoothing",
+    ),
+    Mutant("losses:MeanSquaredError.value_and_gradient", "(2 * m)", "m", "mean squared error"),
+    Mutant("fusion.rows:RowEngine.backward", "self.sum += ", "", "fused by rows"),
+    Mutant("fusion.rows:RowEngine.start", "self.border.gradient.fill(0)", "pass", "fused by rows"),
+    # wrong ties and kinks
+    Mutant(
+        "layers.pool:_LoweredMaxPool.backward", "np.logical_and(self.hit, self.free, out=self.hit)", "pass", "max pool"
+    ),
+    Mutant("layers.pool:_LoweredMaxPool.backward", "for tap in self.taps:", "for tap in self.taps[::-1]:", "max pool"),
+    Mutant(
+        "layers.pool:_LoweredGlobalMaxPool.backward", ".argmax(axis=1)", "[:, ::-1].argmax(axis=1)", "global max pool"
+    ),
+    Mutant("layers.activation:_LoweredReLU.backward", "np.greater(self.y, 0", "np.greater_equal(self.y, 0", "relu"),
+    Mutant("layers.activation:LeakyReLU.derivative", "x > 0", "x >= 0", "leaky relu"),
+    Mutant("layers.activation:ELU.derivative", "x > 0", "x >= 0", "elu"),
+    Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.greater(highest, tap", "fused by rows"),
+    Mutant("fusion.fused:_LoweredFusedConv._rectify", "np.greater(self.y, 0", "np.less(self.y, 0", "fused by rows"),
+    # forgotten padding, bias, scale
+    Mutant(
+        "lowering:Border.around",
+        "np.copyto(self._padded[self._interior], x)",
+        "np.copyto(self._padded, np.resize(x, self._padded.shape))",
+        "conv2d, same",
+    ),
+    Mutant(
+        "lowering:Border.inside",
+        "self.gradient[self._interior]",
+        "self.gradient[tuple(slice(n) for n in self._dx.shape)]",
+        "conv2d, same",
+    ),
+    Mutant(
+        "gemm:bias_gradient", "np.matmul(dy, ones[:, None], out=out[..., None])", "np.copyto(out, dy[..., 0])", "conv2d"
+    ),
+    Mutant("layers.dense:_LoweredDense.backward", "bias_gradient(dy, self.ones, out=self.dbias)", "pass", "dense"),
+    Mutant(
+        "layers.pool:_LoweredAvgPool.backward",
+        "np.multiply(dy, self.scale, out=dy)",
+        "pass",
+        "avg pool without its border",
+    ),
+    Mutant(
+        "layers.pool:_LoweredAvgPool.forward",
+        "self.y if self.scale is None",
+        "self.y if True",
+        "avg pool, dilated, ceil",
+    ),
+    Mutant("layers.dropout:_LoweredDropout.forward", "self.mask /= 1 - self.rate", "pass", "dropout"),
+    Mutant("layers.dropout:_LoweredDropout.backward", "np.multiply(dy, self.mask, out=dy)", "dy", "dropout"),
+    Mutant("layers.normalization:_LoweredBatchNorm.backward", "count / (count - 1)", "1", "batch norm"),
+    Mutant("layers.normalization:BatchNorm.scale_and_shift", 'running_mean") * scale', 'running_mean")', "batch norm"),
+    Mutant("fusion.folded:_LoweredFolded.forward", "np.add(bias, shift", "np.multiply(bias, shift", "batch norm"),
+    Mutant("layers.activation:GELU.derivative", "x * density", "density", "gelu"),
+    Mutant("layers.activation:SiLU.derivative", "1 - y, out", "1 - out, out", "silu"),
+    Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "totals * m", "totals", "cross-entropy"),
+    Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "z - z.max(axis=0)", "z - z.mean()", "cross-entropy"),
+]
+
+
+def planted(mutant: Mutant) -> tuple[Any, CodeType]:
+    """Return the function, and its code with the fault in it."""
+    module_name, _, path = mutant.where.partition(":")
+    module = importlib.import_module(f"lowered_cnn.{module_name}")
+    found: Any = module
+    for name in path.split("."):
+        found = inspect.getattr_static(found, name)
+    function: Any = found.fget if isinstance(found, property) else found
+    source = textwrap.dedent(inspect.getsource(function)).removeprefix("@property\n")
+    assert mutant.old in source, "there is nothing to be changed"
+    scope = dict(vars(module))
+    exec(compile(source.replace(mutant.old, mutant.new, 1), mutant.where, "exec"), scope)
+    code: CodeType = scope[function.__name__].__code__
+    return function, code
+
+
+def certificate(name: str) -> Certificate:
+    """Return the certificate of a specimen or of a loss, which is a part of that of `all`."""
+    return verify_loss(name, LOSSES[name]) if name in LOSSES else verify_specimen(name, specimens()[name])
+
+
+def test_there_are_at_least_forty_of_them_and_each_is_another_one() -> None:
+    assert len(set(MUTANTS)) == len(MUTANTS) >= 40
+
+
+@pytest.mark.parametrize("name", sorted({mutant.specimen for mutant in MUTANTS}))
+def test_without_a_fault_the_same_certificate_passes(name: str) -> None:
+    assert certificate(name).passed
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.where} {mutant.old}")
+def test_a_planted_fault_is_found(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, code = planted(mutant)
+    monkeypatch.setattr(function, "__code__", code)
+    with np.errstate(all="ignore"):
+        assert not certificate(mutant.specimen).passed
