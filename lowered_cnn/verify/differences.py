@@ -36,28 +36,34 @@ class Derivative:
     bound: float
 
 
-def noise(f: Function, spacing: float = 1e-9) -> float:
+def noise(f: Function, spacing: float = 1e-6) -> float:
     """Return how far rounding takes f(t) from a smooth function, at worst.
 
-    Fourth differences of nine values leave nothing of a smooth f but its noise (Hamming, 1971; More and Wild, 2011):
-    its deviation is their root mean square over sqrt(70). Eight deviations are at worst.
+    Fourth differences of close values leave nothing of a smooth f but its noise (Hamming, 1971; More and Wild, 2011):
+    its deviation is their root mean square over sqrt(70). Eight deviations, and the rounding of f itself, are at worst.
     """
-    values = np.array([f(spacing * k) for k in range(-4, 5)])
+    values = np.array([f(spacing * k) for k in range(-8, 9)])
     deviation = np.sqrt(np.mean(np.square(np.diff(values, 4))) / 70)
-    return float(8 * deviation + UNIT_ROUNDOFF * np.abs(values).max())
+    return float(8 * deviation + 4 * UNIT_ROUNDOFF * np.abs(values).max())
 
 
 def derivative(f: Function, step: float = STEP) -> Derivative:
-    """Return f'(0), extrapolated from steps h, h/2 and h/4, with a bound on its error."""
+    """Return f'(0), extrapolated from steps h, h/2 and h/4, with a bound on its error.
 
-    def central(h: float) -> float:
-        return (f(h) - f(-h)) / (2 * h)
+    As long as more is truncated than rounded, h is made smaller: f bends too much, or has a kink within.
+    """
+    rounding = (64 * 4 + 20 * 2 + 1) / 45 * noise(f)
+    best = _extrapolated(f, step, rounding)
+    while best.bound > 2 * rounding / step and step > SMALLEST:
+        step *= SHRINK
+        best = min(best, _extrapolated(f, step, rounding), key=lambda found: found.bound)
+    return best
 
-    far, middle, near = (central(step / part) for part in (1, 2, 4))
-    lower = (4 * near - middle) / 3
+
+def _extrapolated(f: Function, h: float, rounding: float) -> Derivative:
+    far, middle, near = ((f(step) - f(-step)) / (2 * step) for step in (h, h / 2, h / 4))
     value = (64 * near - 20 * middle + far) / 45
-    rounding = (64 * 4 + 20 * 2 + 1) / 45 * noise(f) / step
-    return Derivative(value, abs(value - lower) + rounding)
+    return Derivative(value, abs(value - (4 * near - middle) / 3) + rounding / h)
 
 
 def smooth_step(branch: Callable[[float], bytes], step: float = STEP) -> float:

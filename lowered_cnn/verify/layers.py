@@ -1,7 +1,8 @@
 """What is asked of each layer in the middle of a network, on the numbers that come to it there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -49,8 +50,8 @@ NUDGE = 1e-6
 BLOCK_BYTES = 512
 """Blocks that cut even small windows' columns."""
 
-Reference = Callable[[Array], Array]
-"""y (*shape, N) of a layer of one's own, for x (C, *size, N)."""
+Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
+"""y (*shape, N) of a layer of one's own, for x (C, *size, N) and its parameters by name."""
 
 
 def layer_checks(probe: Probe, references: dict[str, Reference] | None = None) -> Iterator[Check]:
@@ -81,7 +82,7 @@ def _forward(watched: Watched, own: Reference | None) -> Iterator[Check]:
     terms = max((product.k for product in products), default=1) + 8
     gain = np.abs(moved - y).max() / (NUDGE * np.abs(direction).max())
     bound = float(2 * terms * UNIT_ROUNDOFF * max(np.abs(y).max(), gain * np.abs(x).max()))
-    expected = reference(stage, x) if own is None else _given(own(x))
+    expected = reference(stage, x) if own is None else _given(own(x, _parameters(stage)))
     if expected is None:
         return
     shape, value_at = expected
@@ -90,6 +91,11 @@ def _forward(watched: Watched, own: Reference | None) -> Iterator[Check]:
         return
     error = max(float(np.abs(value_at(place) - y[place]).max()) for place in places(shape, PLACES))
     yield _check(stage, "forward", error, bound)
+
+
+def _parameters(stage: Stage) -> dict[str, Array]:
+    names = [parameter.name for parameter in stage.layer.parameters(stage.site.input_shape)]
+    return {name: stage.site.parameter(name) for name in names}
 
 
 def _given(values: Array) -> tuple[Shape, Values]:
