@@ -83,7 +83,7 @@ def test_commands_run_as_they_stand(document: Path, tmp_path: Path) -> None:
 def output(line: str, folder: Path) -> str:
     """Run one command, and return what it says."""
     program, *arguments = shlex.split(line, comments=True)
-    command = [Path(sys.executable).parent / program, *arguments]
+    command = [str(Path(sys.executable).parent / program), *arguments]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, f"{line}\n{done.stdout}"
     if "train" in line:
