@@ -155,6 +155,21 @@ MUTANTS = [
     Mutant("layers.activation:ELU.derivative", "x > 0", "x >= 0", "elu"),
     Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.greater(highest, tap", "fused by rows"),
     Mutant("fusion.fused:_LoweredFusedConv._rectify", "np.greater(self.y, 0", "np.less(self.y, 0", "fused by rows"),
+    Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.less_equal(highest, tap", "fused by rows"),
+    # no number
+    Mutant(
+        "layers.dense:_LoweredDense.backward",
+        "bias_gradient(dy, self.ones, out=self.dbias)",
+        "self.dbias.fill(float('nan'))",
+        "dense",
+    ),
+    Mutant("layers.pool:_LoweredGlobalMaxPool.backward", "self.dx.fill(0)", "self.dx.fill(np.nan)", "global max pool"),
+    Mutant(
+        "fusion.fused:_LoweredFusedConv.backward",
+        "bias_gradient(dy.reshape(len(dy), -1), self.ones, out=self.dbias)",
+        "self.dbias.fill(np.nan)",
+        "conv2d",
+    ),
     # forgotten padding, bias, scale
     Mutant(
         "lowering:Border.around",

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from lowered_cnn import InputError, Network
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.models import MODELS
@@ -21,18 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the certificate; return 1 if anything in it does not hold."""
     certificate = Certificate(())
-    for each in _certificates(arguments.network):
-        certificate += each
+    with tqdm(disable=None, unit="", bar_format="{n_fmt} checked, {elapsed}: {desc}", leave=False) as progress:
+        for name, each in _certificates(arguments.network):
+            certificate += each
+            progress.set_description_str(name, refresh=False)
+            progress.update()
     print(json.dumps(certificate.json()) if arguments.json else certificate)
     return 0 if certificate.passed else 1
 
 
-def _certificates(name: str) -> Iterator[Certificate]:
+def _certificates(name: str) -> Iterator[tuple[str, Certificate]]:
     if name == "all":
-        yield from (certificate for _, certificate in verify_all())
+        yield from verify_all()
     elif name in MODELS:
-        yield verify(Network(MODELS[name](), (1, 28, 28)))
+        yield name, verify(Network(MODELS[name](), (1, 28, 28)))
     elif Path(name).is_dir():
-        yield verify(RunFolder.open(Path(name)).network())
+        yield name, verify(RunFolder.open(Path(name)).network())
     else:
         raise InputError("RUN|MODEL|all", f"a folder, all, or one of {', '.join(MODELS)}", repr(name))

@@ -14,10 +14,13 @@ import numpy as np
 from lowered_cnn.arrays import Array
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.gemm import listen
+from lowered_cnn.layers import Concatenate, Dense, Flatten, GlobalMaxPool, MaxPool, ReLU, Residual
+from lowered_cnn.layers.container import places
+from lowered_cnn.layers.conv import Conv
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.training import Recipe, train
-from lowered_cnn.verify.certificate import Check
+from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF
 from lowered_cnn.verify.probe import Probe, branch, watch
 
@@ -27,6 +30,8 @@ SMALL_BLOCKS = 4096
 PERTURBATION = 2.0**-30
 
 FLOAT32_ROUNDOFF = 2.0**-24
+
+EXACT = (Conv, Dense, ReLU, MaxPool, GlobalMaxPool, Flatten, Residual, Concatenate)
 
 TRIES = 20
 """Batches that are drawn until one is so far from all kinks that both precisions are on the same side of them."""
@@ -54,6 +59,7 @@ def agreement_checks(probe: Probe) -> Iterator[Check]:
         again = probe.results(lowered).arrays()
         different = sum(int(np.sum(again[name] != found[name])) for name in found)
         yield Check("network", "network", "repeated", different, 0.0)
+    yield from _ties(probe)
     yield _inference(probe, terms)
     yield _float32(probe, terms)
 
@@ -76,6 +82,27 @@ def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check
     return Check("network", "network", "workers", different, 0.0)
 
 
+def _ties(probe: Probe) -> Iterator[Check]:
+    """Compare fused with unfused on whole numbers, where nothing is rounded and many numbers are equal: the same bits.
+
+    Only a network of nothing but sums and maxima computes with whole numbers.
+    """
+    if not all(isinstance(stages[place].layer, EXACT) for stages, place in places(probe.lower().layers)):
+        return
+    whole = probe.in_precision(np.float64)
+    generator = np.random.default_rng(2)
+    for values in (whole.network.parameters.vector, whole.images):
+        values[...] = generator.integers(-1, 1, values.shape, endpoint=True)
+    found: list[Array] = []
+    for fused in (False, True):
+        lowered = whole.lower(fused=fused)
+        z = lowered.forward(whole.images)
+        dx = lowered.backward(np.resize([1.0, -2.0, 3.0], z.shape))
+        assert dx is not None
+        found.append(np.concatenate([z.ravel(), dx.ravel(), lowered.gradients.vector]))
+    yield Check("network", "network", "tie rule", float(np.sum(found[0] != found[1])), 0.0)
+
+
 def _sensitivity(probe: Probe, plain: dict[str, Array]) -> dict[str, float]:
     """Return how much each result changes, to first order, if all parameters and images change by their own size."""
     moved = probe.in_precision(np.float64)
@@ -95,8 +122,7 @@ def _compared(
     """Compare all results, within 8 sqrt(n) u = 8 sqrt(`square`) of their sensitivity; the worst one counts."""
     errors = {name: float(np.abs(found[name] - plain[name]).max()) for name in plain}
     bounds = {name: 8 * np.sqrt(square) * sensitivity[name] for name in plain}
-    worst = max(plain, key=lambda name: errors[name] / bounds[name] if errors[name] else 0.0)
-    return Check("network", worst, prop, errors[worst], float(bounds[worst]))
+    return worst(Check("network", name, prop, errors[name], float(bounds[name])) for name in plain)
 
 
 def _inference(probe: Probe, terms: int) -> Check:

@@ -1,7 +1,7 @@
 """The certificate: what was checked, how far off it was, how far off it may be, as a table and as JSON."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from lowered_cnn.storage import JSON
@@ -39,11 +39,24 @@ class Check:
         return f"{where}: {self.prop}: expected {wanted}, got {got:.1e}"
 
     @property
+    def share(self) -> float:
+        """How much of its bound the error takes; infinite if either is not a number, or if nothing may be off."""
+        if not self.error:
+            return 0.0
+        share = self.error / self.bound if self.bound else math.inf
+        return math.inf if math.isnan(share) else share
+
+    @property
     def cell(self) -> str:
         """How much of the bound the error takes, `exact` where nothing may be off, or `FAIL`."""
         if not self.passed:
             return "FAIL"
-        return "exact" if self.bound == 0 else f"{math.ceil(100 * self.error / self.bound - 1e-9)}%"
+        return "exact" if self.bound == 0 else f"{math.ceil(100 * self.share - 1e-9)}%"
+
+
+def worst(checks: Iterable[Check]) -> Check:
+    """Return the check whose error takes the largest share of its bound."""
+    return max(checks, key=lambda check: check.share)
 
 
 @dataclass(frozen=True)
@@ -78,14 +91,14 @@ class Certificate:
         subjects = list(dict.fromkeys(check.subject for check in self.checks))
         props = list(dict.fromkeys([*PROPERTIES, *(check.prop for check in self.checks)]))
         props = [prop for prop in props if any(check.prop == prop for check in self.checks)]
-        worst: dict[tuple[str, str], Check] = {}
+        shown: dict[tuple[str, str], Check] = {}
         for check in self.checks:
-            before = worst.setdefault((check.subject, check.prop), check)
-            if (not check.passed, _share(check)) > (not before.passed, _share(before)):
-                worst[check.subject, check.prop] = check
+            before = shown.setdefault((check.subject, check.prop), check)
+            if (not check.passed, check.share) > (not before.passed, before.share):
+                shown[check.subject, check.prop] = check
         rows = [["error / bound", *props]]
         for subject in subjects:
-            cells = (worst.get((subject, prop)) for prop in props)
+            cells = (shown.get((subject, prop)) for prop in props)
             rows.append([subject, *(check.cell if check else "" for check in cells)])
         told = [str(check) for check in self.failures]
         return "\n".join([*_table(rows), *told, self._verdict()])
@@ -95,10 +108,6 @@ class Certificate:
         failed = len(self.failures)
         verdict = f"{failed} failed" if failed else "all hold"
         return f"{len(self.checks)} checks, {exact} of them to the last bit: {verdict}"
-
-
-def _share(check: Check) -> float:
-    return check.error / check.bound if check.bound else check.error
 
 
 def _finite(value: str | float) -> str | float | None:

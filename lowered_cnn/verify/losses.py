@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array
 from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
-from lowered_cnn.verify.certificate import Check
+from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, unit_directions
 
 LARGE = 1000.0
@@ -33,7 +33,7 @@ def loss_checks(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> Itera
         error = abs(found.value - float(np.sum(dz * direction)))
         bound = found.bound + 64 * UNIT_ROUNDOFF * size
         checks.append(Check(name, name, "dx", error, bound, sharp=bound < 1e-4 * size))
-    yield max(checks, key=lambda check: check.error / check.bound)
+    yield worst(checks)
     half = m // 2
     parts = [loss.value_and_gradient(z[:, part].copy(), targets[part], m) for part in (slice(half), slice(half, m))]
     apart = abs(sum(part[0] for part in parts) - value)

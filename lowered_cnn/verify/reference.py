@@ -100,11 +100,11 @@ def scalar(layer: object) -> Callable[[float], float] | None:
         case ELU(alpha=alpha):
             return lambda x: x if x > 0 else alpha * math.expm1(x)
         case Sigmoid():
-            return lambda x: 1 / (1 + math.exp(-x))
+            return _sigmoid
         case Tanh():
             return math.tanh
         case SiLU():
-            return lambda x: x / (1 + math.exp(-x))
+            return lambda x: x * _sigmoid(x)
         case GELU(approximate=True):
             return lambda x: x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
         case GELU():
@@ -204,7 +204,13 @@ def _normalized(stage: Stage, x: Array, at: Shape) -> Array:
 
 
 def _softmax(z: list[float], k: int) -> float:
-    return 1 / math.fsum(math.exp(other - z[k]) for other in z)
+    most = max(z)
+    return math.exp(z[k] - most) / math.fsum(math.exp(other - most) for other in z)
+
+
+def _sigmoid(x: float) -> float:
+    power = math.exp(-abs(x))
+    return (1.0 if x >= 0 else power) / (1 + power)
 
 
 def _padded(layer: Pad, x: Array, at: Shape, before: list[int]) -> Array:
