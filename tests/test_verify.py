@@ -33,7 +33,7 @@ from lowered_cnn.layers.layer import Lowered, Site
 from lowered_cnn.models import MODELS
 from lowered_cnn.verify import Certificate, Check, verify, verify_layer, verify_loss, verify_specimen
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, noise, relative_error, smooth_step
-from lowered_cnn.verify.specimens import LOSSES, specimens
+from lowered_cnn.verify.specimens import LOSSES, specimens, together
 
 IMAGE: Shape = (2, 6, 5)
 
@@ -61,6 +61,14 @@ def test_every_named_network_passes(name: str) -> None:
     assert next(check for check in certificate.checks if check.prop == "workers").bound == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_all_layers_together_pass_with_each_loss(name: str) -> None:
+    specimen = together()
+    certificate = verify(Network(specimen.model, specimen.input_shape), loss=LOSSES[name])
+    assert certificate.passed, str(certificate)
+
+
 def test_every_layer_is_among_the_specimens() -> None:
     def kinds(layer: Any) -> set[Any]:
         return set().union(*map(kinds, layer.__subclasses__())) or {layer}
@@ -73,6 +81,8 @@ def test_every_layer_is_among_the_specimens() -> None:
     found = set().union(*(used(specimen.model) for specimen in specimens().values()))
     ours = {kind for kind in kinds(Layer) if kind.__module__.startswith("lowered_cnn.layers.")}
     assert {kind.__name__ for kind in ours - found} == set()
+    elsewhere = {kind for kind in ours if kind.__name__.endswith(("1D", "3D"))}
+    assert {kind.__name__ for kind in ours - elsewhere - used(together().model)} == set()
 
 
 # The bounds of finite differences.

@@ -15,7 +15,7 @@ from lowered_cnn.verify.certificate import Certificate, Check
 from lowered_cnn.verify.layers import Reference, layer_checks
 from lowered_cnn.verify.losses import loss_checks
 from lowered_cnn.verify.probe import Probe
-from lowered_cnn.verify.specimens import LOSSES, Specimen, in_the_middle, specimens
+from lowered_cnn.verify.specimens import LOSSES, Specimen, in_the_middle, specimens, together
 
 __all__ = ["Certificate", "Check", "verify", "verify_all", "verify_layer"]
 
@@ -67,6 +67,8 @@ def verify_all() -> Iterator[tuple[str, Certificate]]:
         yield name, verify_specimen(name, specimen)
     for name, loss in LOSSES.items():
         yield name, verify_loss(name, loss)
+        row = f"all layers, {name}"
+        yield row, _named(row, verify(_network(together()), loss=loss))
     for name, model in MODELS.items():
         yield name, _named(name, verify(Network(model(), (1, 28, 28))))
 

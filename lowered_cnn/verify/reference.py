@@ -226,7 +226,7 @@ def _branches(stage: Stage, x: Array) -> tuple[Shape, Values]:
     if isinstance(stage.layer, Residual):
         return outputs[0].shape[:-1], lambda at: outputs[0][at] + outputs[1][at]
     channels = [channel for output in outputs for channel in output]
-    return (len(channels), *x.shape[1:-1]), lambda at: channels[at[0]][at[1:]]
+    return (len(channels), *outputs[0].shape[1:-1]), lambda at: channels[at[0]][at[1:]]
 
 
 def _scalars(value: Callable[[int], float], x: Array) -> Array:

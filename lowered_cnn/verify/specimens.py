@@ -124,6 +124,19 @@ def specimens() -> dict[str, Specimen]:
     }
 
 
+def together() -> Specimen:
+    """Return a network with every kind of layer for images."""
+    pooled = Concatenate(GlobalAvgPool(), GlobalMaxPool())
+    model = Sequential(
+        Pad(1), Conv2D(6, 3, bias=False), BatchNorm(), LeakyReLU(0.2), MaxPool(2),
+        Residual(Sequential(Conv2D(6, 3, padding="same"), ELU(0.7), Dropout(0.2)), Conv2D(6, 1)),
+        ConvTranspose2D(4, 2, 2), SiLU(), LayerNorm(), AvgPool(2), GELU(),
+        Concatenate(Conv2D(3, 1), Sequential(Softmax(), Conv2D(3, 3, padding="same"), ReLU())),
+        pooled, Flatten(), Dense(12), Tanh(), Dense(8), Sigmoid(), Dense(CLASSES),
+    )  # fmt: skip
+    return Specimen(model, (2, 8, 8))
+
+
 LOSSES: dict[str, Loss] = {
     "cross-entropy": SoftmaxCrossEntropy(),
     "label smoothing": SoftmaxCrossEntropy(0.2),
