@@ -156,6 +156,31 @@ MUTANTS = [
     Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.greater(highest, tap", "fused by rows"),
     Mutant("fusion.fused:_LoweredFusedConv._rectify", "np.greater(self.y, 0", "np.less(self.y, 0", "fused by rows"),
     Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.less_equal(highest, tap", "fused by rows"),
+    Mutant("losses:softmax", "z - z.max(axis=0)", "z", "softmax"),
+    Mutant("losses:softmax", "powers /= powers.sum(axis=0)", "pass", "softmax"),
+    Mutant("layers.activation:_sigmoid", "np.multiply(x, 0.5", "np.multiply(x, 1", "silu"),
+    Mutant("layers.erf:erf", "np.exp(-size * size)", "np.exp(-size)", "gelu"),
+    # fused or folded where it must not be
+    Mutant(
+        "fusion.folded:_LoweredFolded.forward",
+        'self.site.parameter("bias") * scale',
+        'self.site.parameter("bias")',
+        "batch norm behind a bias",
+    ),
+    Mutant(
+        "fusion.fused:_is_plain",
+        "window.stride == window.dilation == (1, 1)",
+        "window.dilation == (1, 1)",
+        "conv2d, strided",
+    ),
+    Mutant(
+        "fusion.fused:_is_plain",
+        "window.stride == window.dilation == (1, 1)",
+        "window.stride == (1, 1)",
+        "conv2d, dilated",
+    ),
+    Mutant("fusion.fused:_take_pool", "window.padding == ((0, 0), (0, 0)) and ", "", "max pool, padded"),
+    Mutant("fusion.fused:_take_pool", " and not pool.ceil_mode", "", "max pool, ceil"),
     # no number
     Mutant(
         "layers.dense:_LoweredDense.backward",

@@ -27,6 +27,9 @@ SHRINK = 1 / 8
 
 SMALLEST = 1e-8
 
+SPACING = 1e-3
+"""How far apart, in steps, the values are from which noise is estimated: near enough to have no kink among them."""
+
 
 @dataclass(frozen=True)
 class Derivative:
@@ -36,7 +39,7 @@ class Derivative:
     bound: float
 
 
-def noise(f: Function, spacing: float = 1e-6) -> float:
+def noise(f: Function, spacing: float = SPACING * STEP) -> float:
     """Return how far rounding takes f(t) from a smooth function, at worst.
 
     Fourth differences of close values leave nothing of a smooth f but its noise (Hamming, 1971; More and Wild, 2011):
@@ -52,18 +55,21 @@ def derivative(f: Function, step: float = STEP) -> Derivative:
 
     As long as more is truncated than rounded, h is made smaller: f bends too much, or has a kink within.
     """
-    rounding = (64 * 4 + 20 * 2 + 1) / 45 * noise(f)
-    best = _extrapolated(f, step, rounding)
-    while best.bound > 2 * rounding / step and step > SMALLEST:
+    best, truncated = _extrapolated(f, step)
+    while truncated > best.bound / 2 and step > SMALLEST:
         step *= SHRINK
-        best = min(best, _extrapolated(f, step, rounding), key=lambda found: found.bound)
+        found, truncated = _extrapolated(f, step)
+        best = min(best, found, key=lambda each: each.bound)
     return best
 
 
-def _extrapolated(f: Function, h: float, rounding: float) -> Derivative:
+def _extrapolated(f: Function, h: float) -> tuple[Derivative, float]:
+    """Return f'(0) with the bound on its error, and how much of that is truncated."""
     far, middle, near = ((f(step) - f(-step)) / (2 * step) for step in (h, h / 2, h / 4))
     value = (64 * near - 20 * middle + far) / 45
-    return Derivative(value, abs(value - (4 * near - middle) / 3) + rounding / h)
+    truncated = abs(value - (4 * near - middle) / 3)
+    rounded = (64 * 4 + 20 * 2 + 1) / 45 * noise(f, SPACING * h) / h
+    return Derivative(value, truncated + rounded), truncated
 
 
 def smooth_step(branch: Callable[[float], bytes], step: float = STEP) -> float:

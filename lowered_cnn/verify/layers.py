@@ -19,7 +19,9 @@ from lowered_cnn.layers import (
     MaxPool,
     Pad,
     ReLU,
+    Softmax,
 )
+from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.layers.container import Stage
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
@@ -46,6 +48,8 @@ OFF_THE_KINKS = 1.0
 """How far, in all, an input is moved away from ties and zeros."""
 
 NUDGE = 1e-6
+
+LARGE = 1000.0
 
 BLOCK_BYTES = 512
 """Blocks that cut even small windows' columns."""
@@ -74,17 +78,25 @@ def _check(stage: Stage, prop: str, error: float, bound: float) -> Check:
 
 
 def _forward(watched: Watched, own: Reference | None) -> Iterator[Check]:
-    """Compare y with the loops: n terms are rounded by n u at most, of what the layer makes of the input's size."""
-    stage, x, y = watched.stage, watched.seen["x"], watched.seen["y"]
-    direction = unit_directions(x.shape, 1)[0]
-    with listen() as products:
-        moved = stage.lowered.forward(x + direction * NUDGE)
-    terms = max((product.k for product in products), default=1) + 8
-    gain = np.abs(moved - y).max() / (NUDGE * np.abs(direction).max())
-    bound = float(2 * terms * UNIT_ROUNDOFF * max(np.abs(y).max(), gain * np.abs(x).max()))
+    """Compare y with the loops; functions of exponentials once more, for numbers whose exponentials overflow."""
+    stage, x = watched.stage, watched.seen["x"]
+    yield from _compared_with_loops(stage, x, own)
+    if isinstance(stage.layer, Elementwise | Softmax):
+        yield from _compared_with_loops(stage, LARGE * x, own)
+
+
+def _compared_with_loops(stage: Stage, x: Array, own: Reference | None) -> Iterator[Check]:
+    """Compare y: n terms are rounded by n u at most, of what the layer makes of the input's size."""
     expected = reference(stage, x) if own is None else _given(own(x, _parameters(stage)))
     if expected is None:
         return
+    direction = unit_directions(x.shape, 1)[0]
+    with listen() as products:
+        moved = stage.lowered.forward(x + direction * NUDGE).copy()
+    y = stage.lowered.forward(x)
+    terms = max((product.k for product in products), default=1) + 8
+    gain = np.abs(moved - y).max() / (NUDGE * np.abs(direction).max())
+    bound = float(2 * terms * UNIT_ROUNDOFF * max(np.abs(y).max(), gain * np.abs(x).max()))
     shape, value_at = expected
     if shape != y.shape[:-1] or not np.isfinite(x).all():
         yield _check(stage, "forward", float("inf"), bound)

@@ -69,6 +69,7 @@ def specimens() -> dict[str, Specimen]:
         Conv2D(16, 3), ReLU(), Conv2D(16, 3, padding="same"), MaxPool(2), ReLU(), Flatten(), Dense(CLASSES)
     )
     fused = Sequential(Conv2D(4, (3, 2), bias=False), MaxPool((2, 1)), Conv2D(3, 2), ReLU(), Flatten(), Dense(CLASSES))
+    odd = Sequential(Conv2D(16, 3), Conv2D(16, 3), ReLU(), Conv2D(16, 2), MaxPool(2), ReLU(), Flatten(), Dense(CLASSES))
     return {
         "conv1d": in_the_middle(Conv1D(3, 3), SIGNAL),
         "conv1d, every option": in_the_middle(Conv1D(4, 3, 2, ((2, 1),), 2, groups=2), SIGNAL),
@@ -76,6 +77,9 @@ def specimens() -> dict[str, Specimen]:
         "conv2d without bias": in_the_middle(Conv2D(3, 3, bias=False)),
         "conv2d, same": in_the_middle(Conv2D(3, (2, 3), padding="same")),
         "conv2d, every option": in_the_middle(Conv2D(6, (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2), groups=2)),
+        "conv2d, strided": in_the_middle(Conv2D(3, 3, 2)),
+        "conv2d, dilated": in_the_middle(Conv2D(3, 2, dilation=2)),
+        "conv2d, in groups": in_the_middle(Conv2D(4, 3, groups=2)),
         "conv2d, depthwise": in_the_middle(Conv2D(8, 3, padding=1, groups=4)),
         "conv3d": in_the_middle(Conv3D(3, 2), VOLUME),
         "conv3d, every option": in_the_middle(Conv3D(4, (1, 2, 2), (2, 1, 1), 1, (1, 2, 1), groups=4), VOLUME),
@@ -86,6 +90,10 @@ def specimens() -> dict[str, Specimen]:
         "dense": in_the_middle(Dense(5), FEATURES),
         "dense without bias": in_the_middle(Dense(5, bias=False), FEATURES),
         "max pool": in_the_middle(MaxPool(2)),
+        "max pool, step by step": in_the_middle(MaxPool(2, 1)),
+        "max pool, padded": in_the_middle(MaxPool(3, padding=1)),
+        "max pool, ceil": in_the_middle(MaxPool(2, ceil_mode=True)),
+        "max pool, dilated": in_the_middle(MaxPool(2, dilation=2)),
         "max pool, overlapping": in_the_middle(MaxPool(3, (2, 1), padding=1)),
         "max pool, dilated, ceil": in_the_middle(MaxPool((2, 3), 2, 0, (1, 2), ceil_mode=True), (2, 7, 6)),
         "max pool 1d": in_the_middle(MaxPool(3), SIGNAL),
@@ -98,6 +106,9 @@ def specimens() -> dict[str, Specimen]:
         "global max pool": in_the_middle(GlobalMaxPool()),
         "global avg pool": in_the_middle(GlobalAvgPool()),
         "batch norm": Specimen(normalized, IMAGE),
+        "batch norm behind a bias": Specimen(
+            Sequential(Conv2D(4, 3), BatchNorm(), ReLU(), Flatten(), Dense(CLASSES)), IMAGE
+        ),
         "batch norm of features": in_the_middle(BatchNorm(), FEATURES),
         "layer norm": in_the_middle(LayerNorm(0.1)),
         "layer norm of features": in_the_middle(LayerNorm(), FEATURES),
@@ -120,6 +131,7 @@ def specimens() -> dict[str, Specimen]:
         ),
         "sequential in sequential": in_the_middle(nested),
         "fused by rows": Specimen(fused, (2, 9, 7)),
+        "fused, of odd sizes": Specimen(odd, (2, 9, 9)),
         "fused by winograd": Specimen(winograd, (2, 8, 8)),
     }
 
