@@ -24,6 +24,7 @@ from lowered_cnn import (
     MeanSquaredError,
     Network,
     ReLU,
+    Residual,
     Sequential,
     SoftmaxCrossEntropy,
 )
@@ -33,6 +34,7 @@ from lowered_cnn.layers.layer import Lowered, Site
 from lowered_cnn.models import MODELS
 from lowered_cnn.verify import Certificate, Check, verify, verify_layer, verify_loss, verify_specimen
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, noise, relative_error, smooth_step
+from lowered_cnn.verify.probe import branch, watch
 from lowered_cnn.verify.specimens import LOSSES, specimens, together
 
 IMAGE: Shape = (2, 6, 5)
@@ -116,6 +118,17 @@ def test_steps_stay_on_one_side_of_a_kink() -> None:
     step = smooth_step(side)
     assert 1e-6 < step < 1e-5
     assert smooth_step(lambda t: b"") == 1e-3
+
+
+def test_kinks_inside_of_branches_are_seen() -> None:
+    network = Network(Sequential(Residual(Sequential(Residual(ReLU()))), Dense(2)), (3,), dtype=np.float64)
+    lowered = network.lower(1)
+    watch(lowered)
+    seen = set()
+    for x in (1.0, 2.0, -1.0):
+        lowered.forward(np.array([[1.0, 1.0, x]]))
+        seen.add(branch(lowered.layers))
+    assert len(seen) == 2
 
 
 def test_the_relative_error_of_a_wrong_gradient_is_its_error() -> None:

@@ -43,11 +43,12 @@ def noise(f: Function, spacing: float = SPACING * STEP) -> float:
     """Return how far rounding takes f(t) from a smooth function, at worst.
 
     Fourth differences of close values leave nothing of a smooth f but its noise (Hamming, 1971; More and Wild, 2011):
-    its deviation is their root mean square over sqrt(70). Eight deviations, and the rounding of f itself, are at worst.
+    its deviation is their root mean square over sqrt(70). Of so few differences that may be half of what it is: 16 of
+    them, and the rounding of f itself, are at worst.
     """
     values = np.array([f(spacing * k) for k in range(-8, 9)])
     deviation = np.sqrt(np.mean(np.square(np.diff(values, 4))) / 70)
-    return float(8 * deviation + 4 * UNIT_ROUNDOFF * np.abs(values).max())
+    return float(16 * deviation + 4 * UNIT_ROUNDOFF * np.abs(values).max())
 
 
 def derivative(f: Function, step: float = STEP) -> Derivative:

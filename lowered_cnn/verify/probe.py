@@ -116,14 +116,13 @@ def watch(lowered: LoweredNetwork) -> list[Watched]:
 
 
 def branch(lowered: Lowered) -> bytes:
-    """Say which side of its kink each number of each layer is on: what is positive, what is largest in its window."""
-    return b"".join(_side(stages[place]) for stages, place in places(lowered))
-
-
-def _side(stage: Stage) -> bytes:
-    watched = stage.lowered
-    assert isinstance(watched, Watched)
-    return side(watched.stage, watched.seen["x"])
+    """Say which side of its kink each number of each watched layer is on: what is positive, what is the largest."""
+    sides = b""
+    for stages, place in places(lowered):
+        watched = stages[place].lowered
+        assert isinstance(watched, Watched)
+        sides += side(watched.stage, watched.seen["x"]) + branch(watched.stage.lowered)
+    return sides
 
 
 def side(stage: Stage, x: Array) -> bytes:
