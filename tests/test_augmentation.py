@@ -35,6 +35,7 @@ def augmented(augmentation: Augmentation, images: Images, epoch: int = 1, seed: 
     return augmentation(images, np.arange(len(images)), seed, epoch)
 
 
+@pytest.mark.slow
 def test_the_interpolation_is_pytorchs() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     augmentation = replace(EVERYTHING, flip=False, cutout=0)

@@ -13,6 +13,8 @@ import pytest
 from lowered_cnn.verify import Certificate, verify_loss, verify_specimen
 from lowered_cnn.verify.specimens import LOSSES, specimens
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Mutant:

@@ -76,6 +76,7 @@ def test_a_network_of_ones_own() -> None:
         CNNClassifier(linear).fit(IMAGES, NUMBERS % 2)
 
 
+@pytest.mark.slow
 def test_it_works_in_a_pipeline_and_a_grid_search_on_two_processes() -> None:
     pipeline = make_pipeline(MinMaxScaler(), CNNClassifier(image_shape=(8, 8), **QUICK))
     grid = {"cnnclassifier__batch_size": [16, 64]}

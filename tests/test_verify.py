@@ -174,6 +174,7 @@ def test_a_certificate_of_nothing_does_not_pass() -> None:
     assert not Certificate(()).passed
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "notebook"]) == 0
     printed = capsys.readouterr()

@@ -117,6 +117,7 @@ def results(optimizer: Optimizer, dtype: type[np.floating], workers: int) -> tup
     return [(record.loss, record.train_accuracy) for record in records], network.parameters.vector.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 def test_bits_do_not_depend_on_the_number_of_workers(optimizer: Optimizer) -> None:
     alone = results(optimizer, np.float32, 1)
@@ -222,6 +223,7 @@ def test_a_batch_has_no_more_shards_than_the_data() -> None:
     stop(records)
 
 
+@pytest.mark.slow
 def test_children_use_no_core_while_the_caller_pauses() -> None:
     records = train(small(), digits(), recipe(), workers=3)
     next(records)
