@@ -154,13 +154,13 @@ def test_a_table_shows_the_worst_check_of_each_kind() -> None:
     )
     assert not certificate.passed
     assert str(certificate).splitlines() == [
-        "error / bound  forward    dx  adjoint  fused  workers",
-        "-----------------------------------------------------",
-        "conv1                    40%    exact",
-        "network                                 FAIL     FAIL",
-        "images                  FAIL",
+        "error / bound  forward     dx  adjoint  fused  workers",
+        "------------------------------------------------------",
+        "conv1                     40%    exact",
+        "network                                  FAIL     FAIL",
+        "images                   FAIL",
         "dense1            FAIL",
-        "-----------------------------------------------------",
+        "------------------------------------------------------",
         "network: conv1.weight: fused: expected an error of at most 1.0e-11, got 3.0e-03",
         "network: workers: expected an error of at most 0.0e+00, got 1.2e+01",
         "images: dx: expected a bound narrow enough to tell, got 1.0e+00",

@@ -12,6 +12,9 @@ PROPERTIES = (
 )  # fmt: skip
 """The columns of the table; parameters of other names come after these."""
 
+WIDTH = len("exact")
+"""Columns are at least so wide: tables of one network are alike on all machines, but for the shares."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -115,7 +118,7 @@ def _finite(value: str | float) -> str | float | None:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(WIDTH, *map(len, column)) for column in zip(*rows, strict=True)]
     padded = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     lines = ["  ".join([row[0].ljust(widths[0]), *cells[1:]]) for row, cells in zip(rows, padded, strict=True)]
     rule = "-" * len(lines[0])
