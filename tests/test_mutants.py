@@ -4,6 +4,7 @@ import importlib
 import inspect
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -261,6 +262,8 @@ def certificate(name: str) -> Certificate:
 
 def test_there_are_at_least_forty_of_them_and_each_is_another_one() -> None:
     assert len(set(MUTANTS)) == len(MUTANTS) >= 40
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"The tests plant {len(MUTANTS)} faults in the kernels" in readme
 
 
 @pytest.mark.parametrize("name", sorted({mutant.specimen for mutant in MUTANTS}))

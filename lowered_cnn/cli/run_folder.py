@@ -10,6 +10,7 @@ from typing import IO
 from lowered_cnn.arrays import InputError
 from lowered_cnn.data import READERS
 from lowered_cnn.data.dataset import check_classes
+from lowered_cnn.models import MODELS
 from lowered_cnn.network import Network
 from lowered_cnn.storage import JSON, load, save, write_whole
 
@@ -93,3 +94,13 @@ class RunFolder:
             where = str(self.path / "config.json")
             raise InputError(where, f"a class for each of the outputs {network.output_shape}", len(self.classes))
         return network
+
+
+def find_network(name: str, *others: str) -> Network:
+    """Return the network of a run's folder, or the named one; raises InputError, which speaks of `others` too."""
+    if name in MODELS:
+        return Network(MODELS[name](), (1, 28, 28))
+    if Path(name).is_dir():
+        return RunFolder.open(Path(name)).network()
+    wanted = ", ".join(["a folder", *others, f"or one of {', '.join(MODELS)}"])
+    raise InputError("|".join(["RUN", "MODEL", *others]), wanted, repr(name))

@@ -1,12 +1,10 @@
 """Show what each layer of a network costs: shapes, parameters, matrix products, operations, bytes."""
 
 import argparse
-from pathlib import Path
 
-from lowered_cnn import InputError, Network
 from lowered_cnn import summary as summarize
 from lowered_cnn.cli.arguments import between
-from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.cli.run_folder import find_network
 from lowered_cnn.models import MODELS
 
 MOST = 10**9
@@ -21,12 +19,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the ledger of one training step."""
-    print(summarize(_network(arguments.network), arguments.batch_size))
-
-
-def _network(name: str) -> Network:
-    if name in MODELS:
-        return Network(MODELS[name](), (1, 28, 28))
-    if Path(name).is_dir():
-        return RunFolder.open(Path(name)).network()
-    raise InputError("RUN|MODEL", f"a folder, or one of {', '.join(MODELS)}", repr(name))
+    print(summarize(find_network(arguments.network), arguments.batch_size))

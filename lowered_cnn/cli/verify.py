@@ -3,12 +3,10 @@
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from tqdm import tqdm
 
-from lowered_cnn import InputError, Network
-from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.cli.run_folder import find_network
 from lowered_cnn.models import MODELS
 from lowered_cnn.verify import Certificate, verify, verify_all
 
@@ -35,9 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
 def _certificates(name: str) -> Iterator[tuple[str, Certificate]]:
     if name == "all":
         yield from verify_all()
-    elif name in MODELS:
-        yield name, verify(Network(MODELS[name](), (1, 28, 28)))
-    elif Path(name).is_dir():
-        yield name, verify(RunFolder.open(Path(name)).network())
     else:
-        raise InputError("RUN|MODEL|all", f"a folder, all, or one of {', '.join(MODELS)}", repr(name))
+        yield name, verify(find_network(name, "all"))

@@ -39,12 +39,10 @@ def verify(network: Network, *, loss: Loss = SoftmaxCrossEntropy(), workers: Seq
     """
     if len(network.output_shape) != 1:
         raise InputError("verify: network", "outputs (features)", network.output_shape)
-    with np.errstate(all="ignore"):  # what is not a number fails, and is shown
-        probe = _probe(network, loss)
-        checks = [*layer_checks(probe), *agreement_checks(probe)]
-        if len(workers) > 1:
-            checks.append(workers_check(network, loss, workers))
-    return Certificate(tuple(checks))
+    certificate = _checked(network, loss)
+    if len(workers) > 1:
+        certificate += Certificate((workers_check(network, loss, workers),))
+    return certificate
 
 
 def verify_layer(layer: Layer, input_shape: Shape, reference: Reference | None = None) -> Certificate:
@@ -55,10 +53,9 @@ def verify_layer(layer: Layer, input_shape: Shape, reference: Reference | None =
     another way, for `forward`; layers of this package have theirs.
     """
     specimen = in_the_middle(layer, input_shape)
-    probe = _probe(_network(specimen), SoftmaxCrossEntropy())
     name = f"{layer.kind}{1 + (layer.kind == specimen.model.layers[0].kind)}"
     references = {} if reference is None else {name: reference}
-    return Certificate((*layer_checks(probe, references), *agreement_checks(probe)))
+    return _checked(_network(specimen), references=references)
 
 
 def verify_all() -> Iterator[tuple[str, Certificate]]:
@@ -75,8 +72,7 @@ def verify_all() -> Iterator[tuple[str, Certificate]]:
 
 def verify_specimen(name: str, specimen: Specimen) -> Certificate:
     """Check one specimen; all its layers share a row, called by its name."""
-    probe = _probe(_network(specimen), SoftmaxCrossEntropy())
-    return _named(name, Certificate((*layer_checks(probe), *agreement_checks(probe))))
+    return _named(name, _checked(_network(specimen)))
 
 
 def verify_loss(name: str, loss: Loss) -> Certificate:
@@ -90,6 +86,14 @@ def verify_loss(name: str, loss: Loss) -> Certificate:
 
 def _network(specimen: Specimen) -> Network:
     return Network(specimen.model, specimen.input_shape, seed=1, dtype=np.float64)
+
+
+def _checked(
+    network: Network, loss: Loss = SoftmaxCrossEntropy(), references: dict[str, Reference] | None = None
+) -> Certificate:
+    with np.errstate(all="ignore"):  # what is not a number fails, and is shown
+        probe = _probe(network, loss)
+        return Certificate((*layer_checks(probe, references or {}), *agreement_checks(probe)))
 
 
 def _probe(network: Network, loss: Loss) -> Probe:

@@ -34,9 +34,9 @@ from lowered_cnn.verify.differences import (
     smooth_step,
     unit_directions,
 )
-from lowered_cnn.verify.direct import Slide, max_pool, same_padding
+from lowered_cnn.verify.direct import Slide, max_pool
 from lowered_cnn.verify.probe import Probe, Watched, branch, side, watch
-from lowered_cnn.verify.reference import Values, inferred, places, reference, statistics
+from lowered_cnn.verify.reference import Values, inferred, reference, sample, slide_of, statistics
 from lowered_cnn.workspace import Workspace
 
 PLACES = 100
@@ -58,13 +58,13 @@ Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
 """y (*shape, N) of a layer of one's own, for x (C, *size, N) and its parameters by name."""
 
 
-def layer_checks(probe: Probe, references: dict[str, Reference] | None = None) -> Iterator[Check]:
+def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Check]:
     """Check every layer: forward, dX, its index maps and kinks; then all parameters' gradients, and the images'."""
     lowered = probe.lower()
     watched = watch(lowered)
     probe.results(lowered)
     for each in watched:
-        yield from _forward(each, (references or {}).get(each.stage.site.name))
+        yield from _forward(each, references.get(each.stage.site.name))
         yield _input_gradient(each)
         yield from _index_maps(each.stage)
         yield from _kinks(each.stage)
@@ -101,7 +101,7 @@ def _compared_with_loops(stage: Stage, x: Array, own: Reference | None) -> Itera
     if shape != y.shape[:-1] or not np.isfinite(x).all():
         yield _check(stage, "forward", float("inf"), bound)
         return
-    errors = [np.abs(value_at(place) - y[place]).max() for place in places(shape, PLACES)]
+    errors = [np.abs(value_at(place) - y[place]).max() for place in sample(shape, PLACES)]
     yield _check(stage, "forward", float(np.max(errors)), bound)
 
 
@@ -266,7 +266,7 @@ def _kinks(stage: Stage) -> Iterator[Check]:
     assert dx is not None
     dx = dx.copy()
     if isinstance(layer, ReLU | LeakyReLU | ELU):
-        at_zero = {ReLU: 0.0, LeakyReLU: getattr(layer, "slope", 0.0), ELU: getattr(layer, "alpha", 0.0)}[type(layer)]
+        at_zero = _slope_at_zero(layer)
         low, high = min(at_zero, 1.0), max(at_zero, 1.0)
         outside = np.maximum(low * dy - dx, dx - high * dy)
         yield _check(stage, "subgradient", float(np.maximum(0.0, outside).max()), 0.0)
@@ -282,12 +282,19 @@ def _kinks(stage: Stage) -> Iterator[Check]:
     yield _check(stage, "tie rule", float(np.sum(dx != _first_of_equals(layer, x, dy))), 0.0)
 
 
+def _slope_at_zero(layer: ReLU | LeakyReLU | ELU) -> float:
+    match layer:
+        case LeakyReLU(slope=slope):
+            return slope
+        case ELU(alpha=alpha):
+            return alpha
+    return 0.0
+
+
 def _first_of_equals(layer: MaxPool | GlobalMaxPool, x: Array, dy: Array) -> Array:
     size = x.shape[1:-1]
     if isinstance(layer, GlobalMaxPool):
         one = (1,) * len(size)
         whole = Slide(size, one, ((0, 0),) * len(size), one)
         return max_pool(x, whole, dy.reshape(len(x), *one, -1))[1]
-    window = layer.window(len(size), "pool")
-    padding = window.padding or same_padding(size, window.kernel, window.stride, window.dilation)
-    return max_pool(x, Slide(window.kernel, window.stride, padding, window.dilation), dy)[1]
+    return max_pool(x, slide_of(layer.window(len(size), "pool"), size), dy)[1]

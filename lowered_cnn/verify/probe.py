@@ -31,10 +31,7 @@ class Watched(Lowered):
     def backward(self, dy: Array) -> Array | None:
         """dX is that of the layer."""
         self.seen["dy"] = dy.copy()
-        dx = self.stage.lowered.backward(dy)
-        if dx is not None:
-            self.seen["dx"] = dx.copy()
-        return dx
+        return self.stage.lowered.backward(dy)
 
 
 @dataclass(frozen=True)
@@ -78,9 +75,9 @@ class Probe:
         z = lowered.forward(self.images if images is None else images)
         return self.loss.value_and_gradient(z, self.targets, self.examples)[0]
 
-    def results(self, lowered: LoweredNetwork, images: Array | None = None) -> Results:
+    def results(self, lowered: LoweredNetwork) -> Results:
         """Take a step forward and backward."""
-        z = lowered.forward(self.images if images is None else images)
+        z = lowered.forward(self.images)
         value, dz = self.loss.value_and_gradient(z, self.targets, self.examples)
         outputs = z.copy()
         dx = lowered.backward(dz)

@@ -1,7 +1,9 @@
 """What each layer should give, one number at a time: the equation of its docstring, as loops and Python's own math."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -32,7 +34,7 @@ from lowered_cnn.layers import (
 from lowered_cnn.layers.container import LoweredBranches, Stage
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
-from lowered_cnn.verify.direct import Slide, convolution_at, same_padding, transposed_at
+from lowered_cnn.verify.direct import Slide, convolution_at, inside, patch, same_padding, transposed_at
 from lowered_cnn.window import Window
 
 Values: TypeAlias = Callable[[Shape], Array]
@@ -49,7 +51,7 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
     match layer:
         case Conv():
             weight, bias = site.parameter("weight"), _bias(stage, layer.filters)
-            slide = _slide(layer.window(site.name), size)
+            slide = slide_of(layer.window(site.name), size)
             return (layer.filters, *slide.output(size)), lambda at: convolution_at(
                 x, weight, bias, slide, layer.groups, at
             )
@@ -62,8 +64,10 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
             return (layer.units,), lambda at: bias[at] + sum(w * x[f] for f, w in enumerate(weight[at[0]]))
         case MaxPool() | AvgPool():
             window = layer.window(len(size), site.name)
-            slide = _slide(window, size)
-            output = tuple(map(_positions, size, _extent(window), window.stride, slide.padding, [layer.ceil_mode] * 9))
+            slide = slide_of(window, size)
+            output = tuple(
+                map(_positions, size, _extent(window), window.stride, slide.padding, itertools.repeat(layer.ceil_mode))
+            )
             return (x.shape[0], *output), lambda at: _pooled(layer, x, slide, at)
         case GlobalMaxPool() | GlobalAvgPool():
             pool = _maximum if isinstance(layer, GlobalMaxPool) else _mean
@@ -143,7 +147,8 @@ def _extent(window: Window) -> Shape:
     return tuple(d * (k - 1) + 1 for k, d in zip(window.kernel, window.dilation, strict=True))
 
 
-def _slide(window: Window, size: Shape) -> Slide:
+def slide_of(window: Window, size: Shape) -> Slide:
+    """Write a window over an input of this size as the loops take it."""
     padding = window.padding
     if padding is None:
         padding = same_padding(size, window.kernel, window.stride, window.dilation)
@@ -167,18 +172,18 @@ def _transposed(layer: ConvTranspose, size: Shape) -> tuple[Shape, Slide]:
     else:
         axes = zip(size, window.stride, _extent(window), window.padding, behind, strict=True)
         output = tuple((h - 1) * s + e - sum(p) + b for h, s, e, p, b in axes)
-    return output, _slide(window, output)
+    return output, slide_of(window, output)
 
 
 def _pooled(layer: MaxPool | AvgPool, x: Array, slide: Slide, at: Shape) -> Array:
     size = x.shape[1:-1]
-    under = [slide.source(at[1:], tap) for tap in np.ndindex(slide.kernel)]
-    values = [x[at[0], *p] for p in under if all(0 <= i < h for i, h in zip(p, size, strict=True))]
+    values = [x[at[0], *p] for p in patch(slide, at[1:], size)]
     if isinstance(layer, MaxPool):
         return _maximum(values)
-    limits = [(-before, h + after) for h, (before, after) in zip(size, slide.padding, strict=True)]
-    bordered = [p for p in under if all(low <= i < high for i, (low, high) in zip(p, limits, strict=True))]
-    return np.asarray(sum(values) / (len(bordered) if layer.count_include_pad else len(values)))
+    bordered = tuple(h + sum(pads) for h, pads in zip(size, slide.padding, strict=True))
+    unpadded = replace(slide, padding=((0, 0),) * len(size))
+    count = len(patch(unpadded, at[1:], bordered)) if layer.count_include_pad else len(values)
+    return np.asarray(sum(values) / count)
 
 
 def _maximum(values: list[Array]) -> Array:
@@ -214,9 +219,8 @@ def _sigmoid(x: float) -> float:
 
 
 def _padded(layer: Pad, x: Array, at: Shape, before: list[int]) -> Array:
-    place = [i - b for i, b in zip(at[1:], before, strict=True)]
-    here = all(0 <= i < h for i, h in zip(place, x.shape[1:-1], strict=True))
-    return x[at[0], *place] if here else np.full(x.shape[-1], layer.value)
+    place = tuple(i - b for i, b in zip(at[1:], before, strict=True))
+    return x[at[0], *place] if inside(place, x.shape[1:-1]) else np.full(x.shape[-1], layer.value)
 
 
 def _branches(stage: Stage, x: Array) -> tuple[Shape, Values]:
@@ -233,7 +237,7 @@ def _scalars(value: Callable[[int], float], x: Array) -> Array:
     return np.array([value(n) for n in range(x.shape[-1])])
 
 
-def places(shape: Shape, most: int) -> Iterator[Shape]:
+def sample(shape: Shape, most: int) -> Iterator[Shape]:
     """Yield every place of an activation, or `most` that are drawn, the same each time."""
     count = math.prod(shape)
     chosen = range(count) if count <= most else np.random.default_rng(count).choice(count, most, replace=False)
