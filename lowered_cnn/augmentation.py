@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from lowered_cnn.arrays import Array, Images, InputError, Labels, Shape, check_images, is_number, whole_number
-from lowered_cnn.gemm import affine
+from lowered_cnn.gemm import multiply
 
 KNOTS = 4
 """Pixels between two points of the random grid whose smooth interpolation bends an image."""
@@ -103,9 +103,9 @@ def _interpolate(normal: Array, size: Shape, deviation: float) -> Array:
     """Return displacements (n, 2, H, W) = D^T G A for grids G (n, 2, *grid): splines D down the rows, A across."""
     down, across = (_splines(length) for length in size)
     half = np.empty((*normal.shape[:2], size[0], normal.shape[3]), np.float32)
-    affine(down.T, normal, None, out=half)
+    multiply("forward", down.T, normal, out=half)
     displacements = np.empty((*normal.shape[:2], *size), np.float32)
-    affine(half, across * np.float32(deviation), None, out=displacements)
+    multiply("forward", half, across * np.float32(deviation), out=displacements)
     return displacements
 
 

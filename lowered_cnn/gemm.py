@@ -1,4 +1,4 @@
-"""The only place with a matrix product: the affine map, its three gradients, and the ledger that hears each of them."""
+"""The only place with a matrix product: A B, A^T B and A B^T, each told its role, for the ledger that listens."""
 
 import math
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -18,11 +19,17 @@ FEW = 1200
 """Up to so many results, it does so for a product with a transposed second factor too."""
 
 
+Role: TypeAlias = Literal["forward", "sum", "dweight", "dbias", "dx"]
+"""What a product is for: an output, a sum inside a normalization, the gradient of a weight, of a bias, of an input."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
 @dataclass(frozen=True)
 class Product:
     """One matrix product (M x K) (K x N), done `count` times."""
 
-    role: str
+    role: Role
     m: int
     k: int
     n: int
@@ -48,39 +55,38 @@ def listen() -> Iterator[list[Product]]:
         _ledger.reset(token)
 
 
+def multiply(role: Role, a: Array, b: Array, out: Array) -> None:
+    """C = A B: a (..., M, K), b (..., K, N), out (..., M, N)."""
+    _hear(role, a, b)
+    _multiply_in_columns(a, b, out)
+
+
+def multiply_at_b(role: Role, a: Array, b: Array, out: Array) -> None:
+    """C = A^T B: a (..., K, M), b (..., K, N), out (..., M, N)."""
+    _hear(role, a.swapaxes(-1, -2), b)
+    _multiply_in_columns(a.swapaxes(-1, -2), b, out)
+
+
+def multiply_a_bt(role: Role, a: Array, b: Array, out: Array) -> None:
+    """C = A B^T: a (..., M, K), b (..., N, K), out (..., M, N)."""
+    _hear(role, a, b.swapaxes(-1, -2))
+    _multiply_in_rows(a, b.swapaxes(-1, -2), out)
+
+
+def row_sums(role: Role, a: Array, ones: Array, out: Array) -> None:
+    """C = A 1, the sum of each row: a (..., M, K), ones (K), out (..., M)."""
+    _hear(role, a, ones[:, None])
+    np.matmul(a, ones, out=out)
+
+
 def affine(weight: Array, x: Array, bias: Array | None, out: Array) -> None:
     """Z = W X + b (S1, S8): weight (..., M, K), x (..., K, N), bias (..., M, 1), out (..., M, N)."""
-    _hear("forward", weight, x)
-    _multiply_in_columns(weight, x, out)
+    multiply("forward", weight, x, out)
     if bias is not None:
         np.add(out, bias, out=out)
 
 
-def weight_gradient(dy: Array, x: Array, out: Array) -> None:
-    """dW = dZ X^T (S2, S8): dy (..., M, N), x (..., K, N), out (..., M, K)."""
-    _hear("dweight", dy, x.swapaxes(-1, -2))
-    _multiply_in_rows(dy, x.swapaxes(-1, -2), out)
-
-
-def bias_gradient(dy: Array, ones: Array, out: Array) -> None:
-    """db = dZ 1 (S3, S8): dy (..., M, N), ones (N), out (..., M)."""
-    _hear("dbias", dy, ones[:, None])
-    np.matmul(dy, ones[:, None], out=out[..., None])
-
-
-def row_sums(x: Array, ones: Array, out: Array) -> None:
-    """Sum each row, X 1: x (M, N), ones (N), out (M)."""
-    _hear("sum", x, ones[:, None])
-    np.matmul(x, ones, out=out)
-
-
-def input_gradient(weight: Array, dy: Array, out: Array) -> None:
-    """dX = W^T dZ (S4, S8): weight (..., M, K), dy (..., M, N), out (..., K, N)."""
-    _hear("dx", weight.swapaxes(-1, -2), dy)
-    _multiply_in_columns(weight.swapaxes(-1, -2), dy, out)
-
-
-def _hear(role: str, a: Array, b: Array) -> None:
+def _hear(role: Role, a: Array, b: Array) -> None:
     heard = _ledger.get()
     if heard is not None:
         count = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lowered_cnn.arrays import Array, Shape
-from lowered_cnn.gemm import Product, listen
+from lowered_cnn.gemm import ROLES, Product, Role, listen
 from lowered_cnn.layers import Lowered
 from lowered_cnn.layers.container import Stage, places
 from lowered_cnn.network import Network
 from lowered_cnn.workspace import BLOCK_BYTES
-
-ROLES = ("forward", "sum", "dweight", "dbias", "dx")
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Row:
         """Multiplications and additions in all products."""
         return sum(product.flops for product in self.products)
 
-    def whole(self, role: str) -> Product | None:
+    def whole(self, role: Role) -> Product | None:
         """Return the product of this role with its blocks put together again, or None if there is none.
 
         Blocks are runs of positions: they cut N in the forward product and in dx, and the summed K in dweight. Those of

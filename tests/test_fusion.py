@@ -13,7 +13,7 @@ from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion import fuse
 from lowered_cnn.fusion.folded import Folded
 from lowered_cnn.fusion.fused import FusedConv, FusedSequential
-from lowered_cnn.gemm import affine, input_gradient, weight_gradient
+from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import LoweredNetwork
 from lowered_cnn.verify import direct
@@ -175,9 +175,9 @@ def test_a_batch_normalization_is_folded_for_inference_only() -> None:
 def test_products_cut_for_small_blocks_are_the_products(m: int, k: int, n: int) -> None:
     a, b, c = normal(2, m, k), normal(2, k, n), normal(2, m, n)
     forward, dweight, dx = np.empty((2, m, n)), np.empty((2, m, k)), np.empty((2, k, n))
-    affine(a, b, None, out=forward)
-    weight_gradient(c, b, out=dweight)
-    input_gradient(a, c, out=dx)
+    multiply("forward", a, b, out=forward)
+    multiply_a_bt("dweight", c, b, out=dweight)
+    multiply_at_b("dx", a, c, out=dx)
     assert_close(forward, np.einsum("gmk,gkn->gmn", a, b))
     assert_close(dweight, np.einsum("gmn,gkn->gmk", c, b))
     assert_close(dx, np.einsum("gmk,gmn->gkn", a, c))

@@ -64,9 +64,9 @@ MUTANTS = [
         "conv2d",
     ),
     Mutant(
-        "gemm:weight_gradient",
-        "_multiply_in_rows(dy, x.swapaxes(-1, -2), out)",
-        "_multiply_in_rows(x, dy.swapaxes(-1, -2), out.reshape(out.shape[:-2] + out.shape[:-3:-1]))",
+        "gemm:multiply_a_bt",
+        "_multiply_in_rows(a, b.swapaxes(-1, -2), out)",
+        "_multiply_in_rows(b, a.swapaxes(-1, -2), out.reshape(out.shape[:-2] + out.shape[:-3:-1]))",
         "dense",
     ),
     Mutant("layers.reshape:_View.forward", "x.reshape(self.y_shape)", "x[::-1].reshape(self.y_shape)", "flatten"),
@@ -187,14 +187,14 @@ MUTANTS = [
     # no number
     Mutant(
         "layers.dense:_LoweredDense.backward",
-        "bias_gradient(dy, self.ones, out=self.dbias)",
+        'row_sums("dbias", dy, self.ones, out=self.dbias)',
         "self.dbias.fill(float('nan'))",
         "dense",
     ),
     Mutant("layers.pool:_LoweredGlobalMaxPool.backward", "self.dx.fill(0)", "self.dx.fill(np.nan)", "global max pool"),
     Mutant(
         "fusion.fused:_LoweredFusedConv.backward",
-        "bias_gradient(dy.reshape(len(dy), -1), self.ones, out=self.dbias)",
+        'row_sums("dbias", dy.reshape(len(dy), -1), self.ones, out=self.dbias)',
         "self.dbias.fill(np.nan)",
         "conv2d",
     ),
@@ -211,10 +211,8 @@ MUTANTS = [
         "self.gradient[tuple(slice(n) for n in self._dx.shape)]",
         "conv2d, same",
     ),
-    Mutant(
-        "gemm:bias_gradient", "np.matmul(dy, ones[:, None], out=out[..., None])", "np.copyto(out, dy[..., 0])", "conv2d"
-    ),
-    Mutant("layers.dense:_LoweredDense.backward", "bias_gradient(dy, self.ones, out=self.dbias)", "pass", "dense"),
+    Mutant("gemm:row_sums", "np.matmul(a, ones, out=out)", "np.copyto(out, a[..., 0])", "conv2d"),
+    Mutant("layers.dense:_LoweredDense.backward", 'row_sums("dbias", dy, self.ones, out=self.dbias)', "pass", "dense"),
     Mutant(
         "layers.pool:_LoweredAvgPool.backward",
         "np.multiply(dy, self.scale, out=dy)",

@@ -16,7 +16,7 @@ from lowered_cnn.fusion.folded import Folded
 from lowered_cnn.fusion.maxima import Maxima
 from lowered_cnn.fusion.rows import RowEngine
 from lowered_cnn.fusion.winograd import WinogradEngine
-from lowered_cnn.gemm import bias_gradient
+from lowered_cnn.gemm import row_sums
 from lowered_cnn.layers import BatchNorm, Conv2D, Layer, Lowered, MaxPool, ReLU, Sequential, Site
 from lowered_cnn.layers.container import Branches
 from lowered_cnn.layers.conv import Conv
@@ -162,7 +162,7 @@ class _LoweredFusedConv(Lowered):
         if self.relu:
             self._rectify(dy)
         if self.dbias is not None:
-            bias_gradient(dy.reshape(len(dy), -1), self.ones, out=self.dbias)
+            row_sums("dbias", dy.reshape(len(dy), -1), self.ones, out=self.dbias)
         self.engine.start()
         for first, last in self.engine.blocks:
             self.maxima.backward(self._block(dy, first, last).swapaxes(0, 1), first, self.engine.dz(last - first))

@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from lowered_cnn.arrays import Array
 from lowered_cnn.fusion.engine import Engine, Plan
-from lowered_cnn.gemm import affine, input_gradient, weight_gradient
+from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.lowering import Border
 
 
@@ -77,7 +77,7 @@ class RowEngine(Engine):
     def forward(self, first: int, last: int) -> Array:
         """Z = weight @ columns, for each row."""
         z = self._rows(last - first)
-        affine(_matrix(self.weight), self._columns(first, last), None, out=_matrices(z))
+        multiply("forward", _matrix(self.weight), self._columns(first, last), out=_matrices(z))
         return z.reshape(len(z), *self.patched)
 
     def start(self) -> None:
@@ -94,7 +94,7 @@ class RowEngine(Engine):
     def backward(self, first: int, last: int) -> None:
         """dweight += dZ columns^T, and dX."""
         count = last - first
-        weight_gradient(_matrices(self._rows(count)), self._columns(first, last), out=self.parts[:count])
+        multiply_a_bt("dweight", _matrices(self._rows(count)), self._columns(first, last), out=self.parts[:count])
         self.sum += np.add.reduce(self.parts[:count], axis=0, out=self.part)
         if self.wants_dx:
             for run in self._runs(first, last):
@@ -131,8 +131,11 @@ class RowEngine(Engine):
         """dX[h] += col2im over the width of sum over a of weight[a]^T dZ[h - a]."""
         weight = self.transposed[run.taps]
         rows = self.scratch[: run.count]
-        input_gradient(
-            weight.reshape(-1, weight[0, 0].size), _stacked(dz, run.count, len(weight)), out=_matrices(rows, axes=2)
+        multiply_at_b(
+            "dx",
+            weight.reshape(-1, weight[0, 0].size),
+            _stacked(dz, run.count, len(weight)),
+            out=_matrices(rows, axes=2),
         )
         target = self.dwindows[run.h : run.h + run.count]
         for b in range(self.row[0]):

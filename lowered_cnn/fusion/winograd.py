@@ -21,7 +21,7 @@ import numpy as np
 
 from lowered_cnn.arrays import Array
 from lowered_cnn.fusion.engine import Engine, Plan
-from lowered_cnn.gemm import affine, input_gradient, weight_gradient
+from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
@@ -84,7 +84,7 @@ class WinogradEngine(Engine):
         """Take the activation (C, H, W, N)."""
         for split, plain in self.x.parts(x):
             np.copyto(split, plain)
-        affine(self.transform, self.parameter, None, out=self.weight.reshape(16, -1))
+        multiply("forward", self.transform, self.parameter, out=self.weight.reshape(16, -1))
 
     def forward(self, first: int, last: int) -> Array:
         """Z = A^T (weight @ u) A."""
@@ -92,7 +92,7 @@ class WinogradEngine(Engine):
         upper, lower, half = views.upper, views.lower, views.half
         for a, part in enumerate((upper, lower, half, half)):
             self._spread(first, last, a)
-            affine(self.weight[a], views.columns, None, out=views.products)
+            multiply("forward", self.weight[a], views.columns, out=views.products)
             _gather(views.m, part)
             if a in (1, 2):
                 np.add(upper, part, out=upper)
@@ -119,15 +119,15 @@ class WinogradEngine(Engine):
             for row, m in zip(A, views.m, strict=True):
                 _apply(row, views.halves, m)
             self._spread(first, last, a)
-            weight_gradient(views.products, views.columns, out=parts)
+            multiply_a_bt("dweight", views.products, views.columns, out=parts)
             self.sum[a] += np.add.reduce(parts, axis=0, out=self.part)
             if self.wants_dx:
-                input_gradient(self.weight[a], views.products, out=views.columns)
+                multiply_at_b("dx", self.weight[a], views.products, out=views.columns)
                 self._add_dx(first, last, a)
 
     def finish(self) -> Array | None:
         """Write dweight = G^T sum G, and return dX."""
-        input_gradient(self.transform, self.sum.reshape(16, -1), out=self.dweight)
+        multiply_at_b("dweight", self.transform, self.sum.reshape(16, -1), out=self.dweight)
         if not self.wants_dx:
             return None
         for split, plain in self.gradient.parts(self.dx):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lowered_cnn.arrays import Array, InputError, Shape, check_rank, whole_number
-from lowered_cnn.gemm import affine, bias_gradient, input_gradient, weight_gradient
+from lowered_cnn.gemm import affine, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Columns
 from lowered_cnn.parameters import Parameter
@@ -130,14 +130,14 @@ class _LoweredConv(Lowered):
         for block in self.columns.blocks:
             dz_block = block.of(dz, self.batch)
             columns = self.columns.im2col(block)
-            weight_gradient(dz_block, self._matrix(columns), out=self.part)
+            multiply_a_bt("dweight", dz_block, self._matrix(columns), out=self.part)
             self.sum += self.part
             if self.wants_dx:
-                input_gradient(self.weight, dz_block, out=self._matrix(columns))
+                multiply_at_b("dx", self.weight, dz_block, out=self._matrix(columns))
                 self.columns.col2im(block, columns)
         self.dweight[...] = self.sum
         if self.dbias is not None:
-            bias_gradient(dz, self.ones, out=self.dbias)
+            row_sums("dbias", dz, self.ones, out=self.dbias)
         return self.columns.dx() if self.wants_dx else None
 
     def _matrix(self, columns: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape, check_rank, whole_number
-from lowered_cnn.gemm import affine, bias_gradient, input_gradient, weight_gradient
+from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Columns
 from lowered_cnn.parameters import Parameter
@@ -142,7 +142,7 @@ class _LoweredConvTranspose(Lowered):
         self.columns.clear()
         for block in self.columns.blocks:
             columns = self.columns.empty(block)
-            input_gradient(self.weight, block.of(matrix, self.batch), out=self._matrix(columns))
+            multiply_at_b("forward", self.weight, block.of(matrix, self.batch), out=self._matrix(columns))
             self.columns.col2im(block, columns)
         y = self.columns.dx()
         return y if self.bias is None else np.add(y, self.bias, out=y)
@@ -154,12 +154,12 @@ class _LoweredConvTranspose(Lowered):
         self.dweight.fill(0)
         for block in self.columns.blocks:
             columns = self._matrix(self.columns.im2col(block))
-            weight_gradient(block.of(x, self.batch), columns, out=self.part)
+            multiply_a_bt("dweight", block.of(x, self.batch), columns, out=self.part)
             self.dweight += self.part
             if self.wants_dx:
-                affine(self.weight, columns, None, out=block.of(dx, self.batch))
+                multiply("dx", self.weight, columns, out=block.of(dx, self.batch))
         if self.dbias is not None:
-            bias_gradient(dy.reshape(len(dy), -1), self.ones, out=self.dbias)
+            row_sums("dbias", dy.reshape(len(dy), -1), self.ones, out=self.dbias)
         return self.dx if self.wants_dx else None
 
     def _matrix(self, columns: Array) -> Array:

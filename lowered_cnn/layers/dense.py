@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lowered_cnn.arrays import Array, InputError, Shape, whole_number
-from lowered_cnn.gemm import affine, bias_gradient, input_gradient, weight_gradient
+from lowered_cnn.gemm import affine, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
@@ -58,9 +58,9 @@ class _LoweredDense(Lowered):
 
     def backward(self, dy: Array) -> Array | None:
         """dW = dZ A^T, db = dZ 1, dA = W^T dZ."""
-        weight_gradient(dy, self.x, out=self.dweight)
+        multiply_a_bt("dweight", dy, self.x, out=self.dweight)
         if self.dbias is not None:
-            bias_gradient(dy, self.ones, out=self.dbias)
+            row_sums("dbias", dy, self.ones, out=self.dbias)
         if self.dx is not None:
-            input_gradient(self.weight, dy, out=self.dx)
+            multiply_at_b("dx", self.weight, dy, out=self.dx)
         return self.dx

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape, is_number
-from lowered_cnn.gemm import affine, row_sums
+from lowered_cnn.gemm import multiply, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
@@ -113,8 +113,8 @@ class _LoweredBatchNorm(Lowered):
         dx, z = dy.reshape(self.matrix), self.z.reshape(self.matrix)
         for block in self.blocks:
             spare = self._spare(block)
-            row_sums(np.multiply(dx[block], z[block], out=spare), self.ones, out=self.dweight[block, 0])
-            row_sums(dx[block], self.ones, out=self.dbias[block, 0])
+            row_sums("sum", np.multiply(dx[block], z[block], out=spare), self.ones, out=self.dweight[block, 0])
+            row_sums("sum", dx[block], self.ones, out=self.dbias[block, 0])
             np.multiply(z[block], self.dweight[block] / self.matrix[1], out=spare)
             np.subtract(dx[block], spare, out=dx[block])
             np.subtract(dx[block], self.dbias[block] / self.matrix[1], out=dx[block])
@@ -127,7 +127,7 @@ class _LoweredBatchNorm(Lowered):
         return dy
 
     def _mean(self, x: Array, out: Array) -> None:
-        row_sums(x, self.ones, out=out[:, 0])
+        row_sums("sum", x, self.ones, out=out[:, 0])
         out /= self.matrix[1]
 
     def _spare(self, block: slice) -> Array:
@@ -181,9 +181,9 @@ class _LoweredLayerNorm(Lowered):
     def forward(self, x: Array) -> Array:
         """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = row @ X."""
         x, y, z, spare = (each.reshape(self.matrix) for each in (x, self.y, self.z, self.spare))
-        affine(self.row, x, None, out=self.mean)
+        multiply("sum", self.row, x, out=self.mean)
         np.subtract(x, self.mean, out=z)
-        affine(self.row, np.multiply(z, z, out=spare), None, out=self.deviation)
+        multiply("sum", self.row, np.multiply(z, z, out=spare), out=self.deviation)
         np.sqrt(np.add(self.deviation, self.norm.epsilon, out=self.deviation), out=self.deviation)
         np.divide(z, self.deviation, out=z)
         np.add(np.multiply(z, self.weight, out=y), self.bias, out=y)
@@ -192,12 +192,12 @@ class _LoweredLayerNorm(Lowered):
     def backward(self, dy: Array) -> Array:
         """dX = (G - row G - Z row (Z G)) / deviation, with G = weight dY; dweight = (Z dY) 1, dbias = dY 1."""
         dx, z, spare = (each.reshape(self.matrix) for each in (dy, self.z, self.spare))
-        row_sums(np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
-        row_sums(dx, self.ones, out=self.dbias)
+        row_sums("sum", np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
+        row_sums("sum", dx, self.ones, out=self.dbias)
         np.multiply(dx, self.weight, out=dx)
-        affine(self.row, np.multiply(dx, z, out=spare), None, out=self.mean)
+        multiply("sum", self.row, np.multiply(dx, z, out=spare), out=self.mean)
         np.multiply(z, self.mean, out=spare)
-        affine(self.row, dx, None, out=self.mean)
+        multiply("sum", self.row, dx, out=self.mean)
         np.subtract(np.subtract(dx, self.mean, out=dx), spare, out=dx)
         np.divide(dx, self.deviation, out=dx)
         return dy

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape
-from lowered_cnn.gemm import affine, input_gradient
+from lowered_cnn.gemm import multiply, multiply_at_b
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Border, Columns, Index, im2col, windows
 from lowered_cnn.window import Lengths, Padding, Sweep, Window
@@ -139,7 +139,7 @@ class _LoweredAvgPool(Lowered):
         self.columns.read(x)
         y = self.y.reshape(self.matrix)
         for block in self.columns.blocks:
-            affine(self.row, self._matrix(self.columns.im2col(block)), None, out=block.of(y, self.batch))
+            multiply("forward", self.row, self._matrix(self.columns.im2col(block)), out=block.of(y, self.batch))
         return self.y if self.scale is None else np.multiply(self.y, self.scale, out=self.y)
 
     def backward(self, dy: Array) -> Array:
@@ -150,7 +150,7 @@ class _LoweredAvgPool(Lowered):
         self.columns.clear()
         for block in self.columns.blocks:
             columns = self.columns.empty(block)
-            input_gradient(self.row, block.of(dz, self.batch), out=self._matrix(columns))
+            multiply_at_b("dx", self.row, block.of(dz, self.batch), out=self._matrix(columns))
             self.columns.col2im(block, columns)
         return self.columns.dx()
 
@@ -190,12 +190,12 @@ class _LoweredGlobalAvgPool(Lowered):
 
     def forward(self, x: Array) -> Array:
         """Y = row @ X."""
-        affine(self.row, x.reshape(self.matrix), None, out=self.y[:, None, :])
+        multiply("forward", self.row, x.reshape(self.matrix), out=self.y[:, None, :])
         return self.y
 
     def backward(self, dy: Array) -> Array:
         """dX = row^T dY."""
-        input_gradient(self.row, dy[:, None, :], out=self.dx.reshape(self.matrix))
+        multiply_at_b("dx", self.row, dy[:, None, :], out=self.dx.reshape(self.matrix))
         return self.dx
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape
-from lowered_cnn.gemm import affine
+from lowered_cnn.gemm import multiply
 from lowered_cnn.interop.onnx.importer import constant
 from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, translate
 from lowered_cnn.interop.onnx.package import onnx_package
@@ -134,7 +134,7 @@ def _matmul(node: Node, operands: list[Values]) -> list[Values]:
     stack = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     left, right = (np.broadcast_to(each, (*stack, *each.shape[-2:])) for each in (left, right))
     product = np.empty((*stack, left.shape[-2], right.shape[-1]), a.dtype)
-    affine(left, right, None, out=product)
+    multiply("forward", left, right, out=product)
     product = product[..., 0, :] if a.ndim == 1 else product
     return [product[..., 0] if b.ndim == 1 else product]
 
