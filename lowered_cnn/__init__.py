@@ -23,6 +23,7 @@ from lowered_cnn.layers import (
     Layer,
     LayerNorm,
     LeakyReLU,
+    Lowered,
     MaxPool,
     Pad,
     ReLU,
@@ -30,17 +31,20 @@ from lowered_cnn.layers import (
     Sequential,
     Sigmoid,
     SiLU,
+    Site,
     Softmax,
     Tanh,
 )
 from lowered_cnn.ledger import summary
-from lowered_cnn.losses import MeanSquaredError, SoftmaxCrossEntropy, softmax
+from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy, softmax
 from lowered_cnn.lowering import col2im, im2col
-from lowered_cnn.network import Network
-from lowered_cnn.optimizers import SGD, Adam, AdamW
-from lowered_cnn.schedules import Constant, Cosine, OneCycle, Step
+from lowered_cnn.network import Gradient, Network
+from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer
+from lowered_cnn.parameters import Parameter, ParameterVector
+from lowered_cnn.schedules import Constant, Cosine, OneCycle, Schedule, Step
 from lowered_cnn.storage import load, save
-from lowered_cnn.training import Recipe, Record, evaluate, train
+from lowered_cnn.tracing import Trace, trace
+from lowered_cnn.training import Evaluation, Recipe, Record, evaluate, train
 from lowered_cnn.window import Window
 
 __version__ = "0.1.0"
@@ -66,30 +70,40 @@ __all__ = [
     "Dataset",
     "Dense",
     "Dropout",
+    "Evaluation",
     "Flatten",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "Gradient",
     "InputError",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "Loss",
+    "Lowered",
     "MaxPool",
     "MeanSquaredError",
     "Network",
     "OneCycle",
+    "Optimizer",
     "Pad",
+    "Parameter",
+    "ParameterVector",
     "ReLU",
     "Recipe",
     "Record",
     "Residual",
+    "Schedule",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "Site",
     "Softmax",
     "SoftmaxCrossEntropy",
     "Splits",
     "Step",
     "Tanh",
+    "Trace",
     "Window",
     "col2im",
     "evaluate",
@@ -99,5 +113,6 @@ __all__ = [
     "save",
     "softmax",
     "summary",
+    "trace",
     "train",
 ]

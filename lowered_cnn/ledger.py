@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.gemm import ROLES, Product, Role, listen
-from lowered_cnn.layers import Lowered
-from lowered_cnn.layers.container import Stage, places
+from lowered_cnn.layers.container import Stage, Tap, stages_of
 from lowered_cnn.network import Network
 from lowered_cnn.workspace import BLOCK_BYTES
 
@@ -94,42 +93,36 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
     `train` does the same on shards of the batch and with fused layers, which take other products and less memory.
     """
     lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
-    heard = [_Heard(stages, place) for stages, place in list(places(lowered.layers))]
-    lowered.layers.backward(np.zeros_like(lowered.layers.forward(lowered.x)))
-    rows = tuple(
-        Row(
-            ear.stage.site.name,
-            ear.stage.layer.output_shape(ear.stage.site.input_shape, ear.stage.site.name),
-            sum(math.prod(p.shape) for p in ear.stage.layer.parameters(ear.stage.site.input_shape)),
-            tuple(ear.products),
-            ear.stage.bytes,
-        )
-        for ear in heard
-    )
+    with listen() as heard, lowered.tapped(bill := _Bill(heard)):
+        lowered.layers.backward(np.zeros_like(lowered.layers.forward(lowered.x)))
+    rows = tuple(_row(stage, bill.products[stage.site.name]) for stage in stages_of(lowered.layers))
     return Ledger(batch, network.input_shape, rows, lowered.workspace.bytes + lowered.gradients.vector.nbytes)
 
 
-class _Heard(Lowered):
-    """A layer in its place whose products are written down."""
+class _Bill(Tap):
+    """Charges each layer with the products that were heard while it ran."""
 
-    def __init__(self, stages: list[Stage], place: int) -> None:
-        self.stage = stages[place]
-        self.products: list[Product] = []
-        stages[place] = replace(self.stage, lowered=self)
+    def __init__(self, heard: list[Product]) -> None:
+        self.heard = heard
+        self.products: dict[str, list[Product]] = {}
 
-    def forward(self, x: Array) -> Array:
-        """Y is that of the layer."""
-        with listen() as products:
-            y = self.stage.lowered.forward(x)
-        self.products += products
-        return y
+    def forward(self, stage: Stage, x: Array, y: Array) -> None:
+        """Charge the layer."""
+        self._charge(stage)
 
-    def backward(self, dy: Array) -> Array | None:
-        """dX is that of the layer."""
-        with listen() as products:
-            dx = self.stage.lowered.backward(dy)
-        self.products += products
-        return dx
+    def backward(self, stage: Stage, dy: Array, dx: Array | None) -> None:
+        """Charge the layer."""
+        self._charge(stage)
+
+    def _charge(self, stage: Stage) -> None:
+        self.products.setdefault(stage.site.name, []).extend(self.heard)
+        self.heard.clear()
+
+
+def _row(stage: Stage, products: Sequence[Product]) -> Row:
+    owned = stage.layer.parameters(stage.site.input_shape)
+    shape = stage.layer.output_shape(stage.site.input_shape, stage.site.name)
+    return Row(stage.site.name, shape, sum(math.prod(p.shape) for p in owned), tuple(products), stage.bytes)
 
 
 def _shape(shape: Shape) -> str:

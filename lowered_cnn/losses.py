@@ -14,16 +14,18 @@ class Loss(ABC):
 
     @abstractmethod
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
-        """Return this shard's part of J and dJ/dZ, for outputs z (features, n).
+        """Return the part of J, and dJ/dZ, of the outputs z (n, ...) of n examples.
 
-        `m` counts the examples of the whole batch, so that values and gradients of its shards add up.
+        `m` counts the examples of the whole batch, so that values and gradients of its shards add up. z is only read.
         """
 
 
 def softmax(z: Array) -> Array:
-    """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), for columns z (classes, N)."""
-    powers: Array = np.exp(z - z.max(axis=0))
-    powers /= powers.sum(axis=0)
+    """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), over the classes, axis 1, of z (N, classes, ...)."""
+    if z.ndim < 2:
+        raise InputError("softmax", "outputs (N, classes, ...)", z.shape)
+    powers: Array = np.exp(z - z.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
     return powers
 
 
@@ -43,18 +45,18 @@ class SoftmaxCrossEntropy(Loss):
             raise InputError("SoftmaxCrossEntropy: label_smoothing", wanted, repr(self.label_smoothing))
 
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
-        """Return J and dJ/dZ for class numbers `targets` (n)."""
+        """Return J and dJ/dZ, for outputs z (n, classes) and class numbers `targets` (n)."""
         labels = _class_numbers(z, targets)
-        examples = np.arange(z.shape[1])
-        sharp, smooth = 1 - self.label_smoothing, self.label_smoothing / len(z)
-        shifted = z - z.max(axis=0)
+        examples = np.arange(len(z))
+        sharp, smooth = 1 - self.label_smoothing, self.label_smoothing / z.shape[1]
+        shifted = z - z.max(axis=1, keepdims=True)
         powers = np.exp(shifted)
-        totals = powers.sum(axis=0)
-        losses = np.log(totals) - sharp * shifted[labels, examples]
+        totals = powers.sum(axis=1)
+        losses = np.log(totals) - sharp * shifted[examples, labels]
         if smooth:
-            losses -= smooth * shifted.sum(axis=0)
-        powers /= totals * m
-        powers[labels, examples] -= sharp / m
+            losses -= smooth * shifted.sum(axis=1)
+        powers /= totals[:, None] * m
+        powers[examples, labels] -= sharp / m
         powers -= smooth / m
         return float(np.sum(losses, dtype=np.float64)) / m, powers
 
@@ -64,20 +66,22 @@ class MeanSquaredError(Loss):
     """J = 1/(2 m) sum over examples and features of (Z - Y)^2; dJ/dZ = (Z - Y) / m."""
 
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
-        """Return J and dJ/dZ for targets (n, features), or for class numbers (n), which become one-hot."""
-        difference = z.copy()
+        """Return J and dJ/dZ, for targets of the shape of z (n, ...), or class numbers (n), which become one-hot."""
+        difference = z.copy(order="K")
         if targets.ndim == 1:
-            difference[_class_numbers(z, targets), np.arange(z.shape[1])] -= 1
-        elif targets.T.shape == z.shape:
-            np.subtract(z, targets.T, out=difference)
+            difference[np.arange(len(z)), _class_numbers(z, targets)] -= 1
+        elif targets.shape == z.shape:
+            np.subtract(z, targets, out=difference)
         else:
-            raise InputError("mean squared error: targets", z.T.shape, targets.shape)
+            raise InputError("mean squared error: targets", z.shape, targets.shape)
         value = float(np.sum(np.square(difference), dtype=np.float64)) / (2 * m)
         return value, difference / m
 
 
 def _class_numbers(z: Array, targets: npt.NDArray[np.generic]) -> Labels:
-    classes, examples = z.shape
+    if z.ndim != 2:
+        raise InputError("loss: outputs", "shape (N, classes)", z.shape)
+    examples, classes = z.shape
     if targets.shape != (examples,) or not np.issubdtype(targets.dtype, np.integer):
         raise InputError("loss: labels", f"{examples} class numbers", f"{targets.dtype} of shape {targets.shape}")
     labels = targets.astype(np.int64)

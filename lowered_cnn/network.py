@@ -1,46 +1,77 @@
 """Network: layers with their parameters in one flat vector, and the public door where images come in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Images, InputError, Shape, check_images, check_shape, whole_number
 from lowered_cnn.fusion import fuse
-from lowered_cnn.layers import Sequential, Site
+from lowered_cnn.layers import Layer, Sequential, Site, Softmax
+from lowered_cnn.layers.container import Tap, stages_of
 from lowered_cnn.layers.layer import Noise
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.prediction import Predictor
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
 
+OTHER_SCALE = 8
+"""Images that leave the range of the training's by so many times its width are on another scale."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What one batch gives: J, the outputs (N, ...), and dJ of each parameter, by name and as a flat vector.
+
+    In place of a gradient, a statistic has the amount by which it is off.
+    """
+
+    loss: float
+    outputs: Array
+    parameters: ParameterVector
+
 
 class Network:
-    """A model with parameters for inputs of one shape.
+    """A model with parameters for inputs of one shape: a Sequential, or one layer or a list of them.
 
     `parameters` is the flat vector with named views (`network.parameters["conv1.weight"]`), float32 unless
-    `dtype` says float64; its first values follow from `seed`. Raises InputError, with the layer's name, where
-    shapes do not fit.
+    `dtype` says float64; its first values follow from `seed`. `input_range` is from where to where the numbers of the
+    images went that it was trained on, if it was, where bytes count as 0 to 1. Raises InputError, with the layer's
+    name, where shapes do not fit.
     """
 
     def __init__(
-        self, model: Sequential, input_shape: Sequence[int], *, seed: int = 0, dtype: npt.DTypeLike = np.float32
+        self,
+        model: Layer | Sequence[Layer],
+        input_shape: Sequence[int],
+        *,
+        seed: int = 0,
+        dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.model = model
+        self.model = model if isinstance(model, Sequential) else Sequential(model)
         lengths = tuple(input_shape) if np.iterable(input_shape) else ()
         if not lengths:
             raise InputError("network: input shape", "at least one length", repr(input_shape))
         self.input_shape: Shape = tuple(whole_number("network: input shape", length, 1) for length in lengths)
-        self.output_shape = model.output_shape(self.input_shape, "")
-        self.parameters = ParameterVector.zeros(model.parameters(self.input_shape), _precision(dtype))
+        self.output_shape = self.model.output_shape(self.input_shape, "")
+        self.parameters = ParameterVector.zeros(self.model.parameters(self.input_shape), _precision(dtype))
         self.parameters.initialize(whole_number("network: seed", seed, 0))
-        self._predictor = self._new_predictor()
+        self.input_range: tuple[float, float] | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Start without any lowered forms: they are made when they are needed, and again in a copy."""
+        self._predictor = Predictor(lambda batch: self.lower(batch, training=False).forward)
+        self._for_gradients: dict[int, LoweredNetwork] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_predictor"}
+        return {name: value for name, value in vars(self).items() if name not in ("_predictor", "_for_gradients")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._predictor = self._new_predictor()
+        self._prepare()
 
     def lower(
         self,
@@ -55,30 +86,83 @@ class Network:
     ) -> "LoweredNetwork":
         """Allocate everything for `batch` examples, for `training` or for inference.
 
-        `wants_dx` asks for the gradient of the input too, `seed` is that of the noise in training (Dropout), and
-        `block_bytes` None makes each convolution one im2col and one matrix product. The gradients are written to the
-        flat vector `gradients`, if one is given.
+        `wants_dx` asks for the gradient of the input too, at inference as well, and then also for those of the
+        parameters. `seed` is that of the noise in training (Dropout), and `block_bytes` None makes each convolution
+        one im2col and one matrix product. The gradients are written to the flat vector `gradients`, if one is given.
         """
         whole_number("network: batch", batch, 1)
         if gradients is None:
-            gradients = np.zeros_like(self.parameters.vector[: None if training else 0])
+            gradients = np.zeros_like(self.parameters.vector[: None if training or wants_dx else 0])
         return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes, fused, gradients)
 
     def predict(self, images: Images, *, workers: int | None = None) -> Array:
         """Return the outputs (N, *output shape) for images (N, *input shape), uint8 or float.
 
         Grey ones may come as (N, H, W). Many images are run on `workers` threads (as many as there are usable cores),
-        and to the same bits.
+        and to the same bits. Raises InputError for images of another shape, or on another scale than the training's.
         """
         if workers is not None:
             whole_number("predict: workers", workers, 1)
         images = as_batch(images, self.input_shape)
+        self.check_scale(images)
         outputs = np.empty((len(images), *self.output_shape), self.parameters.vector.dtype)
         self._predictor.predict(images, outputs, workers)
         return outputs
 
-    def _new_predictor(self) -> Predictor:
-        return Predictor(lambda batch: self.lower(batch, training=False).forward)
+    def gradient(
+        self, images: Images, targets: npt.NDArray[np.generic], loss: Loss = SoftmaxCrossEntropy()
+    ) -> Gradient:
+        """Run a batch forward and backward, as in training, and return J, the outputs and the parameters' gradients.
+
+        With an optimizer that is a training loop of your own: `update = SGD(0.1).over(network.parameters)` once, and
+        `update.step(network.gradient(images, labels).parameters)` for each batch. The batch is one shard: what is
+        normalized, is normalized over all of it. Dropout draws another mask each time. The buffers of the last two
+        sizes of a batch are kept.
+        """
+        check_loss(self, loss)
+        images = as_batch(images, self.input_shape)
+        self.learn_scale(images)
+        count = whole_number("gradient: images", len(images), 1)
+        if count not in self._for_gradients:
+            self._for_gradients = {**dict(list(self._for_gradients.items())[-1:]), count: self.lower(count)}
+        lowered = self._for_gradients[count]
+        z = lowered.forward(images)
+        value, dz = loss.value_and_gradient(z, targets, count)
+        outputs = z.copy()
+        lowered.backward(dz)
+        gradients = ParameterVector(self.parameters.parameters, lowered.gradients.vector.copy())
+        gradients.statistics /= count
+        return Gradient(value, outputs, gradients)
+
+    def learn_scale(self, images: Images) -> None:
+        """Take the range of these images for that of the training, if there was none."""
+        if self.input_range is None and images.size:
+            is_bytes = images.dtype == np.uint8
+            self.input_range = (0.0, 1.0) if is_bytes else (float(images.min()), float(images.max()))
+
+    def check_scale(self, images: Images) -> None:
+        """Raise InputError for images on another scale than the training's: bytes of 0 to 255 as floats, say."""
+        if self.input_range is None or not images.size:
+            return
+        low, high = self.input_range
+        wanted = f"numbers on the scale of the training, {low:g} to {high:g}"
+        if images.dtype == np.uint8:
+            if low < 0 or high > 1:
+                raise InputError("network: images", wanted, "bytes, which count as 0 to 1")
+            return
+        least, most, margin = float(images.min()), float(images.max()), OTHER_SCALE * (high - low)
+        if least < low - margin or most > high + margin:
+            raise InputError("network: images", wanted, f"{least:g} to {most:g}")
+
+
+def check_loss(network: Network, loss: Loss) -> None:
+    """Raise InputError for a softmax before a loss that has its own: the gradient would be that of a double softmax."""
+    last: Layer = network.model
+    while isinstance(last, Sequential) and last.layers:
+        last = last.layers[-1]
+    if isinstance(last, Softmax) and isinstance(loss, SoftmaxCrossEntropy):
+        wanted = "a network without Softmax() at its end, as SoftmaxCrossEntropy() contains it"
+        raise InputError("loss", f"{wanted} (softmax(network.predict(images)) are the probabilities)", "Softmax()")
 
 
 def as_batch(images: Images, input_shape: Shape, where: str = "network: images") -> Images:
@@ -101,7 +185,10 @@ def _precision(dtype: npt.DTypeLike) -> np.dtype[np.generic]:
 
 
 class LoweredNetwork:
-    """A network with all buffers for one batch size; `gradients`, in training, are laid out as the parameters."""
+    """A network with all buffers for one batch size; `gradients`, if there are any, are laid out as the parameters.
+
+    Here people's (N, ...) becomes the engine's (..., N), and back; nothing else turns axes.
+    """
 
     def __init__(
         self,
@@ -114,28 +201,54 @@ class LoweredNetwork:
         fused: bool,
         gradients: Array,
     ) -> None:
-        parameters = network.parameters
+        parameters, wants_gradients = network.parameters, training or wants_dx
         self.network = network
         self.noise = noise
         self.workspace = Workspace(parameters.vector.dtype, block_bytes)
         self.x = self.workspace.array((*network.input_shape, batch))
-        self.gradients = ParameterVector(parameters.parameters if training else (), gradients)
+        self.dy = self.workspace.array((*network.output_shape, batch) if wants_gradients else (0,))
+        self.gradients = ParameterVector(parameters.parameters if wants_gradients else (), gradients)
+        self._passes = 0
         site = Site(
-            "", network.input_shape, batch, training, wants_dx, parameters, self.gradients, self.workspace, noise
-        )
-        self.layers = (fuse(network.model, training=training) if fused else network.model).lower(site)
+            "", network.input_shape, batch, training, wants_gradients, wants_dx,
+            parameters, self.gradients, self.workspace, noise,
+        )  # fmt: skip
+        self.layers = (fuse(network.model, fold=not wants_gradients) if fused else network.model).lower(site)
 
-    def forward(self, images: Images) -> Array:
-        """Return the outputs (features, N) for images (N, C, *size); bytes from 0 to 255 become numbers from 0 to 1.
+    def forward(self, images: Images, *, position: tuple[int, ...] | None = None) -> Array:
+        """Return the outputs (N, *output shape) for images (N, C, *size), until the next call.
 
-        This is the one place where the batch goes from the first axis to the innermost.
+        Bytes from 0 to 255 become numbers from 0 to 1. `position` decides the noise of Dropout, together with the seed;
+        without one, it is another noise each time.
         """
+        self._passes += 1
+        self.noise.position = (self._passes,) if position is None else position
         images = as_batch(images, self.network.input_shape)
         check_shape("network: images", (self.x.shape[-1], *self.x.shape[:-1]), images.shape)
         scale = 1 / 255 if images.dtype == np.uint8 else 1.0
         np.multiply(np.moveaxis(images, 0, -1), scale, out=self.x, dtype=self.x.dtype, casting="same_kind")
-        return self.layers.forward(self.x)
+        return np.moveaxis(self.layers.forward(self.x), -1, 0)
 
     def backward(self, dy: Array) -> Array | None:
-        """Write all gradients for the gradient of the outputs (features, N), which may be overwritten."""
-        return self.layers.backward(dy)
+        """Write all gradients for that of the outputs, dy (N, *output shape), and return that of the images, if wanted.
+
+        Raises InputError where the network was lowered without gradients, or dy has another shape.
+        """
+        if not self.dy.size:
+            raise InputError("network: backward", "a network that is lowered for training, or with wants_dx", "neither")
+        check_shape("network: dy", (self.dy.shape[-1], *self.dy.shape[:-1]), dy.shape)
+        np.copyto(self.dy, np.moveaxis(dy, 0, -1), casting="same_kind")
+        dx = self.layers.backward(self.dy)
+        return None if dx is None else np.moveaxis(dx, -1, 0)
+
+    @contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        """Let a tap listen at every layer inside the `with` block; where layers are fused, at what they became."""
+        stages = list(stages_of(self.layers))
+        for stage in stages:
+            stage.taps.append(tap)
+        try:
+            yield
+        finally:
+            for stage in stages:
+                stage.taps.remove(tap)

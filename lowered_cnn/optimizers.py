@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, is_number
+from lowered_cnn.parameters import ParameterVector
 
 
 class LoweredOptimizer(ABC):
@@ -13,7 +14,7 @@ class LoweredOptimizer(ABC):
 
     @abstractmethod
     def step(self, gradient: Array, learning_rate: float) -> None:
-        """Update the parameters in place; may overwrite `gradient`."""
+        """Update the parameters in place; `gradient` is only read."""
 
 
 class Optimizer(ABC):
@@ -22,11 +23,43 @@ class Optimizer(ABC):
     learning_rate: float
 
     @abstractmethod
-    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
-        """Allocate the state for these parameters; `weights` is 1 for each entry of a weight, 0 for each of a bias.
+    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
+        """Allocate the state for these parameters.
 
-        Every parameter takes its steps alone, so slices of a vector may be lowered apart, and to the same bits.
+        `decays` is 1 for each entry that decays, else 0; `rates` multiply the learning rate. Every entry takes its
+        steps alone, so slices of a vector may be lowered apart, and to the same bits.
         """
+
+    def over(self, parameters: ParameterVector, part: slice = slice(None)) -> "Update":
+        """Return the update of these parameters, or of one part of the vector, which keeps the optimizer's state."""
+        return Update(self, parameters, part)
+
+
+class Update:
+    """An optimizer at work on a part of the parameter vector: what is `learned` there, and the `statistics` there."""
+
+    def __init__(self, optimizer: Optimizer, parameters: ParameterVector, part: slice) -> None:
+        start, stop, _ = part.indices(len(parameters.vector))
+        end = len(parameters.learned)
+        self._learning_rate = optimizer.learning_rate
+        self.learned = slice(min(start, end), min(stop, end))
+        self.statistics = slice(max(start, end), max(stop, end))
+        self._values = parameters.vector[self.statistics]
+        rates = parameters.rates()[self.learned]
+        self._optimizer = optimizer.lower(
+            parameters.vector[self.learned],
+            parameters.decays()[self.learned],
+            1.0 if np.all(rates == 1) else rates,
+        )
+
+    def step(self, gradients: ParameterVector, learning_rate: float | None = None) -> None:
+        """Update the part in place, for the gradients of one batch and the amounts by which its statistics are off.
+
+        The learning rate is the optimizer's own if none is given.
+        """
+        rate = self._learning_rate if learning_rate is None else learning_rate
+        self._optimizer.step(gradients.vector[self.learned], rate)
+        self._values -= gradients.vector[self.statistics]
 
 
 @dataclass(frozen=True)
@@ -47,32 +80,34 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise InputError("SGD: nesterov", "a momentum above 0", self.momentum)
 
-    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
+    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
         """Allocate the velocity."""
-        return _LoweredSGD(self, values, weights)
+        return _LoweredSGD(self, values, decays, rates)
 
 
 class _LoweredSGD(LoweredOptimizer):
-    def __init__(self, sgd: SGD, values: Array, weights: Array) -> None:
+    def __init__(self, sgd: SGD, values: Array, decays: Array, rates: Array | float) -> None:
         self.sgd = sgd
         self.values = values
-        self.decay = weights * sgd.l2
+        self.decay = decays * sgd.l2
+        self.rates = rates
         self.velocity = np.zeros_like(self.values)
-        self.spare = np.empty_like(self.values)
+        self.regularized, self.spare = np.empty_like(self.values), np.empty_like(self.values)
 
     def step(self, gradient: Array, learning_rate: float) -> None:
         """W = w - learning_rate v."""
         momentum = self.sgd.momentum
         if self.sgd.l2:
-            gradient += np.multiply(self.decay, self.values, out=self.spare)
+            np.multiply(self.decay, self.values, out=self.regularized)
+            gradient = np.add(gradient, self.regularized, out=self.regularized)
         if momentum:
             self.velocity *= momentum
             self.velocity += gradient
             if self.sgd.nesterov:
-                gradient += np.multiply(self.velocity, momentum, out=self.spare)
+                gradient = np.add(gradient, np.multiply(self.velocity, momentum, out=self.spare), out=self.spare)
             else:
                 gradient = self.velocity
-        self.values -= np.multiply(gradient, learning_rate, out=self.spare)
+        self.values -= np.multiply(gradient, learning_rate * self.rates, out=self.spare)
 
 
 @dataclass(frozen=True)
@@ -91,18 +126,19 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         _check_adam("Adam", self, self.l2)
 
-    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
+    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
         """Allocate both moments."""
-        return _LoweredAdam(self, values, weights)
+        return _LoweredAdam(self, values, decays, rates)
 
 
 class _LoweredAdam(LoweredOptimizer):
-    def __init__(self, adam: Adam, values: Array, weights: Array) -> None:
+    def __init__(self, adam: Adam, values: Array, decays: Array, rates: Array | float) -> None:
         self.adam = adam
         self.values = values
-        self.decay = weights * adam.l2
+        self.decay = decays * adam.l2
+        self.rates = rates
         self.mean, self.square = np.zeros_like(self.values), np.zeros_like(self.values)
-        self.spare = np.empty_like(self.values)
+        self.regularized, self.spare = np.empty_like(self.values), np.empty_like(self.values)
         self.steps = 0
 
     def step(self, gradient: Array, learning_rate: float) -> None:
@@ -110,7 +146,8 @@ class _LoweredAdam(LoweredOptimizer):
         adam, spare = self.adam, self.spare
         self.steps += 1
         if adam.l2:
-            gradient += np.multiply(self.decay, self.values, out=spare)
+            np.multiply(self.decay, self.values, out=self.regularized)
+            gradient = np.add(gradient, self.regularized, out=self.regularized)
         self.mean *= adam.beta1
         self.mean += np.multiply(gradient, 1 - adam.beta1, out=spare)
         self.square *= adam.beta2
@@ -120,7 +157,7 @@ class _LoweredAdam(LoweredOptimizer):
         np.sqrt(spare, out=spare)
         spare += adam.epsilon
         np.divide(self.mean, spare, out=spare)
-        self.values -= np.multiply(spare, learning_rate / (1 - adam.beta1**self.steps), out=spare)
+        self.values -= np.multiply(spare, learning_rate / (1 - adam.beta1**self.steps) * self.rates, out=spare)
 
 
 @dataclass(frozen=True)
@@ -141,17 +178,17 @@ class AdamW(Optimizer):
             raise InputError("AdamW: weight_decay", "a number from 0", repr(self.weight_decay))
         _check_adam("AdamW", self)
 
-    def lower(self, values: Array, weights: Array) -> LoweredOptimizer:
+    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
         """Allocate both moments."""
-        return _LoweredAdamW(self, values, weights)
+        return _LoweredAdamW(self, values, decays, rates)
 
 
 class _LoweredAdamW(LoweredOptimizer):
-    def __init__(self, adam: AdamW, values: Array, weights: Array) -> None:
+    def __init__(self, adam: AdamW, values: Array, decays: Array, rates: Array | float) -> None:
         self.values = values
-        self.decay = weights * adam.weight_decay
+        self.decay = decays * rates * adam.weight_decay
         self.spare = np.empty_like(values)
-        self.adam = Adam(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon).lower(values, weights)
+        self.adam = Adam(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon).lower(values, decays, rates)
 
     def step(self, gradient: Array, learning_rate: float) -> None:
         """W = (1 - learning_rate weight_decay) w, and Adam's step from there."""

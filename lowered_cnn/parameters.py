@@ -3,7 +3,7 @@
 import itertools
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,23 +14,34 @@ from lowered_cnn.arrays import Array, InputError, Shape
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a layer owns: drawn from N(0, 2 / fan_in) at first (He et al., 2015), or `initial` where `fan_in` is 0.
+    """What a layer owns: its name and shape, and how it is drawn, whether it decays, and how fast it learns.
 
-    A parameter with a `fan_in` is a weight, and L2 applies to it; one without is a bias, and L2 does not. A statistic
-    is not learned but measured in training: no optimizer sees it, and its "gradient" is by how much it is off, times N.
+    Its first values come from N(initial, deviation^2); without a deviation, every entry is `initial`. L2 and weight
+    decay apply to it if it `decays`, as weights do and biases do not. `rate` multiplies the learning rate.
+
+    A `statistic` is not learned but measured in training: no optimizer sees it, and its "gradient" is the amount by
+    which it is off, times N.
     """
 
     name: str
     shape: Shape
-    fan_in: int = 0
     initial: float = 0.0
+    deviation: float = 0.0
+    decays: bool = False
+    rate: float = 1.0
     statistic: bool = False
 
 
-class ParameterVector:
+def he_deviation(fan_in: int) -> float:
+    """Return sqrt(2 / fan_in), which keeps the variance from layer to layer through ReLU (He et al., 2015)."""
+    return math.sqrt(2 / fan_in)
+
+
+class ParameterVector(Mapping[str, Array]):
     """A flat `vector` in which each parameter is a view under its name: `parameters["conv1.weight"]`.
 
-    What is `learned` comes first, the `statistics` after it; both are views of the vector.
+    What is `learned` comes first, the `statistics` after it; both are views of the vector. To assign is to write into
+    the array that is there, so that all views stay views: `parameters.vector = w`, `parameters["conv1.bias"] = 0`.
     """
 
     def __init__(self, parameters: Sequence[Parameter], vector: Array) -> None:
@@ -48,8 +59,21 @@ class ParameterVector:
         # The views of a copy are views of its own vector.
         return ParameterVector, (self.parameters, self.vector)
 
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __setattr__(self, name: str, value: object) -> None:
+        there = vars(self).get(name)
+        if isinstance(there, np.ndarray):
+            _write(f"parameters: {name}", there, value)
+        else:
+            super().__setattr__(name, value)
+
     def __getitem__(self, name: str) -> Array:
         return self._views[name]
+
+    def __setitem__(self, name: str, value: object) -> None:
+        _write(f"parameters: {name}", self[name], value)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
@@ -66,18 +90,32 @@ class ParameterVector:
         """Draw every parameter, from a generator of its own: `seed` and the parameter's name decide its values."""
         for p in self.parameters:
             generator = np.random.default_rng([seed, zlib.crc32(p.name.encode())])
-            drawn = math.sqrt(2 / p.fan_in) * generator.standard_normal(p.shape) if p.fan_in else p.initial
-            self[p.name][...] = drawn
+            self[p.name][...] = p.initial + p.deviation * generator.standard_normal(p.shape)
 
-    def weights(self) -> Array:
-        """Return a vector laid out as `learned`: 1 for each entry of a weight, 0 for each of a bias."""
-        marks = ParameterVector.zeros(self.parameters, self.vector.dtype)
+    def decays(self) -> Array:
+        """Return a vector laid out as `learned`: 1 for each entry that decays, else 0."""
+        return self._spread(lambda p: p.decays)
+
+    def rates(self) -> Array:
+        """Return a vector laid out as `learned`: what the learning rate is multiplied with, for each entry."""
+        return self._spread(lambda p: p.rate)
+
+    def _spread(self, value: Callable[[Parameter], float]) -> Array:
+        spread = ParameterVector.zeros(self.parameters, self.vector.dtype)
         for p in self.parameters:
-            marks[p.name][...] = p.fan_in > 0
-        return marks.learned
+            spread[p.name] = value(p)
+        return spread.learned
 
     def assign(self, name: str, values: npt.NDArray[np.generic], where: str) -> None:
         """Overwrite one parameter; raises InputError when the shape is another."""
         if values.shape != self[name].shape:
             raise InputError(f"{where}: {name}", self[name].shape, values.shape)
         self[name][...] = values
+
+
+def _write(where: str, there: Array, value: object) -> None:
+    """Write a number, or an array of the same shape, into an array."""
+    values = np.asarray(value)
+    if values.ndim and values.shape != there.shape:
+        raise InputError(where, f"shape {there.shape}", values.shape)
+    there[...] = values

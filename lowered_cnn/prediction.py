@@ -8,8 +8,6 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TypeAlias
 
-import numpy as np
-
 from lowered_cnn.arrays import Array, Images
 from lowered_cnn.cores import one_blas_thread, usable_cores
 
@@ -17,7 +15,7 @@ CHUNK = 64
 """Examples in a chunk: enough that threads seldom wait for the interpreter, and few enough for the cache."""
 
 Forward: TypeAlias = Callable[[Images], Array]
-"""From images (N, C, *size) to outputs (features, N), for one N; what it returns lasts until it is called again."""
+"""From images (N, C, *size) to outputs (N, ...), for one N; what it returns lasts until it is called again."""
 
 
 class Predictor:
@@ -69,7 +67,7 @@ class Predictor:
         return usable_cores()  # asked once: to read the quotas takes longer than a small chunk
 
     def _run(self, images: Images, outputs: Array, thread: int) -> None:
-        outputs[...] = np.moveaxis(self._lowered_for(len(images), thread)(images), -1, 0)
+        outputs[...] = self._lowered_for(len(images), thread)(images)
 
     def _lowered_for(self, count: int, thread: int) -> Forward:
         if count == CHUNK:

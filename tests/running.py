@@ -28,15 +28,20 @@ def run(
     for name, values in parameters.items():
         network.parameters.assign(f"{layer.kind}1.{name}", values, "test")
     lowered = network.lower(x.shape[-1], wants_dx=True, block_bytes=block_bytes, fused=False)
-    y = lowered.forward(as_images(x)).copy()
-    dx = lowered.backward(np.ones_like(y) if dy is None else dy.copy())
+    y = as_activation(lowered.forward(as_images(x))).copy()
+    dx = lowered.backward(as_images(np.ones_like(y) if dy is None else dy))
     assert dx is not None
-    return Run(y, dx.copy(), lowered.gradients)
+    return Run(y, as_activation(dx).copy(), lowered.gradients)
 
 
 def as_images(x: Array) -> Array:
     """Return an activation (C, *size, N) as it comes through the public door: (N, C, *size)."""
     return np.moveaxis(x, -1, 0)
+
+
+def as_activation(images: Array) -> Array:
+    """Return what comes through the public door, (N, C, *size), in the engine's layout: (C, *size, N)."""
+    return np.moveaxis(images, 0, -1)
 
 
 def normal(*shape: int, seed: int = 0) -> npt.NDArray[np.float64]:

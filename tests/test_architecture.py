@@ -20,7 +20,7 @@ MODULES = {
 FLOORS = [
     {"arrays", "window", "workspace", "lowering", "gemm", "parameters", "cores"},
     {"layers", "losses"},
-    {"network", "prediction", "ledger", "fusion", "augmentation", "models", "storage", "optimizers", "schedules"},
+    {"network", "tracing", "prediction", "ledger", "fusion", "augmentation", "models", "storage", "optimizers", "schedules"},
     {"data"},
     {"training"},
     {""},

@@ -26,7 +26,7 @@ from benchmarking.questions import BIAS, INPUT_SHAPE
 from benchmarking.report import report, table
 from benchmarking.timing import Run, Timing, measure
 from benchmarking.work import Growth, Installed, Machine, Pair, Peak, Results, Start, Subject, Work
-from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, Sequential, SoftmaxCrossEntropy, summary
+from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, Sequential, summary
 from lowered_cnn.arrays import Array
 from lowered_cnn.models import MODELS
 
@@ -228,11 +228,9 @@ def need(framework: str) -> None:
 def our_outputs(network: Network, batch: int, steps: int) -> Array:
     """Train on the floats that the peers train on, without the training loop, which takes bytes; then predict."""
     ours = with_lowered_cnn.Measured(network, Setting("package", batch, 1))
-    lowered, optimizer = network.lower(batch), OPTIMIZER.lower(network.parameters.vector, network.parameters.weights())
+    update = OPTIMIZER.over(network.parameters)
     for images, labels in itertools.islice(zip(ours.images(), ours.labels(), strict=True), steps):
-        _, dz = SoftmaxCrossEntropy().value_and_gradient(lowered.forward(images), labels, batch)
-        lowered.backward(dz)
-        optimizer.step(lowered.gradients.vector, OPTIMIZER.learning_rate)
+        update.step(network.gradient(images, labels).parameters)
     return ours.predict(ours.images(1)[0])
 
 

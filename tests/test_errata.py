@@ -18,7 +18,7 @@ UNIT = (1, 1)
 def cost(z: Array, labels: Array) -> float:
     """J of S9 as it is written: -1/m sum over examples of log Y^[label]."""
     powers = np.exp(z)
-    chosen = powers[labels, np.arange(len(labels))] / powers.sum(axis=0)
+    chosen = powers[np.arange(len(labels)), labels] / powers.sum(axis=1)
     return float(-np.log(chosen).mean())
 
 
@@ -64,23 +64,23 @@ def test_4_the_gradient_is_zero_outside_its_range() -> None:
 
 def test_5_softmax_survives_large_logits_and_sums_to_1() -> None:
     """Fault: shifted by the mean, not the maximum (NaN for large logits), then 1e-8 added, so rows did not sum to 1."""
-    z = np.array([[1000, -1000, 0], [-1000, -1000, 0], [-1000, 1000, 0]], np.float32)
-    np.testing.assert_array_equal(softmax(z).sum(axis=0), np.ones(3, np.float32))
-    np.testing.assert_array_equal(softmax(z)[:, :2], np.array([[1, 0], [0, 0], [0, 1]], np.float32))
+    z = np.array([[1000, -1000, -1000], [-1000, -1000, 1000], [0, 0, 0]], np.float32)
+    np.testing.assert_array_equal(softmax(z).sum(axis=1), np.ones(3, np.float32))
+    np.testing.assert_array_equal(softmax(z)[:2], np.array([[1, 0, 0], [0, 0, 1]], np.float32))
     value, dz = SoftmaxCrossEntropy().value_and_gradient(z, np.array([0, 0, 0]), m=1)
     assert value == pytest.approx(2000 + np.log(3))
     assert np.isfinite(dz).all()
-    np.testing.assert_allclose(dz.sum(axis=0), 0, atol=1e-7)
+    np.testing.assert_allclose(dz.sum(axis=1), 0, atol=1e-7)
 
 
 def test_6_the_gradient_check_sees_an_error_of_one_percent() -> None:
     """Fault: the check tolerated a relative error of 10, and averaged signed differences, so that errors cancelled."""
-    z, labels = normal(4, 5), np.array([0, 3, 1, 2, 1])
+    z, labels = normal(5, 4), np.array([0, 3, 1, 2, 1])
     right = SoftmaxCrossEntropy().value_and_gradient(z, labels, 5)[1]
     one_percent = 1.01 * right
     opposite = right.copy()
-    opposite[0, 1] += 0.01 * np.abs(right).mean()
-    opposite[2, 3] -= 0.01 * np.abs(right).mean()
+    opposite[1, 0] += 0.01 * np.abs(right).mean()
+    opposite[3, 2] -= 0.01 * np.abs(right).mean()
     assert relative_error(lambda at: cost(at, labels), z, right) < 1e-9
     assert relative_error(lambda at: cost(at, labels), z, one_percent) > 1e-3
     assert relative_error(lambda at: cost(at, labels), z, opposite) > 1e-4
@@ -110,7 +110,7 @@ def test_7_every_epoch_visits_every_example_in_a_new_order() -> None:
 
 def test_8_the_mean_over_examples_is_taken_once() -> None:
     """Fault: J has the factor 1/m, dW and db applied it, and dZ did not have it. Ours is applied in the loss alone."""
-    z, labels = normal(4, 6), np.array([0, 3, 1, 2, 1, 1])
+    z, labels = normal(6, 4), np.array([0, 3, 1, 2, 1, 1])
     value, dz = SoftmaxCrossEntropy().value_and_gradient(z, labels, 6)
     assert value == pytest.approx(cost(z, labels), rel=1e-14)
     assert relative_error(lambda at: cost(at, labels), z, dz) < 1e-9
@@ -121,10 +121,10 @@ def test_8_the_gradient_of_a_filter_has_the_same_single_factor() -> None:
     x, weight, labels = normal(2, 3, 3, 6), normal(4, 2, 3, 3), np.array([0, 3, 1, 2, 1, 1])
 
     def logits(at: Array) -> Array:
-        return run(Conv2D(4, 3, bias=False), x, weight=at).y.reshape(4, 6)
+        return run(Conv2D(4, 3, bias=False), x, weight=at).y.reshape(4, 6).T
 
     _, dz = SoftmaxCrossEntropy().value_and_gradient(logits(weight), labels, 6)
-    ours = run(Conv2D(4, 3, bias=False), x, dz.reshape(4, 1, 1, 6), weight=weight)
+    ours = run(Conv2D(4, 3, bias=False), x, dz.T.reshape(4, 1, 1, 6), weight=weight)
     assert relative_error(lambda at: cost(logits(at), labels), weight, ours.gradients["conv1.weight"]) < 1e-9
 
 

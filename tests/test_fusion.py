@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from running import as_images, assert_close, normal
+from running import as_activation, as_images, assert_close, normal
 
 from lowered_cnn import BatchNorm, Conv1D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential
 from lowered_cnn.arrays import Array, Shape
@@ -33,7 +33,7 @@ AFTER: list[tuple[Layer, ...]] = [
 
 def passes(lowered: LoweredNetwork, images: Array, seed: int = 5) -> tuple[Array, Array, Array]:
     """Return outputs, dX and all parameters' gradients."""
-    y = lowered.forward(images).copy()
+    y = lowered.forward(images, position=(0,)).copy()
     dx = lowered.backward(normal(*y.shape, seed=seed).astype(y.dtype))
     assert dx is not None
     return y, dx.copy(), lowered.gradients.vector.copy()
@@ -111,14 +111,14 @@ def test_both_lowerings_are_the_convolution_of_plain_loops(channels: int, filter
     x, weight = normal(channels, 6, 8, 2), network.parameters["conv1.weight"]
     slide = direct.Slide((3, 3), (1, 1), padding, (1, 1))
     lowered = network.lower(2, wants_dx=True)
-    y = lowered.forward(as_images(x))
+    y = as_activation(lowered.forward(as_images(x)))
     assert_close(y, direct.forward(x, weight, network.parameters["conv1.bias"], slide))
     dy = normal(*y.shape)
-    dx = lowered.backward(dy.copy())
+    dx = lowered.backward(as_images(dy))
     assert dx is not None
     expected = direct.gradients(dy, x, weight, slide)
     for got, wanted in zip(
-        (dx, lowered.gradients["conv1.weight"], lowered.gradients["conv1.bias"]), expected, strict=True
+        (as_activation(dx), lowered.gradients["conv1.weight"], lowered.gradients["conv1.bias"]), expected, strict=True
     ):
         assert_close(got, wanted)
 
@@ -140,7 +140,7 @@ def test_relu_at_0_lets_no_gradient_through() -> None:
     network.parameters["conv1.weight"][...] = 1
     lowered = network.lower(1, wants_dx=True)
     lowered.forward(np.array([-1.0, 0.0, 2.0]).reshape(1, 1, 1, 3))
-    dx = lowered.backward(np.ones((1, 1, 3, 1)))
+    dx = lowered.backward(np.ones((1, 1, 1, 3)))
     assert dx is not None
     assert dx.ravel().tolist() == [0, 0, 1]
 
@@ -152,19 +152,19 @@ def test_what_is_fused_and_what_is_left_alone() -> None:
         Sequential(Conv2D(4, 3), overlapping), Dropout(0.5), Conv2D(2, 1, groups=2), Flatten(), Dense(3),
     )  # fmt: skip
     inner = FusedSequential([("conv1", FusedConv(Conv2D(4, 3), None, False)), ("max_pool1", overlapping)])
-    assert fuse(model, training=True) == FusedSequential([
+    assert fuse(model, fold=False) == FusedSequential([
         ("conv1", FusedConv(Conv2D(4, 3), MaxPool(2), True)), ("relu3", ReLU()), ("conv2", strided), ("relu4", ReLU()),
         ("sequential1", inner), ("dropout1", Dropout(0.5)), ("conv3", Conv2D(2, 1, groups=2)),
         ("flatten1", Flatten()), ("dense1", Dense(3)),
     ])  # fmt: skip
     plain = Sequential(Conv1D(3, 2), ReLU())
-    assert fuse(plain, training=True).layers == plain.layers
+    assert fuse(plain, fold=False).layers == plain.layers
 
 
 def test_a_batch_normalization_is_folded_for_inference_only() -> None:
     conv, norm = Conv2D(4, 3, bias=False), BatchNorm()
     model = Sequential(conv, norm, ReLU(), MaxPool(2), Conv2D(2, 1), ReLU(), BatchNorm())
-    training, inference = fuse(model, training=True), fuse(model, training=False)
+    training, inference = fuse(model, fold=False), fuse(model, fold=True)
     assert training.names == ("conv1", "batch_norm1", "relu1", "max_pool1", "conv2", "batch_norm2")
     whole = FusedConv(Conv2D(4, 3), MaxPool(2), True)
     assert inference.names == ("conv1", "conv2", "batch_norm2")

@@ -202,7 +202,7 @@ def test_a_step_leaves_nothing_behind_for_the_next_one(layer: Layer) -> None:
     lowered.backward(-dy)
     results = []
     for each in (lowered, fresh):
-        y = each.forward(images).copy()
+        y = each.forward(images, position=(0,)).copy()
         dx = each.backward(dy.copy())
         assert dx is not None
         results.append((y, dx.copy(), each.gradients.vector.copy()))
@@ -330,16 +330,16 @@ def test_networks_with_branches_are_pytorchs(torch: Any, model: Sequential, fuse
         learned = [parameter.name for parameter in network.parameters.parameters if not parameter.statistic]
         for name, parameter in zip(learned, module.parameters(), strict=True):
             parameter.copy_(torch.tensor(network.parameters[name]))
-    images, dy = normal(5, *shape), normal(3, 5)
+    images, dy = normal(5, *shape), normal(5, 3)
     x = torch.tensor(images, requires_grad=True)
     y = module(x)
-    y.backward(torch.tensor(dy.T.copy()))
+    y.backward(torch.tensor(dy))
     lowered = network.lower(5, wants_dx=True, fused=fused)
     for _ in range(2):
-        assert_close(lowered.forward(images).T, y.detach().numpy(), 1e-11)
+        assert_close(lowered.forward(images), y.detach().numpy(), 1e-11)
         dx = lowered.backward(dy.copy())
         assert dx is not None
-        assert_close(as_images(dx), x.grad.numpy(), 1e-11)
+        assert_close(dx, x.grad.numpy(), 1e-11)
         for name, parameter in zip(learned, module.parameters(), strict=True):
             assert_close(lowered.gradients[name] + 1, parameter.grad.numpy() + 1, 1e-11)
 
@@ -364,7 +364,7 @@ def test_networks_with_branches_are_saved_and_fused(model: Sequential, tmp_path:
     np.testing.assert_array_equal(again.parameters.vector, network.parameters.vector)
     images = normal(4, 2, 8, 6)
     plain = network.lower(4, training=False, fused=False).forward(images)
-    assert_close(network.predict(images), plain.T, 1e-12)
+    assert_close(network.predict(images), plain, 1e-12)
 
 
 def test_branches_have_names_and_rows_in_the_ledger() -> None:
@@ -395,28 +395,28 @@ def test_depthwise_convolutions_are_pytorchs(torch: Any, multiplier: int) -> Non
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 def test_label_smoothing_is_pytorchs(torch: Any, smoothing: float) -> None:
-    z, labels = 4 * normal(5, 7), np.arange(7) % 5
+    z, labels = 4 * normal(7, 5), np.arange(7) % 5
     value, gradient = SoftmaxCrossEntropy(smoothing).value_and_gradient(z.copy(), labels, 7)
-    theirs = torch.tensor(z.T.copy(), requires_grad=True)
+    theirs = torch.tensor(z, requires_grad=True)
     loss = torch.nn.functional.cross_entropy(theirs, torch.tensor(labels), label_smoothing=smoothing)
     loss.backward()
     assert value == pytest.approx(loss.item(), rel=1e-13)
-    assert_close(gradient.T, theirs.grad.numpy(), 1e-13)
+    assert_close(gradient, theirs.grad.numpy(), 1e-13)
 
 
 def test_adamw_is_pytorchs(torch: Any) -> None:
-    vector = ParameterVector.zeros([Parameter("weight", (3,), fan_in=3), Parameter("bias", (2,))], np.float64)
+    vector = ParameterVector.zeros([Parameter("weight", (3,), decays=True), Parameter("bias", (2,))], np.float64)
     vector.vector[...] = normal(5)
     theirs = [torch.nn.Parameter(torch.tensor(part)) for part in (vector.vector[:3].copy(), vector.vector[3:].copy())]
     groups = [{"params": theirs[:1]}, {"params": theirs[1:], "weight_decay": 0.0}]
     reference = torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.3)
-    ours = AdamW(0.01, 0.8, 0.95, 1e-6, 0.3).lower(vector.vector, vector.weights())
+    ours = AdamW(0.01, 0.8, 0.95, 1e-6, 0.3).over(vector)
     for step in range(5):
         gradient = normal(5, seed=step)
         for parameter, part in zip(theirs, (gradient[:3], gradient[3:]), strict=True):
             parameter.grad = torch.tensor(part)
         reference.step()
-        ours.step(gradient.copy(), 0.01)
+        ours.step(ParameterVector(vector.parameters, gradient))
     np.testing.assert_allclose(vector.vector, torch.cat(theirs).detach().numpy(), rtol=1e-12)
 
 

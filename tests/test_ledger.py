@@ -74,8 +74,8 @@ def test_rows_tell_shapes_and_parameters(small: Ledger) -> None:
 
 
 def test_bytes_are_those_of_the_lowered_network(small: Ledger) -> None:
-    inputs, parameters = 2 * 6 * 5 * BATCH, 76 + 108 + 21
-    assert small.bytes == sum(row.bytes for row in small.rows) + 4 * (inputs + parameters)
+    inputs, outputs, parameters = 2 * 6 * 5 * BATCH, 3 * BATCH, 76 + 108 + 21
+    assert small.bytes == sum(row.bytes for row in small.rows) + 4 * (inputs + outputs + parameters)
 
 
 def test_smaller_blocks_need_less_memory() -> None:

@@ -131,10 +131,10 @@ def test_the_running_statistics_come_to_be_those_of_the_data() -> None:
 
 def test_no_optimizer_touches_the_statistics() -> None:
     network = Network(MODEL, (2, 4, 4))
-    assert len(network.parameters.learned) == len(network.parameters.weights()) == 4 + 66
+    assert len(network.parameters.learned) == len(network.parameters.decays()) == 4 + 66
     assert network.parameters.statistics.tolist() == [0, 0, 1, 1]
     assert list(network.parameters)[-2:] == ["batch_norm1.running_mean", "batch_norm1.running_var"]
-    assert network.parameters.weights()[:4].tolist() == [0, 0, 0, 0]
+    assert network.parameters.decays()[:4].tolist() == [0, 0, 0, 0]
 
 
 def test_it_is_saved_with_its_statistics(tmp_path: Any) -> None:

@@ -27,7 +27,7 @@ every = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 
 def parameters(dtype: type[np.floating] = np.float64) -> ParameterVector:
     """A weight of three numbers and a bias of two."""
-    vector = ParameterVector.zeros([Parameter("weight", (3,), fan_in=3), Parameter("bias", (2,))], dtype)
+    vector = ParameterVector.zeros([Parameter("weight", (3,), decays=True), Parameter("bias", (2,))], dtype)
     vector.vector[...] = normal(5)
     return vector
 
@@ -37,7 +37,7 @@ def gradients() -> Iterator[Array]:
 
 
 def lower(optimizer: Optimizer, values: ParameterVector) -> LoweredOptimizer:
-    return optimizer.lower(values.vector, values.weights())
+    return optimizer.lower(values.vector, values.decays(), 1.0)
 
 
 def walk(optimizer: Optimizer) -> Array:
@@ -83,7 +83,7 @@ def adam_by_hand(adam: Adam, w: float, decays: bool) -> Callable[[float, float],
 def test_steps_are_those_of_the_formula(optimizer: SGD | Adam) -> None:
     start, ours = parameters(), walk(optimizer)
     for i, w in enumerate(start.vector):
-        decays = bool(start.weights()[i])
+        decays = bool(start.decays()[i])
         step = sgd_by_hand(optimizer, w, decays) if isinstance(optimizer, SGD) else adam_by_hand(optimizer, w, decays)
         ends = [step(gradient[i], optimizer.learning_rate / (1 + n)) for n, gradient in enumerate(gradients())]
         assert ours[i] == pytest.approx(ends[-1], rel=1e-13)

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     classes, network = folder.classes, folder.network()
     are_digits = folder.data_kind == "idx" and network.input_shape == (1, 28, 28)
     images = np.stack([_prepared(path, network.input_shape, are_digits) for path in arguments.images])
-    probabilities = softmax(network.predict(images).T).T
+    probabilities = softmax(network.predict(images))
     if arguments.json:
         answers = [
             {

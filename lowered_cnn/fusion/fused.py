@@ -5,7 +5,8 @@ done on as few numbers as the pooling leaves. Outputs that the pooling drops are
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from lowered_cnn.gemm import row_sums
 from lowered_cnn.layers import BatchNorm, Conv2D, Layer, Lowered, MaxPool, ReLU, Sequential, Site
 from lowered_cnn.layers.container import Branches
 from lowered_cnn.layers.conv import Conv
+from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.parameters import Parameter
 
 WINOGRAD_CHANNELS = 16
@@ -42,31 +44,41 @@ class FusedSequential(Sequential):
         return self.given
 
 
-def fuse(model: Sequential, *, training: bool) -> Sequential:
+def fuse(model: Sequential, *, fold: bool) -> Sequential:
     """Return the same model with its 2-D convolutions, if they have no stride, dilation or groups, fused.
 
-    For inference, each batch normalization behind a convolution is folded into it.
+    With `fold`, which is for inference without gradients, each batch normalization behind a convolution is folded into
+    it. A layer of a class of one's own that changes how its base class behaves is left as it is.
     """
     fused: list[tuple[str, Layer]] = []
     rest = list(zip(model.names, model.layers, strict=True))
     while rest:
         name, layer = rest.pop(0)
-        fused.append((name, _together(layer, rest, training)))
+        fused.append((name, _together(layer, rest, fold)))
     return FusedSequential(fused)
 
 
-def _together(layer: Layer, rest: list[tuple[str, Layer]], training: bool) -> Layer:
+def _together(layer: Layer, rest: list[tuple[str, Layer]], fold: bool) -> Layer:
     """Return a layer together with those that it takes from the rest."""
+    if not is_stock(layer):
+        return layer
     if isinstance(layer, Sequential):
-        return fuse(layer, training=training)
+        return fuse(layer, fold=fold)
     if isinstance(layer, Branches):
-        return layer.mapped(lambda branch: _together(branch, [], training))
+        return layer.mapped(lambda branch: _together(branch, [], fold))
     if not isinstance(layer, Conv):
         return layer
-    if not training and rest and isinstance(norm := rest[0][1], BatchNorm):
+    if fold and rest and isinstance(norm := rest[0][1], BatchNorm) and is_stock(norm):
         norm_name, _ = rest.pop(0)
-        return Folded(layer, norm, norm_name, _fused(replace(layer, bias=True), rest))
+        return Folded(layer, norm, norm_name, _fused(_with_bias(layer), rest))
     return _fused(layer, rest)
+
+
+def _with_bias(conv: Conv) -> Conv:
+    """Return the same convolution with a bias; `replace` would call the __init__ of a class of one's own."""
+    conv = copy(conv)
+    object.__setattr__(conv, "bias", True)
+    return conv
 
 
 def _fused(conv: Conv, rest: list[tuple[str, Layer]]) -> Layer:
@@ -91,7 +103,7 @@ def _take_relu(rest: list[tuple[str, Layer]]) -> bool:
 
 def _take_pool(rest: list[tuple[str, Layer]]) -> MaxPool | None:
     """Take the next layer if it is a max pooling whose windows lie side by side."""
-    if rest and isinstance(pool := rest[0][1], MaxPool):
+    if rest and isinstance(pool := rest[0][1], MaxPool) and is_stock(pool):
         window = pool.window(2, pool.kind)
         beside = window.stride == window.kernel and window.dilation == (1, 1)
         if beside and window.padding == ((0, 0), (0, 0)) and not pool.ceil_mode:
@@ -137,7 +149,7 @@ class _LoweredFusedConv(Lowered):
         self.relu = fused.relu
         self.zeros = new((size[1], site.batch))
         self.y = new((filters, *size, site.batch))
-        if site.training:
+        if site.wants_gradients:
             self.dbias = site.gradient("bias") if fused.conv.bias else None
             self.active = site.workspace.mask(self.y.shape)
             self.gate = new(self.y[0].shape)

@@ -20,7 +20,7 @@ class Maxima:
         half, new, mask = (filters, width // across, site.batch), site.workspace.array, site.workspace.mask
         self.half = new((most, *half))
         self.highest = new((most // down, *half))
-        gated = int(site.training)
+        gated = int(site.wants_gradients)
         self.across = mask((gated * (across - 1), height, *half))
         self.down = mask((gated * (down - 1), height // down, *half))
         self.gate = new((gated * most, *half))

@@ -59,7 +59,7 @@ class RowEngine(Engine):
         self.above = self.taps - 1 if site.wants_dx else 0
         self.memory = new((self.above + most, filters, width, site.batch))
         self.patched = (filters, width // plan.patch[1], plan.patch[1], site.batch)
-        if site.training:
+        if site.wants_gradients:
             self.dweight = site.gradient("weight").transpose(0, 2, 3, 1)
             transposed = (self.weight[0].size, filters)
             self.parts = new((most, *transposed)).swapaxes(1, 2)

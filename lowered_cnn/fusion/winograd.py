@@ -72,7 +72,7 @@ class WinogradEngine(Engine):
             z = self.z.reshape(2 * most, filters, tiles, 2, batch).transpose(0, 3, 1, 2, 4)
         self.views = {n: _Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in counts}
         self.wants_dx = site.wants_dx
-        if site.training:
+        if site.wants_gradients:
             self.dweight = site.gradient("weight").reshape(-1, 9).T
             self.parts = new((most, *self.weight.shape[1:]))
             self.sum, self.part = new(self.weight.shape), new(self.weight.shape[1:])

@@ -123,7 +123,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         """Return the probability of each class (n, classes), in the order of `classes_`."""
         check_is_fitted(self, "network_")
         images, _ = self._validated(X, reset=False)
-        return softmax(self.network_.predict(images, workers=self.workers).T).T
+        return softmax(self.network_.predict(images, workers=self.workers))
 
     def _validated(self, X: npt.ArrayLike, y: Any = NO_LABELS, *, reset: bool = True) -> tuple[Images, Any]:  # noqa: N803
         """Return X as images, and y checked; raises ValueError where they do not fit together, or earlier ones."""

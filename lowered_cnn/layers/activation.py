@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Shape, is_number
+from lowered_cnn.arrays import Array, InputError, Mask, Shape, is_number
 from lowered_cnn.layers.erf import erf
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.losses import softmax
@@ -36,7 +37,7 @@ class _LoweredReLU(Lowered):
         self.y = site.workspace.array(shape)
         # A row of zeros, not the number 0: NumPy's vector loop for maximum wants two arrays (3 times as fast).
         self.zeros = site.workspace.array(shape[-2:])
-        if site.training:
+        if site.wants_gradients:
             self.active = site.workspace.mask(shape)
 
     def forward(self, x: Array) -> Array:
@@ -48,9 +49,13 @@ class _LoweredReLU(Lowered):
         np.greater(self.y, 0, out=self.active)
         return np.multiply(dy, self.active, out=dy)
 
+    def sides(self) -> Mask:
+        """Return where X > 0."""
+        return self.y > 0
+
 
 class Elementwise(_SameShape):
-    """A smooth function y = f(x) of each number alone, of any shape: f and its derivative are all that is needed."""
+    """A function y = f(x) of each number alone, of any shape: f and its derivative are all that is needed."""
 
     @abstractmethod
     def value(self, x: Array, out: Array) -> None:
@@ -59,6 +64,10 @@ class Elementwise(_SameShape):
     @abstractmethod
     def derivative(self, x: Array, y: Array, out: Array) -> None:
         """Write f'(x), for which y = f(x) may be of use."""
+
+    def sides(self, x: Array) -> npt.NDArray[np.generic]:
+        """Return on which side of f's kinks each x is; a smooth f has none."""
+        return np.empty(0)
 
     def lower(self, site: Site) -> Lowered:
         """Return the function with a buffer for y and, in training, one for the derivative."""
@@ -69,7 +78,7 @@ class _LoweredElementwise(Lowered):
     def __init__(self, function: Elementwise, site: Site) -> None:
         self.function = function
         self.y = site.workspace.array((*site.input_shape, site.batch))
-        self.slope = site.workspace.array(self.y.shape if site.training else (0,))
+        self.slope = site.workspace.array(self.y.shape if site.wants_gradients else (0,))
         self.x = self.y
 
     def forward(self, x: Array) -> Array:
@@ -82,6 +91,10 @@ class _LoweredElementwise(Lowered):
         """dX = f'(X) dY."""
         self.function.derivative(self.x, self.y, self.slope)
         return np.multiply(dy, self.slope, out=dy)
+
+    def sides(self) -> npt.NDArray[np.generic]:
+        """Return on which side of f's kinks each X was."""
+        return self.function.sides(self.x)
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,10 @@ class LeakyReLU(Elementwise):
         out.fill(self.slope)
         np.copyto(out, 1, where=x > 0)
 
+    def sides(self, x: Array) -> Mask:
+        """Return where x > 0."""
+        return x > 0
+
 
 @dataclass(frozen=True)
 class ELU(Elementwise):
@@ -127,6 +144,10 @@ class ELU(Elementwise):
         """Write 1, or alpha exp(x) = y + alpha."""
         np.add(y, self.alpha, out=out)
         np.copyto(out, 1, where=x > 0)
+
+    def sides(self, x: Array) -> Mask:
+        """Return where x > 0."""
+        return x > 0
 
 
 @dataclass(frozen=True)
@@ -227,7 +248,7 @@ class _LoweredSoftmax(Lowered):
 
     def forward(self, x: Array) -> Array:
         """Y = softmax(X)."""
-        self.y[...] = softmax(x)
+        self.y[...] = np.moveaxis(softmax(np.moveaxis(x, -1, 0)), 0, -1)
         return self.y
 
     def backward(self, dy: Array) -> Array:

@@ -1,9 +1,9 @@
 """Layers made of layers."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -23,8 +23,8 @@ class Sequential(Layer):
 
     kind: ClassVar[str] = "sequential"
 
-    def __init__(self, *layers: Layer) -> None:
-        object.__setattr__(self, "layers", layers)
+    def __init__(self, *layers: Layer | Sequence[Layer]) -> None:
+        object.__setattr__(self, "layers", _given("Sequential", layers))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -40,8 +40,8 @@ class Sequential(Layer):
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return the shape that the last layer gives."""
-        for own, layer, shape in self.steps(input_shape, name):
-            input_shape = layer.output_shape(shape, qualified(name, own))
+        for own, layer in zip(self.names, self.layers, strict=True):
+            input_shape = layer.output_shape(input_shape, qualified(name, own))
         return input_shape
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
@@ -57,24 +57,68 @@ class Sequential(Layer):
         stages: list[Stage] = []
         wants_dx = site.wants_dx
         for own, layer, shape in self.steps(site.input_shape, site.name):
-            child, before = site.child(own, shape, wants_dx=wants_dx), site.workspace.bytes
-            lowered = layer.lower(child)
-            if isinstance(lowered, LoweredSequential):
-                stages += lowered.stages
-            else:
-                stages.append(Stage(child, layer, lowered, site.workspace.bytes - before))
-            wants_dx = wants_dx or (site.training and bool(layer.parameters(shape)))
+            child = site.child(own, shape, wants_dx=wants_dx)
+            stage = Stage.of(layer, child)
+            stages += stage.lowered.stages if isinstance(stage.lowered, LoweredSequential) else [stage]
+            wants_dx = wants_dx or (site.wants_gradients and bool(layer.parameters(shape)))
         return LoweredSequential(stages)
+
+
+class Tap:
+    """Listens at stages, in both directions; a subclass overrides what it wants to hear. The arrays are only read."""
+
+    def forward(self, stage: "Stage", x: Array, y: Array) -> None:
+        """Hear what went into a layer, and what came out of it."""
+
+    def backward(self, stage: "Stage", dy: Array, dx: Array | None) -> None:
+        """Hear the gradients of what came out of a layer, and of what went in."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place: where it was lowered, the description, what runs, and the bytes it asked for."""
+    """A layer in its place: where it was lowered, the description, what runs, the bytes it asked for, and the taps.
+
+    Holds the contract of `Lowered`: a layer of one's own may return what is strided, or of another precision.
+    """
 
     site: Site
     layer: Layer
     lowered: Lowered
     bytes: int
+    y_shape: Shape
+    taps: list[Tap] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, layer: Layer, site: Site) -> "Stage":
+        """Lower a layer in its place."""
+        before, y_shape = site.workspace.bytes, (*layer.output_shape(site.input_shape, site.name), site.batch)
+        lowered = layer.lower(site)
+        return cls(site, layer, lowered, site.workspace.bytes - before, y_shape)
+
+    def forward(self, x: Array) -> Array:
+        """Return y of the layer, which the taps hear."""
+        y = self._conforming("y", self.lowered.forward(x), self.y_shape)
+        for tap in self.taps:
+            tap.forward(self, x, y)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Return dx of the layer, which the taps hear; the layer may overwrite dy."""
+        heard = dy.copy() if self.taps else dy
+        dx = self.lowered.backward(dy)
+        if dx is not None:
+            dx = self._conforming("dx", dx, (*self.site.input_shape, self.site.batch))
+        for tap in self.taps:
+            tap.backward(self, heard, dx)
+        return dx
+
+    def _conforming(self, what: str, array: Array, shape: Shape) -> Array:
+        """Return an array as the contract wants it: as it is, or else a copy."""
+        dtype = self.site.workspace.dtype
+        if array.shape == shape and array.dtype == dtype and array.flags.carray:
+            return array
+        check_shape(f"{self.site.name}: {what}", shape, array.shape)
+        return np.array(array, dtype, order="C")
 
 
 class LoweredSequential(Lowered):
@@ -86,20 +130,30 @@ class LoweredSequential(Lowered):
     def forward(self, x: Array) -> Array:
         """Y = f_n(... f_1(X))."""
         for stage in self.stages:
-            x = stage.lowered.forward(x)
+            x = stage.forward(x)
         return x
 
     def backward(self, dy: Array) -> Array | None:
         """Apply the chain rule from the last layer to the first one that has parameters."""
         for stage in reversed(self.stages):
-            dx = stage.lowered.backward(dy)
+            dx = stage.backward(dy)
             if dx is None:
                 return None
             dy = dx
         return dy
 
 
-def _sequential(layer: Layer) -> Sequential:
+def _given(where: str, layers: Sequence[Layer | Sequence[Layer]]) -> tuple[Layer, ...]:
+    """Return the layers that were given one by one, or in one list; raises InputError for anything else."""
+    if len(layers) == 1 and isinstance(layers[0], Sequence):
+        layers = layers[0]
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise InputError(where, "layers, as ReLU() or Dense(10)", repr(layer))
+    return cast(tuple[Layer, ...], tuple(layers))
+
+
+def _sequential(layer: Layer | Sequence[Layer]) -> Sequential:
     """Return a branch as a Sequential, so that what is in it has a name of its own."""
     return layer if isinstance(layer, Sequential) else Sequential(layer)
 
@@ -113,7 +167,7 @@ class Branches(Layer):
         """Each branch with its name."""
 
     @abstractmethod
-    def mapped(self, change: Callable[[Layer], Layer]) -> Self:
+    def mapped(self, change: Callable[[Layer], Layer]) -> Layer:
         """Return the same with each branch changed."""
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
@@ -135,9 +189,7 @@ class LoweredBranches(Lowered):
     def __init__(self, layer: Branches, site: Site) -> None:
         self.stages: list[Stage] = []
         for name, branch in layer.branches:
-            child, before = site.child(name, site.input_shape, wants_dx=site.wants_dx), site.workspace.bytes
-            lowered = branch.lower(child)
-            self.stages.append(Stage(child, branch, lowered, site.workspace.bytes - before))
+            self.stages.append(Stage.of(branch, site.child(name, site.input_shape, wants_dx=site.wants_dx)))
         self.y = site.workspace.array((*layer.output_shape(site.input_shape, site.name), site.batch))
         self.dx = site.workspace.array((*site.input_shape, site.batch)) if site.wants_dx else None
 
@@ -146,7 +198,7 @@ class LoweredBranches(Lowered):
         if self.dx is not None:
             self.dx.fill(0)
         for stage, dy in zip(self.stages, dys, strict=True):
-            dx = stage.lowered.backward(dy)
+            dx = stage.backward(dy)
             if self.dx is not None and dx is not None:
                 np.add(self.dx, dx, out=self.dx)
         return self.dx
@@ -173,9 +225,9 @@ class Residual(Branches):
         """The body and the shortcut."""
         return ("body", self.body), ("shortcut", self.shortcut)
 
-    def mapped(self, change: Callable[[Layer], Layer]) -> Self:
+    def mapped(self, change: Callable[[Layer], Layer]) -> Layer:
         """Return the same with body and shortcut changed."""
-        return replace(self, body=change(self.body), shortcut=change(self.shortcut))
+        return Residual(change(self.body), change(self.shortcut))
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return the shape of the body's output."""
@@ -191,12 +243,12 @@ class Residual(Branches):
 class _LoweredResidual(LoweredBranches):
     def __init__(self, residual: Residual, site: Site) -> None:
         super().__init__(residual, site)
-        self.copy = site.workspace.array(self.y.shape if site.training else (0,))
+        self.copy = site.workspace.array(self.y.shape if site.wants_gradients else (0,))
 
     def forward(self, x: Array) -> Array:
         """Y = body(X) + shortcut(X)."""
         body, shortcut = self.stages
-        return np.add(body.lowered.forward(x), shortcut.lowered.forward(x), out=self.y)
+        return np.add(body.forward(x), shortcut.forward(x), out=self.y)
 
     def backward(self, dy: Array) -> Array | None:
         """Both branches get dY; the body may overwrite it, so the shortcut has a copy."""
@@ -215,19 +267,19 @@ class Concatenate(Branches):
 
     kind: ClassVar[str] = "concatenate"
 
-    def __init__(self, *layers: Layer) -> None:
+    def __init__(self, *layers: Layer | Sequence[Layer]) -> None:
         if not layers:
             raise InputError("Concatenate", "at least one branch", "none")
-        object.__setattr__(self, "layers", tuple(map(_sequential, layers)))
+        object.__setattr__(self, "layers", tuple(map(_sequential, _given("Concatenate", layers))))
 
     @property
     def branches(self) -> tuple[tuple[str, Layer], ...]:
         """branch1, branch2, ..."""
         return tuple((f"branch{number}", layer) for number, layer in enumerate(self.layers, 1))
 
-    def mapped(self, change: Callable[[Layer], Layer]) -> Self:
+    def mapped(self, change: Callable[[Layer], Layer]) -> Layer:
         """Return the same with each branch changed."""
-        return type(self)(*map(change, self.layers))
+        return Concatenate(*map(change, self.layers))
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (sum of the channels, *size)."""
@@ -250,7 +302,7 @@ class _LoweredConcatenate(LoweredBranches):
     def forward(self, x: Array) -> Array:
         """Y is the outputs, one after the other."""
         for stage, part in zip(self.stages, self.parts, strict=True):
-            np.copyto(self.y[part], stage.lowered.forward(x))
+            np.copyto(self.y[part], stage.forward(x))
         return self.y
 
     def backward(self, dy: Array) -> Array | None:
@@ -258,10 +310,10 @@ class _LoweredConcatenate(LoweredBranches):
         return self.sum_of_backward([dy[part] for part in self.parts])
 
 
-def places(lowered: Lowered) -> Iterator[tuple[list[Stage], int]]:
-    """Yield the place of each lowered layer, those in branches before the one that they are branches of."""
+def stages_of(lowered: Lowered) -> Iterator[Stage]:
+    """Yield the stage of every layer, those in branches before the one that they are branches of."""
     if isinstance(lowered, LoweredSequential | LoweredBranches):
-        for place, stage in enumerate(lowered.stages):
-            yield from places(stage.lowered)
+        for stage in lowered.stages:
+            yield from stages_of(stage.lowered)
             if not isinstance(stage.lowered, LoweredSequential):
-                yield lowered.stages, place
+                yield stage

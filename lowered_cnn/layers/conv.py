@@ -8,7 +8,7 @@ from lowered_cnn.arrays import Array, InputError, Shape, check_rank, whole_numbe
 from lowered_cnn.gemm import affine, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Columns
-from lowered_cnn.parameters import Parameter
+from lowered_cnn.parameters import Parameter, he_deviation
 from lowered_cnn.window import Lengths, Padding, Sweep, Window
 
 
@@ -47,7 +47,8 @@ class Conv(Layer):
         """Return weight (filters, C / groups, *kernel), and bias (filters) if there is one."""
         kernel = self.window(self.kind).kernel
         channels = input_shape[0] // self.groups
-        weight = Parameter("weight", (self.filters, channels, *kernel), fan_in=channels * math.prod(kernel))
+        deviation = he_deviation(channels * math.prod(kernel))
+        weight = Parameter("weight", (self.filters, channels, *kernel), deviation=deviation, decays=True)
         return (weight, Parameter("bias", (self.filters,))) if self.bias else (weight,)
 
     def sweep(self, input_shape: Shape, name: str) -> Sweep:
@@ -105,7 +106,7 @@ class _LoweredConv(Lowered):
         self.bias = site.parameter("bias").reshape(groups, filters, 1) if conv.bias else None
         self.y = new((conv.filters, *sweep.output, site.batch))
         self.matrix = (groups, filters, self.y.size // conv.filters)
-        if site.training:
+        if site.wants_gradients:
             self.dweight = site.gradient("weight").reshape(self.weight.shape)
             self.dbias = site.gradient("bias").reshape(groups, filters) if conv.bias else None
             self.ones = site.workspace.ones(self.matrix[-1])

@@ -10,7 +10,7 @@ from lowered_cnn.arrays import Array, InputError, Shape, check_rank, whole_numbe
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Columns
-from lowered_cnn.parameters import Parameter
+from lowered_cnn.parameters import Parameter, he_deviation
 from lowered_cnn.window import Lengths, Padding, Sweep, Window
 
 
@@ -58,7 +58,8 @@ class ConvTranspose(Layer):
         window, channels = self.window(self.kind), input_shape[0]
         # Each output adds up so many numbers: those of the channels of its group, under 1 / stride of the taps.
         fan_in = max(1, channels // self.groups * math.prod(window.kernel) // math.prod(window.stride))
-        weight = Parameter("weight", (channels, self.filters // self.groups, *window.kernel), fan_in)
+        shape = (channels, self.filters // self.groups, *window.kernel)
+        weight = Parameter("weight", shape, deviation=he_deviation(fan_in), decays=True)
         return (weight, Parameter("bias", (self.filters,))) if self.bias else (weight,)
 
     def sweep(self, input_shape: Shape, name: str) -> Sweep:
@@ -129,7 +130,7 @@ class _LoweredConvTranspose(Lowered):
         self.matrix = (groups, channels // groups, math.prod(site.input_shape[1:]) * site.batch)
         self.x = self.dx = new((*site.input_shape, site.batch) if site.wants_dx else (0,))
         self.wants_dx = site.wants_dx
-        if site.training:
+        if site.wants_gradients:
             self.dweight = site.gradient("weight").reshape(self.weight.shape)
             self.dbias = site.gradient("bias") if conv.bias else None
             self.ones = site.workspace.ones(math.prod(sweep.size) * site.batch)

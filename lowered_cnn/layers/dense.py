@@ -6,7 +6,7 @@ from typing import ClassVar
 from lowered_cnn.arrays import Array, InputError, Shape, whole_number
 from lowered_cnn.gemm import affine, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
-from lowered_cnn.parameters import Parameter
+from lowered_cnn.parameters import Parameter, he_deviation
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Dense(Layer):
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
         """Return weight (units, features), and bias (units) if there is one."""
-        weight = Parameter("weight", (self.units, input_shape[0]), fan_in=input_shape[0])
+        weight = Parameter("weight", (self.units, input_shape[0]), deviation=he_deviation(input_shape[0]), decays=True)
         return (weight, Parameter("bias", (self.units,))) if self.bias else (weight,)
 
     def lower(self, site: Site) -> Lowered:
@@ -45,7 +45,7 @@ class _LoweredDense(Lowered):
         self.y = new((dense.units, site.batch))
         self.x = self.y
         self.dx = new((*site.input_shape, site.batch)) if site.wants_dx else None
-        if site.training:
+        if site.wants_gradients:
             self.dweight = site.gradient("weight")
             self.dbias = site.gradient("bias") if dense.bias else None
             self.ones = site.workspace.ones(site.batch)

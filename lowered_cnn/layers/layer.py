@@ -3,9 +3,11 @@
 import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.parameters import Parameter, ParameterVector
@@ -15,16 +17,30 @@ from lowered_cnn.workspace import Workspace
 class Lowered(ABC):
     """What runs: all buffers are allocated, so `forward` and `backward` only compute.
 
-    Activations are (C, H, W, N) or (features, N): the batch is the innermost axis.
+    The contract, which a network holds at its door and between its layers:
+
+    - x, y, dy and dx are (C, *size, N) or (features, N), the batch innermost. They are C-contiguous, and have the
+      dtype of the parameters.
+    - x and y are only read by whoever is given them. x stays as it is until `backward` is done, y until the next
+      `forward`.
+    - dy belongs to `backward`, which may overwrite it, or return it. The same goes for dx and the layer before: a
+      buffer that is handed out as dx has to be written anew each time, and as a whole.
     """
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
-        """Return y. It stays valid until the next `forward`; so must x until `backward` is done."""
+        """Return y."""
 
     @abstractmethod
     def backward(self, dy: Array) -> Array | None:
-        """Write the parameters' gradients and return dx, or None where nobody needs it. May overwrite `dy`."""
+        """Write the parameters' gradients and return dx, or None where nobody needs it."""
+
+    def sides(self) -> npt.NDArray[np.generic]:
+        """Return on which side of its kinks each number of the last `forward` was; a smooth layer has none.
+
+        Finite differences are taken where these numbers do not change: a rectifier returns x > 0, say.
+        """
+        return np.empty(0)
 
 
 class Noise:
@@ -43,13 +59,15 @@ class Noise:
 class Site:
     """Where a layer is lowered: what comes in, who wants gradients, where parameters and buffers are found.
 
-    `input_shape` is without the batch. Inference is a lowering with `training` False, which keeps no gradients.
+    `input_shape` is without the batch. `training` decides what the layer computes, as it is for Dropout and BatchNorm;
+    only if it `wants_gradients` will there be a `backward`, with the gradient of x if it `wants_dx`.
     """
 
     name: str
     input_shape: Shape
     batch: int
     training: bool
+    wants_gradients: bool
     wants_dx: bool
     parameters: ParameterVector
     gradients: ParameterVector
@@ -90,6 +108,21 @@ class Layer(ABC):
     @abstractmethod
     def lower(self, site: Site) -> Lowered:
         """Allocate all buffers and return the layer's lowered form."""
+
+
+def is_stock(layer: Layer) -> bool:
+    """Tell whether a layer behaves as the class of this package that it is, or is derived from.
+
+    What knows the package's layers (fusion, ONNX, the certificate's references) may then stand in for it.
+    """
+    return _is_stock(type(layer))
+
+
+@cache
+def _is_stock(kind: type[Layer]) -> bool:
+    ours = next(base for base in kind.__mro__ if base.__module__.startswith("lowered_cnn."))
+    names = {name for name in dir(ours) if not name.startswith("__")} - {"kind", "_abc_impl"}
+    return all(getattr(kind, name) is getattr(ours, name) for name in names)
 
 
 def qualified(outer: str, inner: str) -> str:

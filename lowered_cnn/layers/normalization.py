@@ -60,19 +60,38 @@ class BatchNorm(Layer):
 
 
 class _LoweredScale(Lowered):
+    """The matrices: x, y and z = (x - running_mean) / deviation, all (channels, M)."""
+
     def __init__(self, norm: BatchNorm, site: Site) -> None:
         self.norm, self.site = norm, site
         self.y = site.workspace.array((*site.input_shape, site.batch))
+        self.matrix = (len(self.y), self.y.size // len(self.y))
+        self.x = self.y
+        if site.wants_gradients:
+            self.z = site.workspace.array(self.matrix)
+            self.ones = site.workspace.ones(self.matrix[1])
 
     def forward(self, x: Array) -> Array:
         """Y = scale X + shift."""
-        scale, shift = (part.reshape(-1, *(1,) * (x.ndim - 1)) for part in self.norm.scale_and_shift(self.site))
-        np.multiply(x, scale, out=self.y)
-        return np.add(self.y, shift, out=self.y)
+        self.x = x
+        scale, shift = (part[:, None] for part in self.norm.scale_and_shift(self.site))
+        y = self.y.reshape(self.matrix)
+        np.add(np.multiply(x.reshape(self.matrix), scale, out=y), shift, out=y)
+        return self.y
 
-    def backward(self, dy: Array) -> Array | None:
-        """Inference has no gradient."""
-        raise NotImplementedError
+    def backward(self, dy: Array) -> Array:
+        """dX = scale dY; dweight = (Z dY) 1, dbias = dY 1; the statistics stay as they are."""
+        scale, _ = self.norm.scale_and_shift(self.site)
+        mean = self.site.parameter("running_mean")
+        dx, x = dy.reshape(self.matrix), self.x.reshape(self.matrix)
+        np.multiply(np.subtract(x, mean[:, None], out=self.z), dx, out=self.z)
+        row_sums("sum", self.z, self.ones, out=self.site.gradient("weight"))
+        self.site.gradient("weight")[...] /= np.sqrt(self.site.parameter("running_var") + self.norm.epsilon)
+        row_sums("sum", dx, self.ones, out=self.site.gradient("bias"))
+        for name in ("running_mean", "running_var"):
+            self.site.gradient(name).fill(0)
+        np.multiply(dx, scale[:, None], out=dx)
+        return dy
 
 
 class _LoweredBatchNorm(Lowered):
@@ -174,7 +193,7 @@ class _LoweredLayerNorm(Lowered):
         self.row = new((1, channels), 1 / channels)
         self.mean, self.deviation = new((2, 1, self.matrix[1]))
         self.weight, self.bias = (site.parameter(name)[:, None] for name in ("weight", "bias"))
-        if site.training:
+        if site.wants_gradients:
             self.dweight, self.dbias = (site.gradient(name) for name in ("weight", "bias"))
             self.ones = site.workspace.ones(self.matrix[1])
 

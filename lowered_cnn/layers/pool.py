@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.gemm import multiply, multiply_at_b
@@ -60,11 +61,13 @@ class _LoweredMaxPool(Lowered):
     def __init__(self, pool: MaxPool, site: Site) -> None:
         self.sweep = pool.sweep(site.input_shape, site.name)
         channels, batch, new = site.input_shape[0], site.batch, site.workspace.array
-        self.border = Border(self.sweep, channels, batch, site.workspace, value=-math.inf, wants_dx=site.training)
+        self.border = Border(
+            self.sweep, channels, batch, site.workspace, value=-math.inf, wants_dx=site.wants_gradients
+        )
         self.taps = list(itertools.product(*map(range, self.sweep.window.kernel)))
         self.y = new((channels, *self.sweep.output, batch))
         self.windows = self.y
-        if site.training:
+        if site.wants_gradients:
             self.routed = new(self.y.shape)
             self.hit, self.free = site.workspace.mask((2, *self.y.shape))
 
@@ -89,6 +92,11 @@ class _LoweredMaxPool(Lowered):
             target = self._tap(dwindows, tap)
             np.add(target, self.routed, out=target)
         return self.border.inside()
+
+    def sides(self) -> npt.NDArray[np.intp]:
+        """Return which tap is the first one equal to Y."""
+        first: npt.NDArray[np.intp] = np.argmax([self._tap(self.windows, tap) == self.y for tap in self.taps], axis=0)
+        return first
 
     def _tap(self, all_windows: Array, tap: tuple[int, ...]) -> Array:
         index: Index = (slice(None), *tap)
@@ -120,7 +128,7 @@ class _LoweredAvgPool(Lowered):
         channels, taps = site.input_shape[0], math.prod(sweep.window.kernel)
         new = site.workspace.array
         self.batch = site.batch
-        self.columns = Columns(sweep, channels, site.batch, site.workspace, wants_dx=site.training)
+        self.columns = Columns(sweep, channels, site.batch, site.workspace, wants_dx=site.wants_gradients)
         self.row = new((1, 1, taps), 1 / taps)
         self.y = new((channels, *sweep.output, site.batch))
         self.matrix = (channels, 1, self.y.size // channels)
@@ -186,7 +194,7 @@ class _LoweredGlobalAvgPool(Lowered):
         self.row = site.workspace.array((1, 1, positions), 1 / positions)
         self.y = site.workspace.array((channels, site.batch))
         self.matrix = (channels, positions, site.batch)
-        self.dx = site.workspace.array((*site.input_shape, site.batch) if site.training else (0,))
+        self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
 
     def forward(self, x: Array) -> Array:
         """Y = row @ X."""
@@ -220,7 +228,7 @@ class _LoweredGlobalMaxPool(Lowered):
         channels, positions = site.input_shape[0], math.prod(site.input_shape[1:])
         self.y = site.workspace.array((channels, site.batch))
         self.matrix = (channels, positions, site.batch)
-        self.dx = site.workspace.array((*site.input_shape, site.batch) if site.training else (0,))
+        self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
         self.x = self.dx
 
     def forward(self, x: Array) -> Array:
@@ -234,3 +242,8 @@ class _LoweredGlobalMaxPool(Lowered):
         self.dx.fill(0)
         np.put_along_axis(self.dx.reshape(self.matrix), first[:, None], dy[:, None], axis=1)
         return self.dx
+
+    def sides(self) -> npt.NDArray[np.intp]:
+        """Return which position has the first maximum."""
+        first: npt.NDArray[np.intp] = self.x.reshape(self.matrix).argmax(axis=1)
+        return first

@@ -28,7 +28,7 @@ def evaluate(
     check_data(network, data)
     outputs = network.predict(data.images, workers=workers)
     accuracy = float(np.mean(outputs.argmax(axis=1) == data.labels))
-    value, _ = loss.value_and_gradient(outputs.T, data.labels, len(data))
+    value, _ = loss.value_and_gradient(outputs, data.labels, len(data))
     return Evaluation(value, accuracy)
 
 

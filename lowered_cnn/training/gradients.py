@@ -85,9 +85,8 @@ class ShardGradients:
         if self._augmentation is not None:
             images = self._augmentation(images, batch.examples[part], self._seed, batch.epoch)
         lowered = self._lowered_for(len(labels))
-        lowered.noise.position = (batch.step, shard)
-        z = lowered.forward(images)
-        correct = int(np.count_nonzero(z.argmax(axis=0) == labels))
+        z = lowered.forward(images, position=(batch.step, shard))
+        correct = int(np.count_nonzero(z.argmax(axis=1) == labels))
         loss, dz = self._loss.value_and_gradient(z, labels, len(batch.labels))
         lowered.backward(dz)
         return Totals(loss, correct)

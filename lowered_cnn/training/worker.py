@@ -16,6 +16,7 @@ from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import Optimizer
+from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, halves
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -182,30 +183,27 @@ class Worker:
         )
         start, stop = size * number // count, size * (number + 1) // count
         self._slice = slice(start, stop)
-        # The first part of the vector is for the optimizer, the rest are statistics.
-        weights = network.parameters.weights()
-        self._learned = slice(0, len(weights))
-        self._own = slice(min(start, len(weights)), min(stop, len(weights)))
-        self._statistics = slice(max(start, len(weights)), max(stop, len(weights)))
-        self._optimizer = job.optimizer.lower(board.parameters[self._own], weights[self._own])
+        owned = network.parameters.parameters
+        self._update = job.optimizer.over(ParameterVector(owned, board.parameters), self._slice)
+        self._sum = ParameterVector(owned, board.gradients[0])
 
     def run(self, step: Step) -> Totals:
         """Do this worker's part of a step, wait until the whole step is done, and return the batch's totals."""
         board, part = self._board, self._slice
         dealt = deal(range(-(-step.examples // self._shard_size)), range(len(board.gradients)))
         if self._number in dealt.shards:
-            self._sum(step, dealt.shards[self._number])
+            self._add_up(step, dealt.shards[self._number])
         self._barrier.wait()
         totals = {number: Totals(loss, int(correct)) for number, (loss, correct) in enumerate(board.totals.tolist())}
         for into, other in dealt.sums:
             totals[into] += totals[other]
             board.gradients[into, part] += board.gradients[other, part]
         scale = self._clipping()
-        gradient = board.gradients[0, self._own]
+        update, gradients = self._update, self._sum
         if scale < 1:
-            gradient *= scale
-        self._optimizer.step(gradient, step.learning_rate)
-        board.parameters[self._statistics] -= board.gradients[0, self._statistics] / step.examples
+            gradients.vector[update.learned] *= scale
+        gradients.vector[update.statistics] /= step.examples
+        update.step(gradients, step.learning_rate)
         self._barrier.wait()
         return totals[0]
 
@@ -214,11 +212,11 @@ class Worker:
         if self._clip_norm is None:
             return 1.0
         self._barrier.wait()
-        norm = math.sqrt(np.sum(np.square(self._board.gradients[0, self._learned], dtype=np.float64)))
+        norm = math.sqrt(np.sum(np.square(self._sum.learned, dtype=np.float64)))
         self._barrier.wait()
         return self._clip_norm / max(norm, self._clip_norm)
 
-    def _sum(self, step: Step, shards: range) -> None:
+    def _add_up(self, step: Step, shards: range) -> None:
         board = self._board
         here = slice(step.examples)
         batch = Batch(board.images[here], board.labels[here], board.examples[here], step.number, step.epoch)

@@ -22,7 +22,7 @@ __all__ = ["Certificate", "Check", "verify", "verify_all", "verify_layer"]
 EXAMPLES = 3
 WORKERS = (1, 2, 3)
 
-OFF_THE_KINKS = 0.05
+MOVED = 0.05
 """How far, at most, parameters are moved: biases of 0 put a ReLU on its kink, and nobody sees that they are missing."""
 
 
@@ -77,7 +77,7 @@ def verify_specimen(name: str, specimen: Specimen) -> Certificate:
 
 def verify_loss(name: str, loss: Loss) -> Certificate:
     """Check one loss."""
-    z = 3 * np.random.default_rng(4).standard_normal((5, 6))
+    z = 3 * np.random.default_rng(4).standard_normal((6, 5))
     checks = [*loss_checks(loss, z, np.array([4, 0, 1, 1, 3, 2]))]
     if isinstance(loss, MeanSquaredError):
         checks += loss_checks(loss, z, np.random.default_rng(5).standard_normal((6, 5)))
@@ -102,7 +102,7 @@ def _probe(network: Network, loss: Loss) -> Probe:
     labels = generator.integers(network.output_shape[0], size=EXAMPLES)
     probe = Probe(network, loss, images, labels).in_precision(np.float64)
     parameters = probe.network.parameters.vector
-    parameters += OFF_THE_KINKS * generator.random(parameters.shape)
+    parameters += MOVED * generator.random(parameters.shape)
     return probe
 
 

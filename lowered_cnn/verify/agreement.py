@@ -15,14 +15,15 @@ from lowered_cnn.arrays import Array
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.gemm import listen
 from lowered_cnn.layers import Concatenate, Dense, Flatten, GlobalMaxPool, MaxPool, ReLU, Residual
-from lowered_cnn.layers.container import places
+from lowered_cnn.layers.container import stages_of
 from lowered_cnn.layers.conv import Conv
+from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.training import Recipe, train
 from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF
-from lowered_cnn.verify.probe import Probe, branch, watch
+from lowered_cnn.verify.probe import NOISE, Probe, sides
 
 SMALL_BLOCKS = 4096
 """Bytes of a block that cut the columns of every convolution."""
@@ -87,7 +88,7 @@ def _ties(probe: Probe) -> Iterator[Check]:
 
     Only a network of nothing but sums and maxima computes with whole numbers.
     """
-    if not all(isinstance(stages[place].layer, EXACT) for stages, place in places(probe.lower().layers)):
+    if not all(isinstance(stage.layer, EXACT) and is_stock(stage.layer) for stage in stages_of(probe.lower().layers)):
         return
     whole = probe.in_precision(np.float64)
     generator = np.random.default_rng(2)
@@ -96,8 +97,8 @@ def _ties(probe: Probe) -> Iterator[Check]:
     found: list[Array] = []
     for fused in (False, True):
         lowered = whole.lower(fused=fused)
-        z = lowered.forward(whole.images)
-        dx = lowered.backward(np.resize([1.0, -2.0, 3.0], z.shape))
+        z = lowered.forward(whole.images, position=NOISE)
+        dx = lowered.backward(np.resize([1.0, -2.0, 3.0], z.shape[::-1]).T)
         assert dx is not None
         found.append(np.concatenate([z.ravel(), dx.ravel(), lowered.gradients.vector]))
     yield Check("network", "network", "tie rule", float(np.sum(found[0] != found[1])), 0.0)
@@ -156,6 +157,5 @@ def _float32(probe: Probe, terms: int) -> Check:
 
 def _sides(probe: Probe) -> bytes:
     lowered = probe.lower()
-    watch(lowered)
     probe.value(lowered)
-    return branch(lowered.layers)
+    return sides(lowered.layers)

@@ -22,10 +22,12 @@ from lowered_cnn.layers import (
     Softmax,
 )
 from lowered_cnn.layers.activation import Elementwise
-from lowered_cnn.layers.container import Stage
+from lowered_cnn.layers.container import Stage, stages_of
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
+from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.lowering import Columns, col2im, im2col
+from lowered_cnn.tracing import Passage, Recorder
 from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import (
     UNIT_ROUNDOFF,
@@ -35,7 +37,7 @@ from lowered_cnn.verify.differences import (
     unit_directions,
 )
 from lowered_cnn.verify.direct import Slide, max_pool
-from lowered_cnn.verify.probe import Probe, Watched, branch, side, watch
+from lowered_cnn.verify.probe import Probe, sides
 from lowered_cnn.verify.reference import Values, inferred, reference, sample, slide_of, statistics
 from lowered_cnn.workspace import Workspace
 
@@ -44,7 +46,7 @@ PLACES = 100
 
 DIRECTIONS = 3
 
-OFF_THE_KINKS = 1.0
+AWAY = 1.0
 """How far, in all, an input is moved away from ties and zeros."""
 
 NUDGE = 1e-6
@@ -60,26 +62,33 @@ Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
 
 def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Check]:
     """Check every layer: forward, dX, its index maps and kinks; then all parameters' gradients, and the images'."""
-    lowered = probe.lower()
-    watched = watch(lowered)
-    probe.results(lowered)
-    for each in watched:
-        yield from _forward(each, references.get(each.stage.site.name))
-        yield _input_gradient(each)
-        yield from _index_maps(each.stage)
-        yield from _kinks(each.stage)
+    for name, passage in passages(probe).items():
+        yield from _forward(passage, references.get(name))
+        yield _input_gradient(passage)
+        yield from _index_maps(passage.stage)
+        yield from _kinks(passage.stage)
     yield from _statistics(probe)
     yield from _inference(probe)
     yield from parameter_gradients(probe)
+    if any(isinstance(stage.layer, BatchNorm) for stage in stages_of(probe.lower().layers)):
+        yield from parameter_gradients(probe, training=False)
+
+
+def passages(probe: Probe, *, training: bool = True) -> dict[str, Passage]:
+    """Take a step, and return what went in and out of each layer."""
+    lowered = probe.lower(training=training)
+    with lowered.tapped(recorder := Recorder()):
+        probe.results(lowered)
+    return recorder.passages
 
 
 def _check(stage: Stage, prop: str, error: float, bound: float) -> Check:
     return Check(stage.site.name, stage.site.name, prop, error, bound)
 
 
-def _forward(watched: Watched, own: Reference | None) -> Iterator[Check]:
+def _forward(passage: Passage, own: Reference | None) -> Iterator[Check]:
     """Compare y with the loops; functions of exponentials once more, for numbers whose exponentials overflow."""
-    stage, x = watched.stage, watched.seen["x"]
+    stage, x = passage.stage, passage.x
     yield from _compared_with_loops(stage, x, own)
     if isinstance(stage.layer, Elementwise | Softmax):
         yield from _compared_with_loops(stage, LARGE * x, own)
@@ -114,13 +123,14 @@ def _given(values: Array) -> tuple[Shape, Values]:
     return values.shape[:-1], lambda at: values[at]
 
 
-def _input_gradient(watched: Watched) -> Check:
+def _input_gradient(passage: Passage) -> Check:
     """Compare <dX, direction> with the derivative of <dY, layer(X + t direction)>.
 
     X is moved a little, off the kinks: behind a ReLU all numbers under a window may be 0.
     """
-    stage, dy = watched.stage, watched.seen["dy"]
-    x = watched.seen["x"] + OFF_THE_KINKS * unit_directions(watched.seen["x"].shape, 1)[0]
+    stage, dy = passage.stage, passage.dy
+    assert dy is not None
+    x = passage.x + AWAY * unit_directions(passage.x.shape, 1)[0]
     y = stage.lowered.forward(x).copy()
     dx = stage.lowered.backward(dy.copy())
     assert dx is not None
@@ -128,12 +138,11 @@ def _input_gradient(watched: Watched) -> Check:
     def value(direction: Array, t: float) -> float:
         return float(np.sum(stage.lowered.forward(x + t * direction) * dy))
 
-    def sides(direction: Array, t: float) -> bytes:
-        moved = x + t * direction
-        stage.lowered.forward(moved)
-        return side(stage, moved) + branch(stage.lowered)
+    def branch(direction: Array, t: float) -> bytes:
+        stage.lowered.forward(x + t * direction)
+        return sides(stage.lowered)
 
-    return _compared(stage.site.name, "dx", dx.copy(), value, sides, float(np.sum(np.abs(y * dy))))
+    return _compared(stage.site.name, "dx", dx.copy(), value, branch, float(np.sum(np.abs(y * dy))))
 
 
 def _compared(
@@ -141,7 +150,7 @@ def _compared(
     prop: str,
     gradient: Array,
     value: Callable[[Array, float], float],
-    sides: Callable[[Array, float], bytes],
+    branch: Callable[[Array, float], bytes],
     size: float,
 ) -> Check:
     """Compare a gradient with derivatives along some directions; the worst one, by its bound, counts.
@@ -153,18 +162,17 @@ def _compared(
     checks: list[Check] = []
     for direction in unit_directions(gradient.shape, DIRECTIONS):
         along = partial(value, direction)
-        found: Derivative = derivative(along, smooth_step(partial(sides, direction)))
+        found: Derivative = derivative(along, smooth_step(partial(branch, direction)))
         error = abs(found.value - float(np.sum(gradient * direction)))
         bound = found.bound + 64 * UNIT_ROUNDOFF * length
         checks.append(Check(name, name, prop, error, bound, sharp=bound <= 1e-4 * length + 1e-6 * size))
     return next((check for check in checks if not check.sharp), worst(checks))
 
 
-def parameter_gradients(probe: Probe) -> Iterator[Check]:
+def parameter_gradients(probe: Probe, *, training: bool = True) -> Iterator[Check]:
     """Compare dJ of each parameter, and of the images, with derivatives of J itself, through the whole network."""
-    lowered = probe.lower()
+    lowered = probe.lower(training=training)
     results = probe.results(lowered)
-    watch(lowered)
 
     def moved(name: str, direction: Array, t: float) -> float:
         if name == "images":
@@ -172,9 +180,9 @@ def parameter_gradients(probe: Probe) -> Iterator[Check]:
         with probe.moved(name, t * direction):
             return probe.value(lowered)
 
-    def sides(name: str, direction: Array, t: float) -> bytes:
+    def branch(name: str, direction: Array, t: float) -> bytes:
         moved(name, direction, t)
-        return branch(lowered.layers)
+        return sides(lowered.layers)
 
     for name, gradient in results.gradients.items():
         layer, _, own = name.rpartition(".")
@@ -183,39 +191,33 @@ def parameter_gradients(probe: Probe) -> Iterator[Check]:
             f"d{own}" if layer else "dx",
             gradient,
             partial(moved, name),
-            partial(sides, name),
+            partial(branch, name),
             abs(results.loss),
         )
 
 
 def _statistics(probe: Probe) -> Iterator[Check]:
     """Compare what a batch normalization writes for its statistics: momentum N (running - measured)."""
-    lowered = probe.lower()
-    watched = watch(lowered)
-    probe.results(lowered)
-    for each in watched:
-        layer, site = each.stage.layer, each.stage.site
-        if isinstance(layer, BatchNorm):
-            x = each.seen["x"]
+    for passage in passages(probe).values():
+        layer, site, x = passage.stage.layer, passage.stage.site, passage.x
+        if isinstance(layer, BatchNorm) and is_stock(layer):
             scale = float(np.abs(x).max()) + float(np.square(x).max()) + 1
-            for name, measured in statistics(each.stage, x).items():
+            for name, measured in statistics(passage.stage, x).items():
                 off = layer.momentum * site.batch * (site.parameter(name) - measured)
                 error = float(np.abs(site.gradient(name) - off).max())
                 bound = 4 * (x[0].size + 8) * UNIT_ROUNDOFF * scale * site.batch
-                yield _check(each.stage, "statistics", error, bound)
+                yield _check(passage.stage, "statistics", error, bound)
 
 
 def _inference(probe: Probe) -> Iterator[Check]:
     """Compare what is lowered in another way for inference with what it should be then."""
-    lowered = probe.network.lower(probe.examples, training=False, fused=False)
-    watched = watch(lowered)
-    lowered.forward(probe.images)
-    for each in watched:
-        x, y = each.seen["x"], each.seen["y"]
-        if isinstance(each.stage.layer, BatchNorm | Dropout):
-            error = float(np.abs(y - inferred(each.stage, x)).max())
+    for passage in passages(probe, training=False).values():
+        stage, x, y = passage.stage, passage.x, passage.y
+        if isinstance(stage.layer, BatchNorm | Dropout) and is_stock(stage.layer):
+            error = float(np.abs(y - inferred(stage, x)).max())
             bound = 32 * UNIT_ROUNDOFF * float(np.abs(y).max() + np.abs(x).max())
-            yield _check(each.stage, "inference", error, bound)
+            yield _check(stage, "inference", error, bound)
+            yield _input_gradient(passage)
 
 
 def _integers(shape: Shape, least: int, most: int, seed: int) -> Array:
@@ -226,6 +228,8 @@ def _integers(shape: Shape, least: int, most: int, seed: int) -> Array:
 def _index_maps(stage: Stage) -> Iterator[Check]:
     """<M x, c> = <x, M^T c>, to the last bit, for im2col, in one block and in many, and for maps that are a layer."""
     layer, site = stage.layer, stage.site
+    if not is_stock(layer):
+        return
     if isinstance(layer, Conv | ConvTranspose | AvgPool | MaxPool):
         sweep = layer.sweep(site.input_shape, site.name)
         channels = layer.filters if isinstance(layer, ConvTranspose) else site.input_shape[0]
@@ -256,7 +260,7 @@ def _index_maps(stage: Stage) -> Iterator[Check]:
 def _kinks(stage: Stage) -> Iterator[Check]:
     """Check the gradient where it is not unique: it is a subgradient, and the one that the layer's docstring names."""
     layer, site = stage.layer, stage.site
-    if not isinstance(layer, ReLU | LeakyReLU | ELU | MaxPool | GlobalMaxPool):
+    if not (is_stock(layer) and isinstance(layer, ReLU | LeakyReLU | ELU | MaxPool | GlobalMaxPool)):
         return
     shape = layer.output_shape(site.input_shape, site.name)
     x = _integers((*site.input_shape, site.batch), 0 if isinstance(layer, ELU) else -1, 1, 5)

@@ -17,8 +17,8 @@ LARGE = 1000.0
 
 
 def loss_checks(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> Iterator[Check]:
-    """Check J(Z) and dJ/dZ for outputs (features, N): forward, dx, and the sum over two shards."""
-    name, m = type(loss).__name__, z.shape[1]
+    """Check J(Z) and dJ/dZ for outputs (N, features): forward, dx, and the sum over two shards."""
+    name, m = type(loss).__name__, len(z)
     value, dz = loss.value_and_gradient(z.copy(), targets, m)
     rounding = (z.size + 8) * UNIT_ROUNDOFF
     for scale in (1.0, LARGE):
@@ -35,29 +35,29 @@ def loss_checks(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> Itera
         checks.append(Check(name, name, "dx", error, bound, sharp=bound < 1e-4 * size))
     yield worst(checks)
     half = m // 2
-    parts = [loss.value_and_gradient(z[:, part].copy(), targets[part], m) for part in (slice(half), slice(half, m))]
+    parts = [loss.value_and_gradient(z[part].copy(), targets[part], m) for part in (slice(half), slice(half, m))]
     apart = abs(sum(part[0] for part in parts) - value)
-    apart += float(np.abs(np.concatenate([part[1] for part in parts], axis=1) - dz).max())
+    apart += float(np.abs(np.concatenate([part[1] for part in parts]) - dz).max())
     yield Check(name, name, "shards", apart, rounding * (abs(value) + float(np.abs(dz).max())))
 
 
 def _along(loss: Loss, z: Array, targets: npt.NDArray[np.generic], direction: Array, t: float) -> float:
-    return loss.value_and_gradient(z + t * direction, targets, z.shape[1])[0]
+    return loss.value_and_gradient(z + t * direction, targets, len(z))[0]
 
 
 def _value(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> float | None:
     """J as it is written: -1/m sum of Y log Y^ (S9), or 1/(2 m) sum of (Z - Y)^2; None for a loss of one's own."""
-    wanted = np.eye(len(z))[targets] if targets.ndim == 1 else targets
+    wanted = np.eye(z.shape[1])[targets] if targets.ndim == 1 else targets
     terms: list[float] = []
     match loss:
         case SoftmaxCrossEntropy(label_smoothing=e):
-            for y, logits in zip(wanted.tolist(), z.T.tolist(), strict=True):
+            for y, logits in zip(wanted.tolist(), z.tolist(), strict=True):
                 most = max(logits)
                 total = math.log(math.fsum(math.exp(logit - most) for logit in logits))
                 spread = [(1 - e) * each + e / len(logits) for each in y]
                 terms += [each * (total + most - logit) for each, logit in zip(spread, logits, strict=True)]
         case MeanSquaredError():
-            for y, outputs in zip(wanted.tolist(), z.T.tolist(), strict=True):
+            for y, outputs in zip(wanted.tolist(), z.tolist(), strict=True):
                 terms += [(output - each) ** 2 / 2 for each, output in zip(y, outputs, strict=True)]
         case _:
             return None

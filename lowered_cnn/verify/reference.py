@@ -34,6 +34,7 @@ from lowered_cnn.layers import (
 from lowered_cnn.layers.container import LoweredBranches, Stage
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
+from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.verify.direct import Slide, convolution_at, inside, patch, same_padding, transposed_at
 from lowered_cnn.window import Window
 
@@ -46,6 +47,8 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
 
     None for a layer that this file does not know: a layer of one's own.
     """
+    if not is_stock(stage.layer):
+        return None
     layer, site = stage.layer, stage.site
     size = x.shape[1:-1]
     match layer:
