@@ -20,7 +20,9 @@ MODULES = {
 FLOORS = [
     {"arrays", "window", "workspace", "lowering", "gemm", "parameters", "cores"},
     {"layers", "losses"},
-    {"network", "tracing", "prediction", "ledger", "fusion", "augmentation", "models", "storage", "optimizers", "schedules"},
+    {"fusion", "prediction", "augmentation", "models", "optimizers", "schedules"},
+    {"network"},
+    {"tracing", "ledger", "storage"},
     {"data"},
     {"training"},
     {""},

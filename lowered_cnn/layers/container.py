@@ -145,7 +145,7 @@ class LoweredSequential(Lowered):
 
 def _given(where: str, layers: Sequence[Layer | Sequence[Layer]]) -> tuple[Layer, ...]:
     """Return the layers that were given one by one, or in one list; raises InputError for anything else."""
-    if len(layers) == 1 and isinstance(layers[0], Sequence):
+    if len(layers) == 1 and isinstance(layers[0], list | tuple):
         layers = layers[0]
     for layer in layers:
         if not isinstance(layer, Layer):
