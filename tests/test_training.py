@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from running import assert_close
 
 from lowered_cnn import (
@@ -39,7 +41,7 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Array, Images, Labels, Shape
 from lowered_cnn.losses import Loss
 from lowered_cnn.models import lenet5
-from lowered_cnn.training.gradients import Batch, ShardGradients
+from lowered_cnn.training.gradients import Batch, ShardGradients, shard_count, shard_slice
 
 RECIPE = Recipe(epochs=2, batch_size=72, optimizer=SGD(0.05, momentum=0.9), schedule=Constant())
 
@@ -96,6 +98,16 @@ def test_shards_add_up_to_the_gradient_of_the_batch(
     assert_close(gradient, whole.gradients.vector, tolerance)
     assert totals.loss == pytest.approx(value, rel=1e-6)
     assert totals.correct == np.count_nonzero(z.argmax(axis=0) == digits.labels)
+
+
+@given(examples=st.integers(1, 500), shard_size=st.integers(1, 32))
+def test_a_batch_is_cut_evenly(examples: int, shard_size: int) -> None:
+    count = shard_count(examples, shard_size)
+    assert (count - 1) * shard_size < examples <= count * shard_size
+    places = np.arange(examples)
+    parts = [places[shard_slice(examples, shard_size, shard)] for shard in range(count)]
+    for part, expected in zip(parts, np.array_split(places, count), strict=True):
+        np.testing.assert_array_equal(part, expected)
 
 
 def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:

@@ -55,7 +55,7 @@ CROSS_ENTROPY = SoftmaxCrossEntropy()
 
 
 def digits(count: int = 200) -> Dataset:
-    """Draw noise with labels; batches of 136 have five shards, the last of 8, and the second batch of 200 has two."""
+    """Draw noise with labels; batches of 136 have five shards, the first the longest, and the last batch of 200 has two."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
     return Dataset(images, rng.integers(0, 10, count), tuple("0123456789"))

@@ -16,7 +16,7 @@ from lowered_cnn.training.worker import Capacity, Job
 from lowered_cnn.training.workers import team
 
 SHARD_SIZES = range(16, 33)
-"""Examples in a shard: few enough for the cache, and enough to give the products their speed."""
+"""The most examples in a shard: few enough for the cache, and enough to give the products their speed."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def train(
 
 
 def shard_size(batch_size: int) -> int:
-    """Return how many examples a shard has: half of a small batch, so that two workers share it."""
+    """Return how many examples a shard has at most: half of a small batch, so that two workers share it."""
     return min(max(-(-batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
 
 

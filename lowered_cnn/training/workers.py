@@ -9,7 +9,7 @@ import numpy as np
 
 from lowered_cnn.data.dataset import Dataset, Indices
 from lowered_cnn.network import Network, as_batch
-from lowered_cnn.training.gradients import Totals
+from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
 
@@ -53,7 +53,7 @@ def team(network: Network, job: Job, capacity: Capacity) -> Iterator[Team]:
 
     Without children the parameters on the board are the network's own.
     """
-    workers = min(capacity.workers, -(-capacity.images // job.shard_size))
+    workers = min(capacity.workers, shard_count(capacity.images, job.shard_size))
     capacity = replace(capacity, workers=workers)
     if workers == 1:
         yield Team(network, job, Board.of(network, capacity, np.zeros, network.parameters.vector), None)
