@@ -38,7 +38,7 @@ from lowered_cnn.losses import MeanSquaredError, SoftmaxCrossEntropy, softmax
 from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import SGD, Adam, AdamW
-from lowered_cnn.schedules import Constant, Cosine, OneCycle, Step
+from lowered_cnn.schedules import Constant, Cosine, OneCycle, StepDecay
 from lowered_cnn.storage import load, save
 from lowered_cnn.training import Recipe, Record, evaluate, train
 from lowered_cnn.window import Window
@@ -88,7 +88,7 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "Splits",
-    "Step",
+    "StepDecay",
     "Tanh",
     "Window",
     "col2im",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Network, Recipe, Step, __version__
+from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Network, Recipe, StepDecay, __version__
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn import train as train_network
 from lowered_cnn.cli.arguments import at_least, positive
@@ -33,7 +33,7 @@ RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST)}
 OPTIMIZERS: dict[str, Optimizer] = {"sgd": DEFAULT.optimizer, "adam": Adam()}
 SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
-    "step": Step(),
+    "step": StepDecay(),
     "cosine": Cosine(),
     "one-cycle": DEFAULT.schedule,
 }
