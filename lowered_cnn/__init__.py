@@ -40,7 +40,7 @@ from lowered_cnn.network import Network
 from lowered_cnn.optimizers import SGD, Adam, AdamW
 from lowered_cnn.schedules import Constant, Cosine, OneCycle, StepDecay
 from lowered_cnn.storage import load, save
-from lowered_cnn.training import Recipe, Record, evaluate, train
+from lowered_cnn.training import Recipe, Record, Training, evaluate, train
 from lowered_cnn.window import Window
 
 __version__ = "0.1.0"
@@ -90,6 +90,7 @@ __all__ = [
     "Splits",
     "StepDecay",
     "Tanh",
+    "Training",
     "Window",
     "col2im",
     "evaluate",
