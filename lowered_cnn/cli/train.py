@@ -26,6 +26,7 @@ from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
 from lowered_cnn.storage import JSON
 from lowered_cnn.training import BEST
+from lowered_cnn.training.workers import POSIX
 
 DEFAULT = Recipe()
 RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST)}
@@ -56,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=positive(), help="the peak (sgd: 0.05, adam: 0.001)")
     parser.add_argument("--schedule", choices=SCHEDULES, help="(one-cycle)")
     parser.add_argument("--dev-size", type=at_least(0), help="training images held out (one in 12)")
-    parser.add_argument("--workers", type=at_least(1), default=usable_cores(), help="processes (%(default)s)")
+    workers = usable_cores() if POSIX else 1
+    parser.add_argument("--workers", type=at_least(1), default=workers, help="processes (%(default)s)")
     parser.add_argument("--seed", type=at_least(0), default=DEFAULT.seed, help="(%(default)s)")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the folder to write (runs/1, runs/2, ...)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")

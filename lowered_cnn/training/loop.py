@@ -13,7 +13,7 @@ from lowered_cnn.network import Network
 from lowered_cnn.training.evaluation import check_data, evaluate
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.worker import Capacity, Job
-from lowered_cnn.training.workers import team
+from lowered_cnn.training.workers import POSIX, team
 
 SHARD_SIZES = range(16, 33)
 """The most examples in a shard: few enough for the cache, and enough to give the products their speed."""
@@ -70,21 +70,23 @@ def train(
 ) -> Training:
     """Train the network in place on mini-batches (S10): an iterator that yields a record after each step.
 
-    `data` and `dev`, which is tested after each epoch, are data sets or pairs (images, labels).
+    `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch.
 
     The batches are reshuffled each epoch, the last partial one included. The weights are the same to the last bit for
     any number of `workers`: this process and, as its children, others, each with one BLAS thread, and no more than a
-    batch has shards. A script with more than one trains under `if __name__ == "__main__":`, as each child imports it.
+    batch has shards. More than one need POSIX (Linux, macOS), and a script that trains under
+    `if __name__ == "__main__":`, as each child imports it.
 
-    If the recipe asks for the average of the weights, it is what is tested at the end of an epoch, as `average` of what
-    is returned here, and what the network has at the end of the training.
+    If the recipe asks for the average of the weights, it is what is tested on `dev`, and what the network has at the
+    end of the training; until then it is the `average` of the Training that is returned.
 
     Between two records the network is the caller's: it may be used, and changes to its parameters hold.
 
     Raises InputError where data and network do not fit, or the workers cannot start; ChildProcessError where a worker
     is killed, OSError where there is no room for the memory that they share, and what a worker raises.
     """
-    whole_number("train: workers", workers, 1)
+    if whole_number("train: workers", workers, 1) > 1 and not POSIX:
+        raise InputError("train: workers", "1 on this system, as several workers need POSIX (Linux, macOS)", workers)
     data = as_dataset("train: data", data)
     check_data(network, data)
     if dev is not None:

@@ -1,5 +1,6 @@
 """The workers of a training: the process that trains is worker 0, the others are its children."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,9 @@ from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Wor
 
 if TYPE_CHECKING:
     from lowered_cnn.training.processes import Children
+
+POSIX = os.name == "posix"
+"""Whether there can be several workers: they share memory in a way that Linux and macOS have, and Windows lacks."""
 
 
 class Team:
