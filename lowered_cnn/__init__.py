@@ -41,10 +41,10 @@ from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Gradient, Network
 from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer
 from lowered_cnn.parameters import Parameter, ParameterVector
-from lowered_cnn.schedules import Constant, Cosine, OneCycle, Schedule, Step
+from lowered_cnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
 from lowered_cnn.storage import load, save
 from lowered_cnn.tracing import Trace, trace
-from lowered_cnn.training import Evaluation, Recipe, Record, evaluate, train
+from lowered_cnn.training import Evaluation, Recipe, Record, Training, evaluate, train
 from lowered_cnn.window import Window
 
 __version__ = "0.1.0"
@@ -101,9 +101,10 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "Splits",
-    "Step",
+    "StepDecay",
     "Tanh",
     "Trace",
+    "Training",
     "Window",
     "col2im",
     "evaluate",

@@ -121,8 +121,9 @@ class Network:
         """
         check_loss(self, loss)
         images = as_batch(images, self.input_shape)
-        self.learn_scale(images)
         count = whole_number("gradient: images", len(images), 1)
+        if self.input_range is None:
+            self.input_range = image_range(images)
         if count not in self._for_gradients:
             self._for_gradients = {**dict(list(self._for_gradients.items())[-1:]), count: self.lower(count)}
         lowered = self._for_gradients[count]
@@ -134,12 +135,6 @@ class Network:
         gradients.statistics /= count
         return Gradient(value, outputs, gradients)
 
-    def learn_scale(self, images: Images) -> None:
-        """Take the range of these images for that of the training, if there was none."""
-        if self.input_range is None and images.size:
-            is_bytes = images.dtype == np.uint8
-            self.input_range = (0.0, 1.0) if is_bytes else (float(images.min()), float(images.max()))
-
     def check_scale(self, images: Images) -> None:
         """Raise InputError for images on another scale than the training's: bytes of 0 to 255 as floats, say."""
         if self.input_range is None or not images.size:
@@ -150,17 +145,27 @@ class Network:
             if low < 0 or high > 1:
                 raise InputError("network: images", wanted, "bytes, which count as 0 to 1")
             return
-        least, most, margin = float(images.min()), float(images.max()), OTHER_SCALE * (high - low)
+        (least, most), margin = image_range(images), OTHER_SCALE * (high - low)
         if least < low - margin or most > high + margin:
             raise InputError("network: images", wanted, f"{least:g} to {most:g}")
 
 
-def check_loss(network: Network, loss: Loss) -> None:
-    """Raise InputError for a softmax before a loss that has its own: the gradient would be that of a double softmax."""
+def image_range(images: Images) -> tuple[float, float]:
+    """Return the smallest and the largest number of images; bytes count as 0 to 1."""
+    return (0.0, 1.0) if images.dtype == np.uint8 else (float(images.min()), float(images.max()))
+
+
+def has_softmax_twice(network: Network, loss: Loss) -> bool:
+    """Tell whether a network ends in a softmax, and the loss begins with its own."""
     last: Layer = network.model
     while isinstance(last, Sequential) and last.layers:
         last = last.layers[-1]
-    if isinstance(last, Softmax) and isinstance(loss, SoftmaxCrossEntropy):
+    return isinstance(last, Softmax) and isinstance(loss, SoftmaxCrossEntropy)
+
+
+def check_loss(network: Network, loss: Loss) -> None:
+    """Raise InputError for a softmax before a loss that has its own: the gradient would be that of a double softmax."""
+    if has_softmax_twice(network, loss):
         wanted = "a network without Softmax() at its end, as SoftmaxCrossEntropy() contains it"
         raise InputError("loss", f"{wanted} (softmax(network.predict(images)) are the probabilities)", "Softmax()")
 

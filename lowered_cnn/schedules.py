@@ -26,7 +26,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Step(Schedule):
+class StepDecay(Schedule):
     """Multiplied by `drop` at each of the points `at` of the training."""
 
     at: tuple[float, ...] = (0.5, 0.75)
@@ -34,9 +34,9 @@ class Step(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.at, Iterable) or not all(is_number(point) and 0 < point < 1 for point in self.at):
-            raise InputError("Step: at", "points between 0 and 1", repr(self.at))
+            raise InputError("StepDecay: at", "points between 0 and 1", repr(self.at))
         if not (is_number(self.drop) and 0 < self.drop <= 1):
-            raise InputError("Step: drop", "a factor above 0, up to 1", repr(self.drop))
+            raise InputError("StepDecay: drop", "a factor above 0, up to 1", repr(self.drop))
 
     def factor(self, progress: float) -> float:
         """Return drop^(number of points passed)."""

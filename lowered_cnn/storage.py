@@ -2,16 +2,19 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from lowered_cnn import layers
 from lowered_cnn.arrays import InputError, check_shape
-from lowered_cnn.layers import Layer, Sequential
+from lowered_cnn.layers import Concatenate, Layer, Sequential
 from lowered_cnn.network import Network
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
@@ -20,7 +23,11 @@ HEADER = "lowered_cnn"
 
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network to `path`; the file appears whole or not at all."""
+    """Write the network to `path`; the file appears whole or not at all.
+
+    Layers of your own are written as "module:Class". Raises InputError for a class that is not found there, as one
+    defined in a function.
+    """
     import json
 
     from safetensors.numpy import save as to_bytes
@@ -29,13 +36,17 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
         "model": describe(network.model),
         "input_shape": list(network.input_shape),
         "dtype": network.parameters.vector.dtype.name,
+        "input_range": network.input_range,
     }
     tensors = {name: network.parameters[name] for name in network.parameters}
     write_whole(Path(path), to_bytes(tensors, {HEADER: json.dumps(header)}))
 
 
 def load(path: str | os.PathLike[str]) -> Network:
-    """Return the network that `save` wrote; raises InputError for any other file."""
+    """Return the network that `save` wrote; raises InputError for any other file.
+
+    Nothing is imported: the modules of your own layers have to be already.
+    """
     import json
 
     metadata, tensors = read_tensors(path)
@@ -54,6 +65,9 @@ def load(path: str | os.PathLike[str]) -> Network:
         check_shape(f"{path}: {name}", shape, tensors[name].shape)
     with _describing(path):
         network = Network(model, input_shape, dtype=str(described["dtype"]))
+        if described.get("input_range") is not None:
+            low, high = map(float, described["input_range"])
+            network.input_range = (low, high)
     for name, values in tensors.items():
         network.parameters.assign(name, values, str(path))
     return network
@@ -73,20 +87,22 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str
 
 
 def describe(layer: Layer) -> dict[str, JSON]:
-    """Return a layer as JSON: its class under "layer", and its fields."""
+    """Return a layer as JSON: the name of its class under "layer", and its fields."""
     fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
-    return {"layer": type(layer).__name__, **{name: _to_json(value) for name, value in fields.items()}}
+    return {"layer": _name(type(layer)), **{name: _to_json(value) for name, value in fields.items()}}
 
 
 def restore(description: dict[str, JSON]) -> Layer:
-    """Return the layer that `describe` was given; a layer of your own is found once its module is imported."""
-    kinds = _kinds()
-    name = description["layer"]
-    if name not in kinds:
-        raise InputError("layer", f"one of {', '.join(sorted(kinds))}", name)
-    fields = {key: _from_json(value) for key, value in description.items() if key != "layer"}
-    layers = cast(tuple[Layer, ...], fields.pop("layers", ()))
-    return kinds[str(name)](*layers, **fields)
+    """Return the layer that `describe` was given; raises InputError where its class is not found."""
+    name = str(description["layer"])
+    kind = _found(name)
+    if kind is None:
+        wanted = "a layer of an imported module" if ":" in name else "the name of a layer, or module:Class for your own"
+        raise InputError("layer", wanted, name)
+    fields: dict[str, Any] = {key: _from_json(value) for key, value in description.items() if key != "layer"}
+    if issubclass(kind, Sequential | Concatenate):
+        return kind(*fields.pop("layers"), **fields)
+    return kind(**fields)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -108,11 +124,25 @@ def _describing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise InputError(str(path), "the description of a network", got) from error
 
 
-def _kinds() -> dict[str, Callable[..., Layer]]:
-    kinds = Layer.__subclasses__()
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    return {kind.__name__: kind for kind in kinds if hasattr(kind, "kind")}
+def _name(kind: type[Layer]) -> str:
+    """Return the name by which a class is found again: a bare one for our own public layers, else module:Class."""
+    names = kind.__name__, f"{kind.__module__}:{kind.__qualname__}"
+    for name in names:
+        if _found(name) is kind:
+            return name
+    raise InputError("save", "a layer class that can be found by its name", names[-1])
+
+
+def _found(name: str) -> type[Layer] | None:
+    """Return our public layer of a bare name, or your own layer module:Class if that module is imported."""
+    module, path = name.split(":", 1) if ":" in name else (layers.__name__, name)
+    found: object = sys.modules.get(module)
+    for part in path.split("."):
+        found = vars(found).get(part) if isinstance(found, ModuleType | type) else None  # getattr may import
+    if not (isinstance(found, type) and issubclass(found, Layer)):
+        return None
+    ours = found.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return found if not ours or name in layers.__all__ else None
 
 
 def _to_json(value: object) -> JSON:

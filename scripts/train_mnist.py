@@ -40,7 +40,7 @@ def main() -> None:
         for record in train(network, data, recipe, dev=dev, workers=arguments.workers):
             bar.update()
             if record.dev_accuracy is not None:
-                bar.write(f"epoch {record.epoch}: loss {record.loss:.3f}, dev accuracy {record.dev_accuracy:.2%}")
+                bar.write(f"epoch {record.epoch}: loss {record.epoch_loss:.3f}, dev accuracy {record.dev_accuracy:.2%}")
     print(f"test accuracy {evaluate(network, mnist.test).accuracy:.2%}")
     save(network, "mnist.safetensors")
 

@@ -97,9 +97,41 @@ def test_dataset_takes_images_of_any_rank(shape: tuple[int, ...], dtype: type[np
     np.testing.assert_array_equal(data.split(1, seed=0)[1].images.dtype, dtype)
 
 
-def test_dataset_refuses_labels_of_another_type() -> None:
-    labels: Any = np.zeros(2, np.uint8)
-    assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels, ("a",)) == "labels: expected int64, got uint8"
+@pytest.mark.parametrize("dtype", [*np.typecodes["AllInteger"], ">i4"])
+def test_labels_are_whole_numbers_of_any_type(dtype: str) -> None:
+    data = Dataset(random_bytes(3, 1, 3, 3), np.array([2, 0, 1], dtype), ("a", "b", "c"))
+    assert data.labels.dtype == np.int64
+    assert data.labels.tolist() == [2, 0, 1]
+
+
+def test_labels_may_be_a_list() -> None:
+    assert Dataset(random_bytes(2, 1, 3, 3), [1, 0], ["a", "b"]).labels.tolist() == [1, 0]
+
+
+def test_classes_without_names_are_numbered() -> None:
+    assert Dataset(random_bytes(2, 1, 3, 3), [3, 1]).classes == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.0, 1.0], "labels: expected whole numbers, got float64"),
+        ([True, False], "labels: expected whole numbers, got bool"),
+        (["cat", "dog"], "labels: expected whole numbers, got <U3"),
+        ([[1, 0], [0, 1]], "labels: expected (2,), got (2, 2)"),
+        (1, "labels: expected (2,), got ()"),
+        (None, "labels: expected (2,), got ()"),
+        ([], "labels: expected (2,), got (0,)"),
+        ([-1, 0], "labels: expected class numbers from 0, got -1 to 0"),
+    ],
+)
+def test_other_labels_are_refused(labels: Any, message: str) -> None:
+    assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels) == message
+
+
+def test_labels_in_uneven_rows_are_refused() -> None:
+    labels: Any = [[0], [0, 1]]
+    assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels).startswith("labels: expected a class number for each ")
 
 
 def test_dataset_refuses_two_classes_of_one_name() -> None:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +37,9 @@ from lowered_cnn import (
     Sequential,
     Site,
     Softmax,
+    evaluate,
+    load,
+    save,
     softmax,
     trace,
     train,
@@ -449,11 +454,24 @@ def test_a_softmax_before_a_loss_with_its_own_is_refused(model: list[Layer]) -> 
         "loss: expected a network without Softmax() at its end, as SoftmaxCrossEntropy() contains it "
         "(softmax(network.predict(images)) are the probabilities), got Softmax()"
     )
-    for run in (network.gradient, lambda images, labels: trace(network, images, labels)):
+    refusing: list[Callable[..., object]] = [network.gradient, partial(trace, network)]
+    for run in [*refusing, lambda images, labels: train(network, (images, labels))]:
         with pytest.raises(InputError) as caught:
             run(normal(2, 3), np.array([0, 1]))
         assert str(caught.value) == message
     assert network.gradient(normal(2, 3), np.array([0, 1]), MeanSquaredError()).loss > 0
+
+
+def test_a_network_that_ends_in_a_softmax_is_evaluated_by_its_probabilities() -> None:
+    plain = Network(Dense(3), (4,), dtype=np.float64)
+    ended = Network([Dense(3), Softmax()], (4,), dtype=np.float64)
+    plain.parameters.vector = ended.parameters.vector = normal(15)
+    data = (normal(20, 4), np.arange(20) % 3)
+    expected, found = evaluate(plain, data), evaluate(ended, data)
+    assert found.accuracy == expected.accuracy
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+    plain.parameters.vector = ended.parameters.vector = 1e4 * normal(15)
+    assert evaluate(ended, data).loss == np.inf
 
 
 # --- the scale of the images ------------------------------------------------------------------------------------------
@@ -462,7 +480,7 @@ def test_a_softmax_before_a_loss_with_its_own_is_refused(model: list[Layer]) -> 
 def test_the_same_pixels_as_floats_from_0_to_255_are_refused_after_a_training_on_bytes() -> None:
     network, pixels = Network([Flatten(), Dense(3)], IMAGE), np.arange(360).astype(np.uint8).reshape(5, *IMAGE)
     network.gradient(pixels, LABELS)
-    assert network.input_range == (0, 1)
+    assert network.input_range == (0.0, 1.0)
     assert_close(network.predict(pixels), network.predict(pixels.astype(np.float32) / 255), 1e-6)
     network.predict(normal(5, *IMAGE))
     message = "network: images: expected numbers on the scale of the training, 0 to 1, got 0 to 255"
@@ -479,6 +497,16 @@ def test_bytes_are_refused_after_a_training_on_floats_on_another_scale() -> None
         network.predict(pixels)
     wanted = "expected numbers on the scale of the training, 155 to 155, got bytes, which count as 0 to 1"
     assert str(caught.value) == f"network: images: {wanted}"
+
+
+def test_the_scale_of_the_training_is_kept_with_the_network(tmp_path: Path) -> None:
+    network = Network([Flatten(), Dense(3)], IMAGE)
+    images = normal(5, *IMAGE).astype(np.float32)
+    for _ in train(network, (images, LABELS), Recipe(1)):
+        pass
+    save(network, tmp_path / "network.safetensors")
+    kept = load(tmp_path / "network.safetensors")
+    assert kept.input_range == network.input_range == (images.min(), images.max())
 
 
 def test_an_untrained_network_takes_any_scale() -> None:

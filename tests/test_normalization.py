@@ -107,13 +107,14 @@ def data(count: int) -> Dataset:
 MODEL = Sequential(BatchNorm(momentum=0.25), Flatten(), Dense(2))
 
 
-def test_the_statistics_are_the_mean_over_the_shards_of_a_batch() -> None:
-    """Shards of 16 and 13 examples: each counts as its examples do."""
-    batch = data(29)
+@pytest.mark.parametrize("sizes", [(15, 14), (22, 22, 21)])
+def test_the_statistics_are_the_mean_over_the_shards_of_a_batch(sizes: tuple[int, ...]) -> None:
+    """Each shard counts as its examples do; the first step's order is that of epoch 1."""
+    batch = data(sum(sizes))
     network = Network(MODEL, (2, 4, 4))
-    list(train(network, batch, Recipe(1, 29, SGD(learning_rate=1e-3, l2=0.5), Constant())))
-    order = np.random.default_rng([0, 1]).permutation(29)
-    parts, sizes = [batch.images[order[:16]], batch.images[order[16:]]], [16, 13]
+    list(train(network, batch, Recipe(1, len(batch), SGD(learning_rate=1e-3, l2=0.5), Constant())))
+    order = np.random.default_rng([0, 1]).permutation(len(batch))
+    parts = [batch.images[part] for part in np.split(order, np.cumsum(sizes)[:-1])]
     mean = np.average([part.mean(axis=(0, 2, 3)) for part in parts], axis=0, weights=sizes)
     variance = np.average([part.var(axis=(0, 2, 3), ddof=1) for part in parts], axis=0, weights=sizes)
     np.testing.assert_allclose(network.parameters["batch_norm1.running_mean"], 0.25 * mean, rtol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowered_cnn import Constant, Cosine, InputError, OneCycle, Step
+from lowered_cnn import Constant, Cosine, InputError, OneCycle, StepDecay
 from lowered_cnn.schedules import Schedule
 
 progress = st.floats(0, 1, exclude_max=True)
@@ -19,10 +19,10 @@ progress = st.floats(0, 1, exclude_max=True)
     [
         (Constant(), 0, 1),
         (Constant(), 0.99, 1),
-        (Step((0.5, 0.75), 0.1), 0.49, 1),
-        (Step((0.5, 0.75), 0.1), 0.5, 0.1),
-        (Step((0.5, 0.75), 0.1), 0.75, 0.01),
-        (Step((), 0.1), 0.9, 1),
+        (StepDecay((0.5, 0.75), 0.1), 0.49, 1),
+        (StepDecay((0.5, 0.75), 0.1), 0.5, 0.1),
+        (StepDecay((0.5, 0.75), 0.1), 0.75, 0.01),
+        (StepDecay((), 0.1), 0.9, 1),
         (Cosine(), 0, 1),
         (Cosine(), 1 / 3, 0.75),
         (Cosine(), 0.5, 0.5),
@@ -42,7 +42,7 @@ def test_the_end_is_0(schedule: Schedule) -> None:
     assert schedule.factor(1) == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize("schedule", [Constant(), Step(), Cosine(), OneCycle()])
+@pytest.mark.parametrize("schedule", [Constant(), StepDecay(), Cosine(), OneCycle()])
 @given(progress)
 def test_the_factor_is_between_0_and_1(schedule: Schedule, at: float) -> None:
     assert 0 <= schedule.factor(at) <= 1
@@ -58,13 +58,13 @@ def test_one_cycle_goes_up_and_then_down(warmup: float, start: float) -> None:
 
 
 def test_points_outside_the_training_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^Step: at: expected points between 0 and 1, got \(0.5, 1\)$"):
-        Step((0.5, 1))
+    with pytest.raises(InputError, match=r"^StepDecay: at: expected points between 0 and 1, got \(0.5, 1\)$"):
+        StepDecay((0.5, 1))
     for at in ("a", 0.5, (None,)):
-        with pytest.raises(InputError, match=r"^Step: at: expected points between 0 and 1, got "):
-            Step(cast(Any, at))
-    with pytest.raises(InputError, match=r"^Step: drop: expected a factor above 0, up to 1, got 'a'$"):
-        Step(drop=cast(Any, "a"))
+        with pytest.raises(InputError, match=r"^StepDecay: at: expected points between 0 and 1, got "):
+            StepDecay(cast(Any, at))
+    with pytest.raises(InputError, match=r"^StepDecay: drop: expected a factor above 0, up to 1, got 'a'$"):
+        StepDecay(drop=cast(Any, "a"))
     with pytest.raises(InputError, match=r"^OneCycle: start: expected a factor from 0 to 1, got 'a'$"):
         OneCycle(start=cast(Any, "a"))
     with pytest.raises(InputError, match=r"^OneCycle: warmup: expected a part between 0 and 1, got 'a'$"):

@@ -3,13 +3,14 @@
 import pickle
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 from unittest import SkipTest
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
@@ -124,11 +125,47 @@ def test_partial_fit_goes_on() -> None:
         classifier.partial_fit(IMAGES[:2], [1, 2], classes=[1, 2])
 
 
+def test_partial_fit_draws_another_order_in_each_call() -> None:
+    """The same weights and the same examples twice: other batches, so other weights."""
+    classifier = CNNClassifier(Sequential(Dense(10)), random_state=0).partial_fit(DIGITS / 16, NUMBERS, np.arange(10))
+    before = classifier.network_.parameters.vector.copy()
+    first, second = (before.copy() for _ in range(2))
+    for after in (first, second):
+        classifier.network_.parameters.vector[...] = before
+        after[...] = classifier.partial_fit(DIGITS / 16, NUMBERS).network_.parameters.vector
+    assert not np.array_equal(first, second)
+    np.testing.assert_allclose(first, second, atol=0.1)
+
+
+def test_partial_fit_goes_on_with_the_record_and_fit_starts_anew() -> None:
+    classifier = CNNClassifier(epochs=2, random_state=0).fit(IMAGES, NUMBERS)
+    once = list(classifier.loss_curve_)
+    weights = classifier.network_.parameters.vector.copy()
+    for calls in (1, 2):
+        classifier.partial_fit(IMAGES, NUMBERS)
+        assert classifier.n_iter_ == len(classifier.loss_curve_) == 2 + calls
+        assert classifier.loss_curve_[:2] == once
+    classifier.fit(IMAGES, NUMBERS)
+    assert (classifier.n_iter_, classifier.loss_curve_) == (2, once)
+    np.testing.assert_array_equal(classifier.network_.parameters.vector, weights)
+
+
+def test_the_loss_curve_is_the_mean_over_examples() -> None:
+    """All but still, so that each epoch has the loss of the weights at the start; the last batch is a short one."""
+    still = CNNClassifier(Sequential(Dense(10)), optimizer=SGD(1e-30), epochs=1, random_state=0)
+    still.fit(DIGITS[:70] / 16, NUMBERS[:70])
+    assert still.loss_curve_ == pytest.approx([log_loss(NUMBERS[:70], still.predict_proba(DIGITS[:70] / 16))])
+
+
 @pytest.mark.parametrize(
     ("classifier", "message"),
     [
         (CNNClassifier(image_shape=(8, 9)), r"CNNClassifier: X: expected 72 features for images \(8, 9\), got .*"),
         (CNNClassifier(n_iter_no_change=0), "CNNClassifier: n_iter_no_change: expected a whole number from 1, got 0"),
+        (
+            CNNClassifier(optimizer=cast(Any, "adam")),
+            r"Recipe: optimizer: expected an optimizer, as SGD\(\) or Adam\(\), got 'adam'",
+        ),
         (CNNClassifier(epochs=0), "Recipe: epochs: expected a whole number from 1, got 0"),
     ],
 )

@@ -1,6 +1,8 @@
 """Networks on disk: what is saved comes back, and what is no network is refused."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from lowered_cnn import (
     save,
 )
 from lowered_cnn.arrays import Shape
+from lowered_cnn.fusion import fuse
 
 IMAGE = (2, 9, 8)
 MODEL = Sequential(
@@ -71,6 +74,100 @@ def test_windows_made_of_arrays_are_saved_as_numbers(tmp_path: Path) -> None:
     array: Any = np.array
     save(Network(Sequential(Conv2D(2, array([3, 2]), padding=array([[1, 0], [0, 1]]))), IMAGE), tmp_path / "network")
     assert load(tmp_path / "network").model == Sequential(Conv2D(2, (3, 2), padding=((1, 0), (0, 1))))
+
+
+OWN = """
+from dataclasses import dataclass
+import lowered_cnn as cnn
+from lowered_cnn.fusion.fused import FusedConv
+
+@dataclass(frozen=True)
+class Dense(cnn.Dense):
+    "One that hides ours."
+
+class Inner:
+    class Conv2D(cnn.Conv2D):
+        "Inside of a class, and without a decorator of its own."
+
+@dataclass(frozen=True)
+class Gate(cnn.ReLU):
+    layers: tuple[cnn.Layer, ...] = ()
+
+class Stack(cnn.Sequential):
+    pass
+
+def made():
+    class Dense(cnn.Dense):
+        pass
+    return Dense(2)
+
+Renamed = type("Other", (cnn.ReLU,), {"__module__": "own"})
+Hidden = type("Dense", (cnn.Dense,), {"__module__": "own"})
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a module with layers of one's own."""
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    return importlib.import_module("own")
+
+
+def test_layers_of_ones_own_come_back_as_themselves(own: Any, tmp_path: Path) -> None:
+    inner = own.Stack(own.Inner.Conv2D(2, 3), own.Gate((own.Gate(), ReLU())))
+    model = Sequential(Conv2D(3, 2), inner, Flatten(), own.Dense(4), Dense(2))
+    network = Network(model, IMAGE)
+    save(network, tmp_path / "network")
+    again = load(tmp_path / "network")
+    assert again.model == model
+    *_, first, second = again.model.layers
+    assert (type(first), type(second)) == (own.Dense, Dense)
+    [stack] = [layer for layer in again.model.layers if isinstance(layer, Sequential)]
+    assert [type(stack), *map(type, stack.layers)] == [own.Stack, own.Inner.Conv2D, own.Gate]
+    images = normal(2, *IMAGE)
+    np.testing.assert_array_equal(again.predict(images), network.predict(images))
+
+
+def test_no_module_is_imported_for_a_file(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(Network(Sequential(own.Dense(2)), (3,)), tmp_path / "network")
+    monkeypatch.delitem(sys.modules, "own")
+    with pytest.raises(InputError, match=r"got layer: expected a layer of an imported module, got own:Dense$"):
+        load(tmp_path / "network")
+    assert "own" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda own: own.made(), "own:made.<locals>.Dense"),
+        (lambda own: own.Renamed(), "own:Other"),
+        (lambda own: own.Hidden(2), "own:Dense"),
+        (lambda own: fuse(Sequential(ReLU()), fold=False), "lowered_cnn.fusion.fused:FusedSequential"),
+    ],
+)
+def test_classes_that_are_not_found_by_their_name_are_refused(make: Any, name: str, own: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        save(Network(Sequential(Flatten(), make(own)), (1, 5, 5)), tmp_path / "network")
+    assert str(caught.value) == f"save: expected a layer class that can be found by its name, got {name}"
+    assert not (tmp_path / "network").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FusedConv", "fused.FusedConv", "conv.Conv", "Conv", "Layer", "Site", "Sequential.names", "own:Missing",
+        "own:cnn", "own:cnn.Dense", "own:Dense.kind", "own:FusedConv", "own:made", "own:", ":Dense", "os:system",
+        "lowered_cnn:Dense", "lowered_cnn.layers:Dense", "lowered_cnn.fusion.fused:FusedConv",
+        "lowered_cnn.layers.conv:Conv",
+    ],
+)  # fmt: skip
+def test_files_that_name_another_class_are_refused(name: str, own: Any, tmp_path: Path) -> None:
+    header = {**SOUND, "model": {"layer": "Sequential", "layers": [{**DENSE, "layer": name}]}}
+    refused = refusal(tmp_path / "x", header, dense1_weight=(2, 3))
+    assert refused.startswith("expected the description of a network, got ")
+    assert ("got layer: " in refused) == (name != "Layer")
 
 
 def test_other_tools_can_read_the_parameters(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from running import assert_close
 
 from lowered_cnn import (
@@ -39,7 +41,7 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Array, Images, Labels, Shape
 from lowered_cnn.losses import Loss
 from lowered_cnn.models import lenet5
-from lowered_cnn.training.gradients import Batch, ShardGradients
+from lowered_cnn.training.gradients import Batch, ShardGradients, shard_count, shard_slice
 
 RECIPE = Recipe(epochs=2, batch_size=72, optimizer=SGD(0.05, momentum=0.9), schedule=Constant())
 
@@ -55,6 +57,10 @@ def mnist() -> Splits:
 def digits(mnist: Splits) -> Dataset:
     """Two hundred digits: with batches of 72 two full ones, and a last one of 56."""
     return mnist.train.take(np.arange(200))
+
+
+recipe: Any = Recipe
+"""As a caller without type checks makes one."""
 
 
 def small(seed: int = 0) -> Network:
@@ -96,6 +102,16 @@ def test_shards_add_up_to_the_gradient_of_the_batch(
     assert_close(gradient, whole.gradients.vector, tolerance)
     assert totals.loss == pytest.approx(value, rel=1e-6)
     assert totals.correct == np.count_nonzero(z.argmax(axis=1) == digits.labels)
+
+
+@given(examples=st.integers(1, 500), shard_size=st.integers(1, 32))
+def test_a_batch_is_cut_evenly(examples: int, shard_size: int) -> None:
+    count = shard_count(examples, shard_size)
+    assert (count - 1) * shard_size < examples <= count * shard_size
+    places = np.arange(examples)
+    parts = [places[shard_slice(examples, shard_size, shard)] for shard in range(count)]
+    for part, expected in zip(parts, np.array_split(places, count), strict=True):
+        np.testing.assert_array_equal(part, expected)
 
 
 def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
@@ -173,8 +189,23 @@ def test_records_count_steps_and_epochs(digits: Dataset) -> None:
     assert all(record.images_per_second > 0 for record in records)
 
 
-def test_without_a_dev_set_there_is_no_dev_accuracy(digits: Dataset) -> None:
-    assert all(record.dev_accuracy is None for record in train(small(), digits, RECIPE))
+def test_without_a_dev_set_there_are_no_dev_figures(digits: Dataset) -> None:
+    for record in train(small(), digits, RECIPE):
+        assert record.dev_accuracy is None
+        assert record.dev_loss is None
+
+
+def test_the_last_record_of_an_epoch_has_its_loss(digits: Dataset) -> None:
+    """Batches of 72, 72 and 56: at a learning rate of almost 0, their mean is the loss over all examples."""
+    quiet = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28))
+    before = evaluate(quiet, digits)
+    records = list(train(quiet, digits, replace(RECIPE, optimizer=SGD(1e-30)), dev=digits))
+    assert [record.ends_epoch for record in records] == [False, False, True] * 2
+    for record in records:
+        known = [record.epoch_loss, record.dev_loss] if record.ends_epoch else []
+        assert known == pytest.approx([before.loss] * len(known), rel=1e-6)
+        assert (record.epoch_loss is None) == (record.dev_loss is None) == (not record.ends_epoch)
+    assert np.mean([record.loss for record in records]) != pytest.approx(before.loss, rel=1e-6)
 
 
 def test_the_learning_rate_follows_the_schedule(digits: Dataset) -> None:
@@ -190,7 +221,8 @@ def test_a_record_tells_how_its_batch_was_before_the_update(digits: Dataset) -> 
     assert first.loss == pytest.approx(before.loss, rel=1e-5)
     assert first.train_accuracy == before.accuracy
     assert second.train_accuracy == first.dev_accuracy
-    assert second.dev_accuracy == evaluate(quiet, digits).accuracy
+    after = evaluate(quiet, digits)
+    assert (second.dev_loss, second.dev_accuracy) == (after.loss, after.accuracy)
 
 
 def test_the_last_batch_is_told_by_the_examples_it_has(digits: Dataset) -> None:
@@ -260,6 +292,29 @@ def test_no_workers_are_refused(digits: Dataset) -> None:
         train(small(), digits, workers=0)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_a_pair_of_images_and_labels_is_data(digits: Dataset, dtype: type[np.integer]) -> None:
+    pair = (digits.images, digits.labels.astype(dtype))
+    network, same = small(), small()
+    *_, expected = train(network, digits, RECIPE, dev=digits)
+    *_, last = train(same, pair, RECIPE, dev=(digits.images, digits.labels.tolist()))
+    assert same.parameters.vector.tobytes() == network.parameters.vector.tobytes()
+    assert (last.dev_loss, last.dev_accuracy) == (expected.dev_loss, expected.dev_accuracy)
+    assert evaluate(same, pair) == evaluate(network, digits)
+
+
+def test_other_data_are_refused(digits: Dataset) -> None:
+    images: Any = digits.images
+    three: Any = (images, digits.labels, 3)
+    for use, where in (
+        (lambda: train(small(), images), "train: data"),
+        (lambda: train(small(), digits, dev=three), "train: dev"),
+        (lambda: evaluate(small(), images), "evaluate: data"),
+    ):
+        with pytest.raises(InputError, match=rf"^{where}: expected a Dataset, or a pair \(images, labels\), got \w+$"):
+            use()
+
+
 def test_recipes_without_sense_are_refused() -> None:
     with pytest.raises(InputError, match=r"^Recipe: epochs: expected a whole number from 1, got 0$"):
         Recipe(epochs=0)
@@ -316,6 +371,29 @@ def test_the_average_is_what_is_tested_on_the_dev_split(digits: Dataset) -> None
     assert last.dev_accuracy == evaluate(network, digits).accuracy
 
 
+def test_the_average_can_be_seen_while_the_network_trains(digits: Dataset) -> None:
+    """It starts from the weights that the caller leaves before the first step."""
+    network = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28), dtype=np.float64)
+    training = train(network, digits, Recipe(2, 100, SGD(0.1), Constant(), average=0.9), dev=digits)
+    average = training.average
+    assert average is not None
+    network.parameters.vector *= 3
+    expected = network.parameters.vector.copy()
+    for record in training:
+        if record.step < 4:  # at the end the network has the average itself
+            decay = (1 + record.step) / (10 + record.step)
+            expected = decay * expected + (1 - decay) * network.parameters.vector
+            np.testing.assert_allclose(average.parameters.vector, expected, rtol=1e-12)
+        if record.ends_epoch:
+            tested = evaluate(average, digits)
+            assert (record.dev_loss, record.dev_accuracy) == (tested.loss, tested.accuracy)
+            assert (tested == evaluate(network, digits)) == (record.step == 4)
+
+
+def test_without_an_average_there_is_none_to_see(digits: Dataset) -> None:
+    assert train(small(), digits).average is None
+
+
 def test_each_epoch_sees_the_images_in_another_way(digits: Dataset) -> None:
     seen = []
 
@@ -337,6 +415,19 @@ def test_each_epoch_sees_the_images_in_another_way(digits: Dataset) -> None:
     [
         (lambda: Recipe(clip_norm=0), "Recipe: clip_norm: expected a number above 0, got 0"),
         (lambda: Recipe(average=1), "Recipe: average: expected a number between 0 and 1, got 1"),
+        (lambda: recipe(clip_norm="1"), "Recipe: clip_norm: expected a number above 0, got '1'"),
+        (lambda: recipe(epochs=2.5), "Recipe: epochs: expected a whole number from 1, got 2.5"),
+        (lambda: recipe(optimizer="adam"), "Recipe: optimizer: expected an optimizer, as SGD() or Adam(), got 'adam'"),
+        (lambda: recipe(optimizer=None), "Recipe: optimizer: expected an optimizer, as SGD() or Adam(), got None"),
+        (lambda: recipe(schedule=0.1), "Recipe: schedule: expected a schedule, as OneCycle() or Constant(), got 0.1"),
+        (
+            lambda: recipe(loss="mse"),
+            "Recipe: loss: expected a loss, as SoftmaxCrossEntropy() or MeanSquaredError(), got 'mse'",
+        ),
+        (
+            lambda: recipe(augmentation=True),
+            "Recipe: augmentation: expected Augmentation(shift=2), say, or None, got True",
+        ),
     ],
 )
 def test_wrong_amounts_are_told(make: Any, message: str) -> None:

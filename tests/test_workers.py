@@ -34,7 +34,6 @@ from lowered_cnn import (
     InputError,
     Network,
     Recipe,
-    Record,
     ReLU,
     Sequential,
     SoftmaxCrossEntropy,
@@ -55,7 +54,7 @@ CROSS_ENTROPY = SoftmaxCrossEntropy()
 
 
 def digits(count: int = 200) -> Dataset:
-    """Draw noise with labels; batches of 136 have five shards, the last of 8, and the second batch of 200 has two."""
+    """Draw noise with labels; of 200, a batch of 136 has five shards, the first the longest, and the last one two."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
     return Dataset(images, rng.integers(0, 10, count), tuple("0123456789"))
@@ -192,15 +191,9 @@ def test_a_training_that_is_stopped_leaves_the_weights_of_its_last_step() -> Non
         network = small()
         records = train(network, digits(), recipe(), workers=workers)
         list(itertools.islice(records, 2))
-        stop(records)
+        records.close()
         weights.append(network.parameters.vector.tobytes())
     assert weights[0] == weights[1]
-
-
-def stop(records: Iterator[Record]) -> None:
-    close = getattr(records, "close", None)
-    assert close is not None
-    close()
 
 
 # --- how many --------------------------------------------------------------------------------------------------------
@@ -212,7 +205,7 @@ def test_no_more_workers_are_started_than_a_batch_has_shards(workers: int, start
     assert children(os.getpid()) == []
     next(records)
     assert len(children(os.getpid())) == started
-    stop(records)
+    records.close()
     assert children(os.getpid()) == []
 
 
@@ -220,7 +213,7 @@ def test_a_batch_has_no_more_shards_than_the_data() -> None:
     records = train(small(), digits(60), Recipe(batch_size=10**9, epochs=1), workers=3)
     next(records)
     assert len(children(os.getpid())) == 1
-    stop(records)
+    records.close()
 
 
 @pytest.mark.slow
@@ -233,7 +226,7 @@ def test_children_use_no_core_while_the_caller_pauses() -> None:
     after = [cpu_seconds(child) for child in children(os.getpid())]
     assert len(before) == 2
     assert max(b - a for a, b in zip(before, after, strict=True)) < 0.2
-    stop(records)
+    records.close()
 
 
 def cpu_seconds(process: int) -> float:
@@ -421,7 +414,7 @@ def test_shared_memory_has_no_name() -> None:
     assert {name for name in set(os.listdir(shared.MEMORY)) - before if str(os.getpid()) in name} == set()
     mapped = Path("/proc/self/maps").read_text()
     assert re.search(rf"{shared.MEMORY}/.*\(deleted\)", mapped)
-    stop(records)
+    records.close()
 
 
 # --- programs --------------------------------------------------------------------------------------------------------

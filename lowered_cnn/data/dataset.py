@@ -14,30 +14,32 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 """Positions of examples in a data set."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Dataset:
     """Images (N, C, *size) or grey (N, H, W), the class number of each (N,), and the names of the classes.
 
-    Networks see bytes from 0 to 255 as numbers from 0 to 1, and floats as they are.
+    Networks see bytes from 0 to 255 as numbers from 0 to 1, and floats as they are. Labels may be whole numbers of any
+    type, or a list of them; without names, the classes are "0", "1", ... up to the largest label.
     """
 
     images: Images
     labels: Labels
     classes: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        check_images("images", self.images)
-        if self.images.ndim < 2:
-            raise InputError("images", "shape (N, C, *size)", self.images.shape)
-        check_shape("labels", self.images.shape[:1], self.labels.shape)
-        if self.images.size == 0:
-            raise InputError("images", "at least one example of at least one pixel", self.images.shape)
-        if self.labels.dtype != np.int64:
-            raise InputError("labels", "int64", self.labels.dtype)
-        least, most = self.labels.min(), self.labels.max()
-        if least < 0 or most >= len(self.classes):
-            raise InputError("labels", f"class numbers below {len(self.classes)}", f"{least} to {most}")
-        check_classes("classes", self.classes)
+    def __init__(self, images: Images, labels: npt.ArrayLike, classes: Sequence[str] | None = None) -> None:
+        check_images("images", images)
+        if images.ndim < 2:
+            raise InputError("images", "shape (N, C, *size)", images.shape)
+        if images.size == 0:
+            raise InputError("images", "at least one example of at least one pixel", images.shape)
+        numbers = class_numbers(labels, len(images))
+        least, most = numbers.min(), numbers.max()
+        if least < 0 or (classes is not None and most >= len(classes)):
+            below = "from 0" if classes is None else f"below {len(classes)}"
+            raise InputError("labels", f"class numbers {below}", f"{least} to {most}")
+        names = tuple(map(str, range(most + 1)) if classes is None else classes)
+        check_classes("classes", names)
+        vars(self).update(images=images, labels=numbers, classes=names)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,6 +62,31 @@ class Dataset:
         whole_number("seed", seed, 0)
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+
+
+LabelledImages: TypeAlias = Dataset | tuple[Images, npt.ArrayLike]
+"""What training and evaluation take: a data set, or a pair (images, labels) to make one of."""
+
+
+def as_dataset(where: str, data: LabelledImages) -> Dataset:
+    """Return a data set as it is, and that of a pair (images, labels); raises InputError for anything else."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple) and len(data) == 2:
+        return Dataset(*data)
+    raise InputError(where, "a Dataset, or a pair (images, labels)", type(data).__name__)
+
+
+def class_numbers(labels: npt.ArrayLike, count: int) -> Labels:
+    """Return whole numbers of any type as int64; raises InputError for anything but `count` of them."""
+    try:
+        numbers = np.asarray(labels)
+    except ValueError as error:  # rows of different lengths
+        raise InputError("labels", "a class number for each image", error) from error
+    check_shape("labels", (count,), numbers.shape)
+    if numbers.dtype.kind not in "iu":
+        raise InputError("labels", "whole numbers", numbers.dtype)
+    return numbers.astype(np.int64, copy=False)
 
 
 def check_classes(where: str, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, Images, InputError, Labels, Shape, whole_number
+from lowered_cnn.arrays import Array, Images, InputError, Shape, whole_number
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.layers import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
 from lowered_cnn.losses import softmax
@@ -44,7 +44,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     accuracy has not improved by more than `tol` for `n_iter_no_change` epochs, and the best weights are kept.
 
     Attributes: `classes_`, `network_`, `n_iter_` (epochs), `loss_curve_` (mean loss of each epoch), `n_features_in_`,
-    and with early stopping `validation_scores_` and `best_validation_score_`. Raises ValueError for wrong input.
+    and with early stopping `validation_scores_` and `best_validation_score_`. `partial_fit` adds to them and
+    goes on with the same random numbers, `fit` starts anew. Raises ValueError for wrong input.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         images, y = self._validated(X, y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         seed = self._start(images)
-        data, dev = self._dataset(images, labels), None
+        data, dev = Dataset(images, labels), None
         if self.early_stopping:
             places = np.arange(len(data))
             rest, held_out = train_test_split(
@@ -108,9 +109,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise InputError("partial_fit: y", f"classes {self.classes_.tolist()}", unknown.tolist())
-        seed = check_random_state(self.random_state).randint(SEEDS)
-        recipe = Recipe(1, self.batch_size, self._optimizer(), Constant(), seed=seed)
-        self._train(self._dataset(images, np.searchsorted(self.classes_, y)), None, recipe)
+        recipe = Recipe(1, self.batch_size, self._optimizer(), Constant(), seed=self._new_seed())
+        self._train(Dataset(images, np.searchsorted(self.classes_, y)), None, recipe)
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
@@ -145,8 +145,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         return images, y
 
     def _start(self, images: Images) -> int:
-        """Make a new network, and return its seed."""
-        seed = int(check_random_state(self.random_state).randint(SEEDS))
+        """Make a new network, without a past, and return its seed."""
+        self._random_state = check_random_state(self.random_state)
+        seed = self._new_seed()
         model: Model | None = self.model
         if model is None:
             model = small_cnn if images.ndim == 4 else dense
@@ -159,11 +160,13 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if network.output_shape != (len(self.classes_),):
             raise InputError("CNNClassifier: model", f"{len(self.classes_)} outputs", network.output_shape)
         self.network_ = network
+        self.loss_curve_: list[float] = []
+        self.validation_scores_: list[float] = []
+        self.best_validation_score_ = -np.inf
         return seed
 
-    def _dataset(self, images: Images, labels: npt.NDArray[np.integer]) -> Dataset:
-        numbers: Labels = labels.astype(np.int64)
-        return Dataset(images, numbers, tuple(str(place) for place in range(len(self.classes_))))
+    def _new_seed(self) -> int:
+        return int(self._random_state.randint(SEEDS))
 
     def _optimizer(self) -> Optimizer:
         return Adam(learning_rate=0.003) if self.optimizer is None else self.optimizer
@@ -172,16 +175,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         patience = whole_number("CNNClassifier: n_iter_no_change", self.n_iter_no_change, 1)
         parameters = self.network_.parameters.vector
         best, waited = parameters.copy(), 0
-        self.loss_curve_: list[float] = []
-        self.validation_scores_: list[float] = []
-        self.best_validation_score_ = -np.inf
-        losses: list[float] = []
         for record in train(self.network_, data, recipe, dev=dev, workers=self.workers):
-            losses.append(record.loss)
-            if record.step % recipe.steps(len(data), 1):
-                continue
-            self.loss_curve_.append(float(np.mean(losses)))
-            losses.clear()
+            if record.epoch_loss is not None:
+                self.loss_curve_.append(record.epoch_loss)
             if record.dev_accuracy is not None:
                 self.validation_scores_.append(record.dev_accuracy)
                 waited = 0 if record.dev_accuracy > self.best_validation_score_ + self.tol else waited + 1

@@ -1,7 +1,7 @@
 """The typed training loop, the shards of a batch and their gradients, and evaluation."""
 
 from lowered_cnn.training.evaluation import Evaluation, evaluate
-from lowered_cnn.training.loop import Record, train
+from lowered_cnn.training.loop import Record, Training, train
 from lowered_cnn.training.recipe import BEST, Recipe
 
-__all__ = ["BEST", "Evaluation", "Recipe", "Record", "evaluate", "train"]
+__all__ = ["BEST", "Evaluation", "Recipe", "Record", "Training", "evaluate", "train"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowered_cnn.arrays import InputError
-from lowered_cnn.data.dataset import Dataset
+from lowered_cnn.data.dataset import Dataset, LabelledImages, as_dataset
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
-from lowered_cnn.network import Network, as_batch
+from lowered_cnn.network import Network, as_batch, has_softmax_twice
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,20 @@ class Evaluation:
 
 
 def evaluate(
-    network: Network, data: Dataset, loss: Loss = SoftmaxCrossEntropy(), *, workers: int | None = None
+    network: Network, data: LabelledImages, loss: Loss = SoftmaxCrossEntropy(), *, workers: int | None = None
 ) -> Evaluation:
     """Return loss and accuracy on all images, which `workers` threads run (as many as there are usable cores).
 
-    Raises InputError where data and network do not fit.
+    `data` is a data set or a pair (images, labels). A network may end in Softmax(). Raises InputError where data and
+    network do not fit.
     """
+    data = as_dataset("evaluate: data", data)
     check_data(network, data)
     outputs = network.predict(data.images, workers=workers)
     accuracy = float(np.mean(outputs.argmax(axis=1) == data.labels))
+    if has_softmax_twice(network, loss):  # the softmax of the logarithms of probabilities are the probabilities
+        with np.errstate(divide="ignore"):
+            np.log(outputs, out=outputs)
     value, _ = loss.value_and_gradient(outputs, data.labels, len(data))
     return Evaluation(value, accuracy)
 

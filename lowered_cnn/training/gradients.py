@@ -41,8 +41,20 @@ def halves(numbers: range) -> tuple[range, range]:
     return numbers[:middle], numbers[middle:]
 
 
+def shard_count(examples: int, shard_size: int) -> int:
+    """Return how many shards a batch is cut into: as few as hold `shard_size` examples at most."""
+    return -(-examples // shard_size)
+
+
+def shard_slice(examples: int, shard_size: int, shard: int) -> slice:
+    """Return which of a batch's examples are in a shard: the first ones may be longer, by one."""
+    size, longer = divmod(examples, shard_count(examples, shard_size))
+    start = shard * size + min(shard, longer)
+    return slice(start, start + size + (shard < longer))
+
+
 class ShardGradients:
-    """Adds the gradients of shards, `shard_size` examples each but the last one of a batch, which may be shorter.
+    """Adds the gradients of a batch's shards, which have `shard_size` examples at most.
 
     They are added pairwise, one half of the shards and the other, down to single shards: that order depends on the
     shards alone, and so do the bits of the result, if BLAS runs one thread.
@@ -80,7 +92,7 @@ class ShardGradients:
         return totals
 
     def _run(self, batch: Batch, shard: int) -> Totals:
-        part = slice(shard * self._shard_size, (shard + 1) * self._shard_size)
+        part = shard_slice(len(batch.labels), self._shard_size, shard)
         images, labels = batch.images[part], batch.labels[part]
         if self._augmentation is not None:
             images = self._augmentation(images, batch.examples[part], self._seed, batch.epoch)

@@ -1,87 +1,129 @@
-"""The training loop: a generator of typed records, with nothing printed and nothing written."""
+"""The training loop: an iterator over typed records, with nothing printed and nothing written."""
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from lowered_cnn.arrays import InputError, whole_number
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
-from lowered_cnn.data.dataset import Dataset
-from lowered_cnn.network import Network
+from lowered_cnn.data.dataset import Dataset, LabelledImages, as_dataset
+from lowered_cnn.network import Network, check_loss, image_range
 from lowered_cnn.training.evaluation import check_data, evaluate
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.worker import Capacity, Job
-from lowered_cnn.training.workers import team
+from lowered_cnn.training.workers import POSIX, team
 
 SHARD_SIZES = range(16, 33)
-"""Examples in a shard: few enough for the cache, and enough to give the products their speed."""
+"""The most examples in a shard: few enough for the cache, and enough to give the products their speed."""
 
 
 @dataclass(frozen=True)
 class Record:
     """One step: loss (without L2) and accuracy of its batch, before the update, and the learning rate of the update.
 
-    `step` and `epoch` count from 1; `dev_accuracy` is known at the end of an epoch; `images_per_second` is the
-    mean over the training so far, evaluation not counted.
+    `step` and `epoch` count from 1. The last step of an epoch `ends_epoch`: only its record has an `epoch_loss`, the
+    mean over the epoch's examples, and, with a dev set, `dev_loss` and `dev_accuracy`. `images_per_second` is the mean
+    over the training so far, evaluation not counted.
     """
 
     step: int
     epoch: int
+    ends_epoch: bool
     loss: float
     train_accuracy: float
+    epoch_loss: float | None
+    dev_loss: float | None
     dev_accuracy: float | None
     images_per_second: float
     learning_rate: float
 
 
+class Training(Iterator[Record]):
+    """A training under way: each `next` takes a step and returns its record.
+
+    `average` is the network with the average of the weights so far, if the recipe asks for one: what is tested on the
+    dev set. It is there to be read.
+    """
+
+    def __init__(self, network: Network, data: Dataset, recipe: Recipe, *, dev: Dataset | None, workers: int) -> None:
+        self.average = None if recipe.average is None else copy.deepcopy(network)
+        self._records = _steps(network, self.average, data, recipe, dev, workers)
+
+    def __next__(self) -> Record:
+        """Take the next step."""
+        return next(self._records)
+
+    def close(self) -> None:
+        """End the training here, and its workers; the network keeps its weights."""
+        self._records.close()
+
+
 def train(
-    network: Network, data: Dataset, recipe: Recipe = Recipe(), *, dev: Dataset | None = None, workers: int = 1
-) -> Iterator[Record]:
-    """Train the network in place on mini-batches (S10), and yield a record after each step.
+    network: Network,
+    data: LabelledImages,
+    recipe: Recipe = Recipe(),
+    *,
+    dev: LabelledImages | None = None,
+    workers: int = 1,
+) -> Training:
+    """Train the network in place on mini-batches (S10): an iterator that yields a record after each step.
+
+    `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch.
 
     The batches are reshuffled each epoch, the last partial one included. The weights are the same to the last bit for
     any number of `workers`: this process and, as its children, others, each with one BLAS thread, and no more than a
-    batch has shards. A script with more than one trains under `if __name__ == "__main__":`, as each child imports it.
+    batch has shards. More than one need POSIX (Linux, macOS), and a script that trains under
+    `if __name__ == "__main__":`, as each child imports it.
 
-    If the recipe asks for the average of the weights, it is what is tested at the end of an epoch, and what the network
-    has at the end of the training.
+    If the recipe asks for the average of the weights, it is what is tested on `dev`, and what the network has at the
+    end of the training; until then it is the `average` of the Training that is returned.
 
     Between two records the network is the caller's: it may be used, and changes to its parameters hold.
 
     Raises InputError where data and network do not fit, or the workers cannot start; ChildProcessError where a worker
     is killed, OSError where there is no room for the memory that they share, and what a worker raises.
     """
-    whole_number("train: workers", workers, 1)
-    for part in (data, dev):
-        if part is not None:
-            check_data(network, part)
+    if whole_number("train: workers", workers, 1) > 1 and not POSIX:
+        raise InputError("train: workers", "1 on this system, as several workers need POSIX (Linux, macOS)", workers)
+    data = as_dataset("train: data", data)
+    check_data(network, data)
+    if dev is not None:
+        dev = as_dataset("train: dev", dev)
+        check_data(network, dev)
     if recipe.augmentation is not None and len(network.input_shape) != 3:
         raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
-    return _steps(network, data, recipe, dev, workers)
+    check_loss(network, recipe.loss)
+    network.input_range = image_range(data.images)
+    return Training(network, data, recipe, dev=dev, workers=workers)
 
 
 def shard_size(batch_size: int) -> int:
-    """Return how many examples a shard has: half of a small batch, so that two workers share it."""
+    """Return how many examples a shard has at most: half of a small batch, so that two workers share it."""
     return min(max(-(-batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
 
 
-def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int) -> Iterator[Record]:
+def _steps(
+    network: Network, average: Network | None, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int
+) -> Generator[Record, None, None]:
     step, images, seconds = 0, 0, 0.0
     steps = recipe.steps(len(data))
     size = shard_size(recipe.batch_size)
     job = Job(recipe.loss, recipe.optimizer, recipe.augmentation, recipe.clip_norm, recipe.seed, size)
-    average = copy.deepcopy(network) if recipe.average else None
+    if average is not None:  # the caller may have changed the network since
+        average.parameters.vector[...] = network.parameters.vector
     capacity = Capacity(workers, min(recipe.batch_size, len(data)), data.images.dtype)
     with team(network, job, capacity) as workforce:
         for epoch in range(1, recipe.epochs + 1):
+            epoch_loss = 0.0
             for indices in batches(len(data), recipe.batch_size, recipe.seed, epoch):
                 start = time.perf_counter()
                 learning_rate = recipe.optimizer.learning_rate * recipe.schedule.factor(step / steps)
                 with one_blas_thread():
                     totals = workforce.step(data, indices, step, epoch, learning_rate)
                 step, images = step + 1, images + len(indices)
+                epoch_loss += totals.loss * len(indices) / len(data)
                 if average is not None:
                     _follow(average, network, recipe.average_decay(step))
                 seconds += time.perf_counter() - start
@@ -92,8 +134,11 @@ def _steps(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None,
                 yield Record(
                     step,
                     epoch,
+                    ends_epoch,
                     totals.loss,
                     totals.correct / len(indices),
+                    epoch_loss if ends_epoch else None,
+                    tested.loss if tested else None,
                     tested.accuracy if tested else None,
                     images / seconds,
                     learning_rate,

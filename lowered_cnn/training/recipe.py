@@ -32,6 +32,14 @@ class Recipe:
         whole_number("Recipe: epochs", self.epochs, 1)
         whole_number("Recipe: batch_size", self.batch_size, 1)
         whole_number("Recipe: seed", self.seed, 0)
+        for name, value, kind, wanted in (
+            ("optimizer", self.optimizer, Optimizer, "an optimizer, as SGD() or Adam()"),
+            ("schedule", self.schedule, Schedule, "a schedule, as OneCycle() or Constant()"),
+            ("loss", self.loss, Loss, "a loss, as SoftmaxCrossEntropy() or MeanSquaredError()"),
+            ("augmentation", self.augmentation, Augmentation | None, "Augmentation(shift=2), say, or None"),
+        ):
+            if not isinstance(value, kind):
+                raise InputError(f"Recipe: {name}", wanted, repr(value))
         if self.clip_norm is not None and not (is_number(self.clip_norm) and self.clip_norm > 0):
             raise InputError("Recipe: clip_norm", "a number above 0", repr(self.clip_norm))
         if self.average is not None and not (is_number(self.average) and 0 < self.average < 1):
@@ -52,4 +60,4 @@ BEST = Recipe(
     augmentation=Augmentation(shift=2, rotation=12, scale=0.12, shear=10, elastic=0.6),
     average=0.999,
 )
-"""The recipe of the highest accuracy on MNIST's dev split, for the network `deep`: half an hour on 2 cores at most."""
+"""The recipe of the highest accuracy on MNIST's dev split, for the network `deep`: about twelve minutes on 2 cores."""

@@ -17,7 +17,7 @@ from lowered_cnn.losses import Loss
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.parameters import ParameterVector
-from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, halves
+from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, halves, shard_count
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -190,7 +190,7 @@ class Worker:
     def run(self, step: Step) -> Totals:
         """Do this worker's part of a step, wait until the whole step is done, and return the batch's totals."""
         board, part = self._board, self._slice
-        dealt = deal(range(-(-step.examples // self._shard_size)), range(len(board.gradients)))
+        dealt = deal(range(shard_count(step.examples, self._shard_size)), range(len(board.gradients)))
         if self._number in dealt.shards:
             self._add_up(step, dealt.shards[self._number])
         self._barrier.wait()

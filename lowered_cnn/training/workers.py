@@ -1,5 +1,6 @@
 """The workers of a training: the process that trains is worker 0, the others are its children."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,12 +10,15 @@ import numpy as np
 
 from lowered_cnn.data.dataset import Dataset, Indices
 from lowered_cnn.network import Network, as_batch
-from lowered_cnn.training.gradients import Totals
+from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
 
 if TYPE_CHECKING:
     from lowered_cnn.training.processes import Children
+
+POSIX = os.name == "posix"
+"""Whether there can be several workers: they share memory in a way that Linux and macOS have, and Windows lacks."""
 
 
 class Team:
@@ -53,7 +57,7 @@ def team(network: Network, job: Job, capacity: Capacity) -> Iterator[Team]:
 
     Without children the parameters on the board are the network's own.
     """
-    workers = min(capacity.workers, -(-capacity.images // job.shard_size))
+    workers = min(capacity.workers, shard_count(capacity.images, job.shard_size))
     capacity = replace(capacity, workers=workers)
     if workers == 1:
         yield Team(network, job, Board.of(network, capacity, np.zeros, network.parameters.vector), None)

@@ -1,6 +1,5 @@
 """The package itself: its own training loop on images as bytes, and `predict`."""
 
-from collections.abc import Generator
 from functools import partial
 
 import numpy as np
@@ -24,7 +23,6 @@ class Measured(Framework):
         data = Dataset(images, rng.integers(0, 10, count), tuple("0123456789"))
         recipe = Recipe(epochs=10**6, batch_size=batch, optimizer=OPTIMIZER, schedule=Constant())
         records = train(self.network, data, recipe, workers=self.setting.cores)
-        assert isinstance(records, Generator)
         return Run(partial(next, records), close=records.close)
 
     def inference(self) -> Run:
