@@ -36,8 +36,7 @@ LAYERS = Sequential(
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 6), (4, 7, 3), (2, 3, 2, 2, 4), (5, 8)])
-def test_it_is_pytorchs(shape: Shape) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_it_is_pytorchs(shape: Shape, torch: Any) -> None:
     x, dy = normal(*shape), normal(*shape, seed=1)
     weight, bias = normal(shape[0], seed=2), normal(shape[0], seed=3)
     ours = run(BatchNorm(), x, dy, weight=weight, bias=bias)

@@ -150,8 +150,7 @@ def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_pytorch_exports_is_read(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_what_pytorch_exports_is_read(tmp_path: Path, torch: Any) -> None:
     pytest.importorskip("onnxscript", reason="PyTorch's exporter needs onnxscript")
     nn = torch.nn
     module = nn.Sequential(

@@ -84,8 +84,7 @@ def test_the_map_of_names() -> None:
     assert pytorch_names(branches, (2, 3, 3)) == names
 
 
-def test_our_file_is_loaded_by_pytorch(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_our_file_is_loaded_by_pytorch(tmp_path: Path, torch: Any) -> None:
     from safetensors.torch import load_file as load_tensors
 
     network, theirs = disturbed(MODEL, SHAPE), module(torch)
@@ -96,8 +95,7 @@ def test_our_file_is_loaded_by_pytorch(tmp_path: Path) -> None:
         assert_close(network.predict(images), theirs(torch.tensor(images)).numpy(), 1e-5)
 
 
-def test_pytorchs_file_is_loaded_by_us(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_pytorchs_file_is_loaded_by_us(tmp_path: Path, torch: Any) -> None:
     from safetensors.torch import save_file as save_tensors
 
     torch.manual_seed(0)
