@@ -1,23 +1,36 @@
-"""What every test runs under: floating-point faults raise, and hypothesis draws the same examples each time."""
+"""What every test runs under: floating-point faults raise, hypothesis draws the same examples, Ctrl-C interrupts."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from idx_files import write_data
 
 from lowered_cnn import load_mnist
 
-settings.register_profile("repeatable", deadline=None, derandomize=True)
+# How long the examples take says how busy the machine is, and no more.
+settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+# A shell lets its background jobs ignore SIGINT, and a program that ignores it hands that on to those that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _floating_point_faults_raise() -> Iterator[None]:
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         yield
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """Return PyTorch, which no extra installs; where it is missing, what needs it is skipped."""
+    return pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch==2.13.0)")
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,18 @@
-"""How the tests run a layer: alone in a network, in float64 and in the engine's layout (C, *size, N)."""
+"""How the tests run a layer, alone and in the engine's layout (C, *size, N), and the networks that they share."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn import Layer, Network, Sequential
-from lowered_cnn.arrays import Array
+from lowered_cnn import Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential
+from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.workspace import BLOCK_BYTES
 
 
 @dataclass(frozen=True)
-class Run:
+class Pass:
     """What came out of one forward and one backward pass."""
 
     y: Array
@@ -22,7 +22,7 @@ class Run:
 
 def run(
     layer: Layer, x: Array, dy: Array | None = None, block_bytes: int | None = BLOCK_BYTES, **parameters: Array
-) -> Run:
+) -> Pass:
     """Run one layer, in its readable form, on x (C, *size, N), forward and, for dy (ones if None), backward."""
     network = Network(Sequential(layer), x.shape[:-1], dtype=x.dtype)
     for name, values in parameters.items():
@@ -31,7 +31,20 @@ def run(
     y = as_activation(lowered.forward(as_images(x))).copy()
     dx = lowered.backward(as_images(np.ones_like(y) if dy is None else dy))
     assert dx is not None
-    return Run(y, as_activation(dx).copy(), lowered.gradients)
+    return Pass(y, as_activation(dx).copy(), lowered.gradients)
+
+
+def disturbed(model: Sequential, shape: Shape, dtype: type[np.floating] = np.float32) -> Network:
+    """Return a network whose statistics and biases are not those of the start; no variance is negative."""
+    network = Network(model, shape, dtype=dtype)
+    network.parameters.vector += np.abs(0.1 * normal(network.parameters.vector.size)).astype(dtype)
+    return network
+
+
+def noisy_network(input_shape: Shape = (1, 28, 28), seed: int = 0, dtype: type[np.floating] = np.float32) -> Network:
+    """Return a small network of ten classes whose outputs in training depend on random numbers."""
+    model = Sequential(Conv2D(4, 5, 2), ReLU(), MaxPool(2), Dropout(0.25), Flatten(), Dense(20), Dropout(), Dense(10))
+    return Network(model, input_shape, dtype=dtype, seed=seed)
 
 
 def as_images(x: Array) -> Array:

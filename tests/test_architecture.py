@@ -1,6 +1,8 @@
 """How the house is built, read from its source: one door for matrix products, imports that go down, light to import."""
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,19 +19,9 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 
-FLOORS = [
-    {"arrays", "window", "workspace", "lowering", "gemm", "parameters", "cores"},
-    {"layers", "losses"},
-    {"fusion", "prediction", "augmentation", "models", "optimizers", "schedules"},
-    {"network"},
-    {"tracing", "ledger", "storage"},
-    {"data"},
-    {"training"},
-    {""},
-    {"interop", "verify"},
-    {"cli"},
-]
-"""The rooms from the ground up; the one without a name is the front door, ``import lowered_cnn``."""
+TABLE = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where things are\n")[2]
+ROOMS = re.findall(r"`(\w+)/?`", "".join(line for line in TABLE.splitlines() if line.startswith("|")))
+"""The rooms from the ground up, as the table "Where things are" has them; `lowered_cnn` is the front door."""
 
 PRODUCTS = {
     "matmul", "dot", "vdot", "vecdot", "matvec", "vecmat", "multi_dot", "inner", "outer", "einsum", "einsum_path",
@@ -72,24 +64,34 @@ def imports(tree: ast.AST) -> set[str]:
             case ast.Import(aliases):
                 found |= {alias.name for alias in aliases}
             case ast.ImportFrom(module=str(module), names=aliases):
-                inner = {f"{module}.{alias.name}" for alias in aliases}
-                found |= (inner & MODULES.keys()) or {module}
+                taken = {f"{module}.{alias.name}" for alias in aliases}
+                found |= taken if taken <= MODULES.keys() else taken | {module}
     return found & MODULES.keys()
 
 
 def room(module: str) -> str:
-    return ".".join(module.split(".")[1:2])
-
-
-def floor(module: str) -> int:
-    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
+    return module.split(".")[:2][-1]
 
 
 def climbs(module: str, tree: ast.AST) -> set[str]:
-    """Find the imports that go up; the data's room stands apart, it knows only arrays."""
-    if room(module) == "data":
-        return {other for other in imports(tree) if room(other) not in {"arrays", "data"}}
-    return {other for other in imports(tree) if floor(other) > floor(module)}
+    """Find the imports of rooms that stand behind this one; the data's room stands apart, it knows only arrays."""
+    own = room(module)
+    below = {"arrays"} if own == "data" else set(ROOMS[: ROOMS.index(own)])
+    return {other for other in imports(tree) if room(other) not in below | {own}}
+
+
+def packages(module: str) -> set[str]:
+    """Return the packages that a module is in: to import it is to import these first."""
+    return {*itertools.accumulate(module.split(".")[:-1], "{}.{}".format)}
+
+
+def imported_first(module: str, tree: ast.AST) -> set[str]:
+    """Find what must be complete before a module is: what it imports, and the packages that this is in.
+
+    The module's own packages are exempt: Python has begun them, and completes them after it.
+    """
+    found = imports(tree)
+    return found | set().union(*map(packages, found)) - packages(module) - {module}
 
 
 def global_randomness(tree: ast.AST) -> set[str]:
@@ -130,8 +132,8 @@ def test_a_planted_product_is_found(source: str, found: set[str]) -> None:
     assert products(ast.parse(source)) == found
 
 
-def test_every_module_has_its_floor() -> None:
-    assert {room(module) for module in MODULES} <= set.union(*FLOORS)
+def test_every_room_stands_once_in_the_table() -> None:
+    assert sorted(ROOMS) == sorted({room(module) for module in MODULES})
 
 
 def test_imports_go_down_only() -> None:
@@ -143,6 +145,8 @@ def test_imports_go_down_only() -> None:
     ("module", "source", "found"),
     [
         ("lowered_cnn.window", "from lowered_cnn.layers.conv import Conv", {"lowered_cnn.layers.conv"}),
+        ("lowered_cnn.window", "from lowered_cnn.lowering import im2col", {"lowered_cnn.lowering"}),
+        ("lowered_cnn.lowering", "from lowered_cnn.window import Sweep", set()),
         ("lowered_cnn.layers.conv", "from lowered_cnn import network", {"lowered_cnn.network"}),
         ("lowered_cnn.losses", "def f():\n    import lowered_cnn.training.loop", {"lowered_cnn.training.loop"}),
         ("lowered_cnn.network", "from lowered_cnn import Dataset", {"lowered_cnn"}),
@@ -156,9 +160,23 @@ def test_a_planted_import_that_climbs_is_found(module: str, source: str, found: 
 
 
 def test_imports_make_no_circle() -> None:
-    packages = {module for module, path in MODULES.items() if path.name == "__init__.py"}
-    graph = {module: imports(tree) - {module} for module, tree in trees() if module not in packages}
-    assert set(TopologicalSorter(graph).static_order()) >= graph.keys()
+    graph = {module: imported_first(module, tree) for module, tree in trees()}
+    assert set(TopologicalSorter(graph).static_order()) == graph.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("lowered_cnn.network", "import lowered_cnn.layers.conv", {"lowered_cnn.layers", "lowered_cnn.layers.conv"}),
+        ("lowered_cnn.layers.pool", "from lowered_cnn.layers.conv import Conv", {"lowered_cnn.layers.conv"}),
+        ("lowered_cnn.layers.pool", "from lowered_cnn.layers import Conv", {"lowered_cnn.layers"}),
+        ("lowered_cnn.layers.pool", "from lowered_cnn.layers import conv", {"lowered_cnn.layers.conv"}),
+        ("lowered_cnn.layers", "from lowered_cnn.layers import conv", {"lowered_cnn.layers.conv"}),
+        ("lowered_cnn.cli.train", "from lowered_cnn import train", {"lowered_cnn"}),
+    ],
+)
+def test_what_is_imported_before_a_module_is_found(module: str, source: str, found: set[str]) -> None:
+    assert imported_first(module, ast.parse(source)) == found
 
 
 def test_no_random_number_comes_from_the_global_state() -> None:

@@ -36,8 +36,7 @@ def augmented(augmentation: Augmentation, images: Images, epoch: int = 1, seed: 
 
 
 @pytest.mark.slow
-def test_the_interpolation_is_pytorchs() -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_the_interpolation_is_pytorchs(torch: Any) -> None:
     augmentation = replace(EVERYTHING, flip=False, cutout=0)
     uniform, grid = augmentation._draw(PLACES, 0, 1, (28, 28))
     sources = augmentation._sources(uniform, grid, (28, 28))

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from idx_files import idx_bytes, write_data
 from PIL import Image
+from programs import SECONDS, eventually, program
 from tqdm import tqdm
 
 from lowered_cnn import SGD, Dataset, Network, Recipe, load, load_mnist, models, save, softmax, train
@@ -413,15 +413,13 @@ def test_interruption_keeps_the_records(few_digits: Path, tmp_path: Path) -> Non
     """Ctrl-C ends a training with one line and exit code 130; the records so far are whole lines."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "lowered_cnn.cli", "train", "--data", str(few_digits), "--out", str(run)]
-    process = subprocess.Popen([*command, "--epochs", "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     metrics = run / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (metrics.exists() and metrics.stat().st_size > 2000) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors.decode().splitlines()[-1]) == (130, "lowered-cnn train: interrupted")
-    assert b"Traceback" not in errors
+    with program([*command, "--epochs", "1000"]) as process:
+        assert eventually(lambda: metrics.exists() and metrics.stat().st_size > 2000)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors.splitlines()[-1]) == (130, "lowered-cnn train: interrupted")
+    assert "Traceback" not in errors
     assert all(json.loads(line)["step"] for line in metrics.read_text().splitlines())
     assert not (run / "model.safetensors").exists()
 

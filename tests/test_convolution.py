@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from onnx_oracle import run_node
-from running import Run, as_images, assert_close, normal, run
+from running import Pass, as_images, assert_close, normal, run
 from scipy.signal import correlate
 from strategies import placements
 
@@ -22,7 +22,7 @@ KINDS: tuple[type[Conv], ...] = (Conv1D, Conv2D, Conv3D)
 
 
 @dataclass(frozen=True)
-class Case:
+class Convolution:
     """One convolution: what is written when it is described, and what runs through it."""
 
     size: Shape
@@ -74,7 +74,7 @@ class Case:
         """The gradient that comes back."""
         return normal(self.filters, *self.slide.output(self.size), self.batch, seed=4)
 
-    def run(self, block_bytes: int | None) -> Run:
+    def run(self, block_bytes: int | None) -> Pass:
         """Run the layer under test."""
         parameters = {"weight": self.weight, "bias": self.offset} if self.bias else {"weight": self.weight}
         return run(self.layer, self.x, self.dy, block_bytes, **parameters)
@@ -91,42 +91,42 @@ DILATIONS: tuple[Lengths, ...] = (2, (1, 3))
 BOXES: tuple[Lengths, ...] = (2, (1, 2, 3))
 
 PLAIN = [
-    Case((5, 7), kernel, stride, padding, batch=batch, bias=bias)
+    Convolution((5, 7), kernel, stride, padding, batch=batch, bias=bias)
     for kernel, padding in itertools.product(KERNELS, PADDINGS)
     for stride, batch, bias in [(1, 1, True), (2, 3, False), (3, 3, True)]
 ]
 HOLES = [
-    Case((8, 7), kernel, stride, padding, dilation)
+    Convolution((8, 7), kernel, stride, padding, dilation)
     for kernel, stride in itertools.product((2, 3), (1, 2))
     for padding, dilation in itertools.product(PADDINGS, DILATIONS)
 ]
 GROUPS = [
-    Case((5, 4), 3, stride, "same", channels=4, filters=filters, groups=groups, bias=bias)
+    Convolution((5, 4), 3, stride, "same", channels=4, filters=filters, groups=groups, bias=bias)
     for groups, filters in [(2, 2), (2, 6), (4, 4), (4, 8)]
     for stride, bias in [(1, True), (2, False)]
 ]
 RANKS = [
-    *(Case((9,), *window) for window in itertools.product((1, 2, 5), (1, 3), ANY_RANK)),
-    *(Case((3, 4, 5), *window) for window in itertools.product(BOXES, (1, 2), ANY_RANK)),
-    Case((7,), 3, 2, ((2, 1),), 2, channels=4, filters=4, groups=2),
-    Case((3, 4, 3), 2, (1, 2, 1), ((1, 0), (0, 1), (1, 1)), (2, 1, 1), filters=2, groups=2),
+    *(Convolution((9,), *window) for window in itertools.product((1, 2, 5), (1, 3), ANY_RANK)),
+    *(Convolution((3, 4, 5), *window) for window in itertools.product(BOXES, (1, 2), ANY_RANK)),
+    Convolution((7,), 3, 2, ((2, 1),), 2, channels=4, filters=4, groups=2),
+    Convolution((3, 4, 3), 2, (1, 2, 1), ((1, 0), (0, 1), (1, 1)), (2, 1, 1), filters=2, groups=2),
 ]
 SPECIAL = [
-    Case((1, 1), 1, padding="same"),
-    Case((1, 1), 3, padding="same"),
-    Case((2, 2), 5, 3, padding=2),
-    Case((3, 8), (3, 8), batch=1),
+    Convolution((1, 1), 1, padding="same"),
+    Convolution((1, 1), 3, padding="same"),
+    Convolution((2, 2), 5, 3, padding=2),
+    Convolution((3, 8), (3, 8), batch=1),
 ]
 ALL = [*PLAIN, *HOLES, *GROUPS, *RANKS, *SPECIAL]
 FEW = [*PLAIN[5::11], *HOLES[1::5], *GROUPS[::3], *RANKS[2::5], *RANKS[-2:]]
 
 
-def every(cases: list[Case]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", cases, ids=lambda case: repr(case)[5:-1])
+def every(cases: list[Convolution]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: repr(case)[len("Convolution(") : -1])
 
 
 @every(ALL)
-def test_forward_and_gradients_are_those_of_the_loops(case: Case) -> None:
+def test_forward_and_gradients_are_those_of_the_loops(case: Convolution) -> None:
     ours = case.run(block_bytes=2048)
     dx, dweight, dbias = direct.gradients(case.dy, case.x, case.weight, case.slide, case.groups)
     assert_close(ours.y, direct.forward(case.x, case.weight, case.offset, case.slide, case.groups))
@@ -138,7 +138,7 @@ def test_forward_and_gradients_are_those_of_the_loops(case: Case) -> None:
 
 @every(FEW)
 @pytest.mark.parametrize("block_bytes", [1, 700, 5000])
-def test_blocks_change_nothing_but_the_rounding(case: Case, block_bytes: int) -> None:
+def test_blocks_change_nothing_but_the_rounding(case: Convolution, block_bytes: int) -> None:
     blocks, whole = case.run(block_bytes), case.run(None)
     assert_close(blocks.y, whole.y, 1e-12)
     assert_close(blocks.dx, whole.dx, 1e-12)
@@ -146,7 +146,7 @@ def test_blocks_change_nothing_but_the_rounding(case: Case, block_bytes: int) ->
 
 
 @every([case for case in FEW if case.groups == 1])
-def test_forward_is_scipys_correlation(case: Case) -> None:
+def test_forward_is_scipys_correlation(case: Convolution) -> None:
     slide = case.slide
     padded = np.pad(case.x, ((0, 0), *slide.padding, (0, 0)))
     extent = tuple(d * (k - 1) + 1 for k, d in zip(slide.kernel, slide.dilation, strict=True))
@@ -159,7 +159,7 @@ def test_forward_is_scipys_correlation(case: Case) -> None:
 
 
 @every(FEW)
-def test_forward_is_onnx_runtimes_conv(case: Case) -> None:
+def test_forward_is_onnx_runtimes_conv(case: Convolution) -> None:
     slide = case.slide
     theirs = run_node(
         "Conv",
@@ -175,7 +175,7 @@ def test_forward_is_onnx_runtimes_conv(case: Case) -> None:
 
 
 @every([case for case in ALL if set(case.slide.stride) == {1} and case.groups == 1])
-def test_the_input_gradient_is_itself_a_convolution(case: Case) -> None:
+def test_the_input_gradient_is_itself_a_convolution(case: Convolution) -> None:
     assert_close(case.run(None).dx, direct.input_gradient_as_convolution(case.dy, case.weight, case.slide))
 
 

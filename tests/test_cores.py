@@ -61,6 +61,15 @@ def test_version_1(quota: str, cores: int, path: str, tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == cores
 
 
-def test_this_machine_has_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a system without affinity")
+def test_cores_that_this_process_may_not_use_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep this thread to one core after the other, and then to as many as it had."""
     monkeypatch.undo()
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+    cores = os.sched_getaffinity(0)
+    try:
+        for core in cores:
+            os.sched_setaffinity(0, {core})
+            assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert usable_cores(Path("/nowhere")) == len(cores)

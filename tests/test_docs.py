@@ -50,7 +50,11 @@ def without_measures(text: str) -> str:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_every_block_has_a_language_that_is_run(document: Path) -> None:
-    assert {kind for kind, *_ in BLOCK.findall(document.read_text())} <= {"sh", "python", "text"}
+    text = document.read_text()
+    found = list(BLOCK.finditer(text))
+    assert {block[1] for block in found} <= {"sh", "python", "text"}
+    fences = re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)
+    assert len(fences) == sum(2 if block[3] is None else 4 for block in found), "a block that is not found"
 
 
 @pytest.mark.slow

@@ -62,11 +62,6 @@ CONVS = [Conv1D, Conv2D, Conv3D]
 TRANSPOSES = [ConvTranspose1D, ConvTranspose2D, ConvTranspose3D]
 
 
-@pytest.fixture
-def torch() -> Any:
-    return pytest.importorskip("torch", reason="PyTorch is not installed")
-
-
 def against(torch: Any, layer: Layer, module: Any, x: Array, **parameters: Array) -> None:
     """Compare outputs and all gradients of a layer and a module of PyTorch, in float64."""
     module = module.double()

@@ -307,8 +307,7 @@ def test_a_dense_layer_without_units_is_refused() -> None:
 # --- PyTorch ---------------------------------------------------------------------------------------------------------
 
 
-def test_logits_and_gradients_are_those_of_pytorch() -> None:
-    torch = pytest.importorskip("torch")
+def test_logits_and_gradients_are_those_of_pytorch(torch: Any) -> None:
     nn = torch.nn
     model = Sequential(
         Conv2D(4, 3, padding=1), ReLU(), MaxPool(3, 2, padding=1),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import as_images, assert_close, normal, run
+from running import as_images, assert_close, disturbed, normal, run
 
 from lowered_cnn import (
     SGD,
@@ -35,16 +35,8 @@ LAYERS = Sequential(
 )  # fmt: skip
 
 
-def disturbed(model: Sequential, shape: Shape, dtype: Any = np.float64) -> Network:
-    """Return a network whose statistics and biases are not those of the start."""
-    network = Network(model, shape, dtype=dtype)
-    network.parameters.vector += np.abs(0.2 * normal(network.parameters.vector.size)).astype(dtype)
-    return network
-
-
 @pytest.mark.parametrize("shape", [(3, 5, 4, 6), (4, 7, 3), (2, 3, 2, 2, 4), (5, 8)])
-def test_it_is_pytorchs(shape: Shape) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_it_is_pytorchs(shape: Shape, torch: Any) -> None:
     x, dy = normal(*shape), normal(*shape, seed=1)
     weight, bias = normal(shape[0], seed=2), normal(shape[0], seed=3)
     ours = run(BatchNorm(), x, dy, weight=weight, bias=bias)
@@ -79,7 +71,7 @@ def test_a_channel_has_mean_0_and_variance_1() -> None:
     ],
 )
 def test_folding_changes_nothing(layer: Sequential, shape: Shape) -> None:
-    network, images = disturbed(layer, shape), normal(4, *shape)
+    network, images = disturbed(layer, shape, np.float64), normal(4, *shape)
     plain = network.lower(4, training=False, fused=False)
     folded = network.lower(4, training=False)
     assert_close(folded.forward(images), plain.forward(images), 1e-12)
@@ -90,7 +82,7 @@ def test_folding_changes_nothing(layer: Sequential, shape: Shape) -> None:
 
 
 def test_inference_is_the_equation() -> None:
-    network = disturbed(Sequential(BatchNorm(epsilon=0.5)), (3, 2, 2))
+    network = disturbed(Sequential(BatchNorm(epsilon=0.5)), (3, 2, 2), np.float64)
     p, images = network.parameters, normal(2, 3, 2, 2)
     weight, bias, mean, variance = (
         p[f"batch_norm1.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
@@ -139,7 +131,7 @@ def test_no_optimizer_touches_the_statistics() -> None:
 
 
 def test_it_is_saved_with_its_statistics(tmp_path: Any) -> None:
-    network = disturbed(LAYERS, (1, 14, 14))
+    network = disturbed(LAYERS, (1, 14, 14), np.float64)
     save(network, tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors")
     np.testing.assert_array_equal(again.parameters.vector, network.parameters.vector)

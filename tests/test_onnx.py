@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from running import normal
+from running import disturbed, normal
 
 from lowered_cnn import (
     ELU,
@@ -34,7 +34,6 @@ from lowered_cnn import (
     LayerNorm,
     LeakyReLU,
     MaxPool,
-    Network,
     Pad,
     Recipe,
     ReLU,
@@ -97,12 +96,6 @@ NETWORKS: dict[str, tuple[Sequential, Shape]] = {
 }  # fmt: skip
 
 
-def disturbed(name: str, dtype: Any = np.float32) -> Network:
-    network = Network(*NETWORKS[name], dtype=dtype)
-    network.parameters.vector += np.abs(0.1 * normal(network.parameters.vector.size)).astype(dtype)
-    return network
-
-
 def by_runtime(model: Any, images: Array) -> Array:
     """Run a model in ONNX Runtime, as it is."""
     options = onnxruntime.SessionOptions()
@@ -115,7 +108,7 @@ def by_runtime(model: Any, images: Array) -> Array:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_gets_our_outputs(name: str) -> None:
-    network = disturbed(name)
+    network = disturbed(*NETWORKS[name])
     model = to_onnx(network)
     for batch in (1, 5):
         images = normal(batch, *network.input_shape).astype(np.float32)
@@ -127,7 +120,7 @@ def test_onnx_runtime_gets_our_outputs(name: str) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_round_trip_changes_nothing(name: str, dtype: Any) -> None:
-    network = disturbed(name, dtype)
+    network = disturbed(*NETWORKS[name], dtype)
     again = from_onnx(to_onnx(network))
     assert list(again.parameters) == list(network.parameters)
     assert again.parameters.vector.dtype == dtype
@@ -137,7 +130,7 @@ def test_a_round_trip_changes_nothing(name: str, dtype: Any) -> None:
 
 
 def test_layers_and_parameters_keep_their_names() -> None:
-    network = disturbed("residual")
+    network = disturbed(*NETWORKS["residual"])
     graph = to_onnx(network).graph
     names = {tensor.name for tensor in graph.initializer}
     assert names == set(network.parameters)
@@ -148,7 +141,7 @@ def test_layers_and_parameters_keep_their_names() -> None:
 
 
 def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
-    save_onnx(disturbed("residual"), tmp_path / "model.onnx")
+    save_onnx(disturbed(*NETWORKS["residual"]), tmp_path / "model.onnx")
     network = from_onnx(tmp_path / "model.onnx")
     images = normal(60, 2, 8, 6).astype(np.float32)
     data = Dataset(images, (images.mean(axis=(1, 2, 3)) > 0).astype(np.int64), ("below", "above"))
@@ -157,8 +150,7 @@ def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_pytorch_exports_is_read(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_what_pytorch_exports_is_read(tmp_path: Path, torch: Any) -> None:
     pytest.importorskip("onnxscript", reason="PyTorch's exporter needs onnxscript")
     nn = torch.nn
     module = nn.Sequential(
@@ -311,4 +303,4 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         InputError, match=r"ONNX: expected the onnx package \(pip install 'lowered-cnn\[onnx\]'\), got "
     ):
-        to_onnx(disturbed("features"))
+        to_onnx(disturbed(*NETWORKS["features"]))

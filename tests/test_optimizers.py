@@ -90,8 +90,7 @@ def test_steps_are_those_of_the_formula(optimizer: SGD | Adam) -> None:
 
 
 @every
-def test_steps_are_those_of_pytorch(optimizer: SGD | Adam) -> None:
-    torch = pytest.importorskip("torch")
+def test_steps_are_those_of_pytorch(optimizer: SGD | Adam, torch: Any) -> None:
     weight, bias = (torch.tensor(part) for part in np.split(parameters().vector, [3]))
     groups = [{"params": [weight], "weight_decay": optimizer.l2}, {"params": [bias], "weight_decay": 0}]
     theirs: Any

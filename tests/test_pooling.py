@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,8 +132,7 @@ def test_pooling_by_three_is_scipys_filter_thinned_out(size: Shape) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if pytorch_has(case)], ids=lambda case: repr(case)[5:-1])
-def test_ties_go_where_pytorch_sends_them(case: Case) -> None:
-    torch = pytest.importorskip("torch")
+def test_ties_go_where_pytorch_sends_them(case: Case, torch: Any) -> None:
     x = torch.tensor(np.ascontiguousarray(as_images(np.round(case.x))), requires_grad=True)
     pool = getattr(torch.nn.functional, f"max_pool{len(case.size)}d")
     y = pool(x, case.kernel, case.stride, [p[0] for p in case.padding])

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from running import normal
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, ReLU, Sequential
+from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, ReLU, Sequential, prediction
 from lowered_cnn.arrays import Array
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.gemm import Product, listen
@@ -82,17 +83,16 @@ def test_outputs_have_the_same_bits_for_any_number_of_workers(network: Network, 
         np.testing.assert_array_equal(got, expected)
 
 
-def test_all_workers_take_chunks_until_none_is_left(network: Network, watch: Watch) -> None:
-    network.predict(images(12 * CHUNK + 3), workers=3)
-    assert sorted(count for _, count in watch.runs) == [3] + 12 * [CHUNK]
-    assert 1 <= len({name for name, _ in watch.runs}) <= 3
-
-
-@pytest.mark.parametrize("workers", [2, 3])
-def test_as_many_threads_as_workers_compute_at_once(network: Network, watch: Watch, workers: int) -> None:
-    watch.meeting = threading.Barrier(workers)
-    network.predict(images(workers * CHUNK), workers=workers)
-    assert len({name for name, _ in watch.runs}) == workers
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 2), (3, 3), (4, 4), (None, 3), (100, 12)])
+def test_as_many_threads_as_workers_take_chunks_until_none_is_left(
+    network: Network, watch: Watch, monkeypatch: pytest.MonkeyPatch, workers: int | None, threads: int
+) -> None:
+    """No thread runs a chunk before all have one, so that each takes its turn."""
+    monkeypatch.setattr(prediction, "usable_cores", lambda: 3)
+    watch.meeting = threading.Barrier(threads)
+    network.predict(images(11 * CHUNK + 3), workers=workers)
+    assert sorted(count for _, count in watch.runs) == [3] + 11 * [CHUNK]
+    assert list(Counter(name for name, _ in watch.runs).values()) == threads * [12 // threads]
 
 
 def test_one_worker_is_the_caller(network: Network, watch: Watch) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import assert_close, normal
+from running import assert_close, disturbed, normal
 from safetensors.numpy import load_file, save_file
 
 from lowered_cnn import (
@@ -22,7 +22,6 @@ from lowered_cnn import (
     InputError,
     LayerNorm,
     MaxPool,
-    Network,
     ReLU,
     Residual,
     Sequential,
@@ -71,12 +70,6 @@ def module(torch: Any) -> Any:
     ).eval()  # fmt: skip
 
 
-def disturbed() -> Network:
-    network = Network(MODEL, SHAPE)
-    network.parameters.vector += np.abs(0.1 * normal(network.parameters.vector.size)).astype(np.float32)
-    return network
-
-
 def test_the_map_of_names() -> None:
     assert pytorch_names(MODEL, SHAPE) == NAMES
     branches = Sequential(Residual(Conv2D(2, 1)), GlobalMaxPool(), Concatenate(Dense(1), Sequential(ReLU(), Dense(2))))
@@ -91,11 +84,10 @@ def test_the_map_of_names() -> None:
     assert pytorch_names(branches, (2, 3, 3)) == names
 
 
-def test_our_file_is_loaded_by_pytorch(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_our_file_is_loaded_by_pytorch(tmp_path: Path, torch: Any) -> None:
     from safetensors.torch import load_file as load_tensors
 
-    network, theirs = disturbed(), module(torch)
+    network, theirs = disturbed(MODEL, SHAPE), module(torch)
     save_pytorch(network, tmp_path / "model.safetensors")
     theirs.load_state_dict(load_tensors(tmp_path / "model.safetensors"))
     images = normal(5, *SHAPE).astype(np.float32)
@@ -103,8 +95,7 @@ def test_our_file_is_loaded_by_pytorch(tmp_path: Path) -> None:
         assert_close(network.predict(images), theirs(torch.tensor(images)).numpy(), 1e-5)
 
 
-def test_pytorchs_file_is_loaded_by_us(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def test_pytorchs_file_is_loaded_by_us(tmp_path: Path, torch: Any) -> None:
     from safetensors.torch import save_file as save_tensors
 
     torch.manual_seed(0)
@@ -118,7 +109,7 @@ def test_pytorchs_file_is_loaded_by_us(tmp_path: Path) -> None:
 
 
 def test_a_round_trip_keeps_the_bits(tmp_path: Path) -> None:
-    network = disturbed()
+    network = disturbed(MODEL, SHAPE)
     save_pytorch(network, tmp_path / "model.safetensors")
     again = load_pytorch(tmp_path / "model.safetensors", MODEL, SHAPE)
     np.testing.assert_array_equal(again.parameters.vector, network.parameters.vector)

@@ -57,9 +57,8 @@ def module(torch: Any, model: Sequential) -> Any:
     ids=["SGD", "Adam"],
 )
 def test_loss_and_weights_are_those_of_pytorch_at_every_step(
-    model: Sequential, ours: Optimizer, theirs: dict[str, float]
+    model: Sequential, ours: Optimizer, theirs: dict[str, float], torch: Any
 ) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch==2.13.0)")
     mnist = load_mnist().train
     data = Dataset(mnist.images[: STEPS * BATCH], mnist.labels[: STEPS * BATCH], mnist.classes)
     network = Network(model, (1, 28, 28), seed=0, dtype=np.float64)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import assert_close
+from running import assert_close, noisy_network
 
 from lowered_cnn import (
     SGD,
@@ -26,7 +26,6 @@ from lowered_cnn import (
     Flatten,
     GlobalAvgPool,
     InputError,
-    MaxPool,
     MeanSquaredError,
     Network,
     Recipe,
@@ -63,15 +62,9 @@ recipe: Any = Recipe
 """As a caller without type checks makes one."""
 
 
-def small(seed: int = 0) -> Network:
-    """A network with noise."""
-    model = Sequential(Conv2D(4, 5, 2), ReLU(), MaxPool(2), Dropout(0.25), Flatten(), Dense(20), Dropout(), Dense(10))
-    return Network(model, (1, 28, 28), seed=seed)
-
-
 def trained(data: Dataset, seed: int = 0, network_seed: int = 0) -> Array:
     """Return the weights after two epochs."""
-    network = small(network_seed)
+    network = noisy_network(seed=network_seed)
     recipe = Recipe(RECIPE.epochs, RECIPE.batch_size, RECIPE.optimizer, RECIPE.schedule, seed=seed)
     assert len(list(train(network, data, recipe))) == 6
     return network.parameters.vector
@@ -175,14 +168,14 @@ def test_grey_images_need_no_channel(digits: Dataset) -> None:
     flat = Dataset(digits.images[:, 0], digits.labels, digits.classes)
     assert flat.image_shape == (28, 28)
     assert trained(flat).tobytes() == trained(digits).tobytes()
-    assert evaluate(small(), flat) == evaluate(small(), digits)
+    assert evaluate(noisy_network(), flat) == evaluate(noisy_network(), digits)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
 def test_records_count_steps_and_epochs(digits: Dataset) -> None:
-    records = list(train(small(), digits, RECIPE, dev=digits))
+    records = list(train(noisy_network(), digits, RECIPE, dev=digits))
     assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
     assert [record.epoch for record in records] == [1, 1, 1, 2, 2, 2]
     assert [record.dev_accuracy is not None for record in records] == [False, False, True] * 2
@@ -190,7 +183,7 @@ def test_records_count_steps_and_epochs(digits: Dataset) -> None:
 
 
 def test_without_a_dev_set_there_are_no_dev_figures(digits: Dataset) -> None:
-    for record in train(small(), digits, RECIPE):
+    for record in train(noisy_network(), digits, RECIPE):
         assert record.dev_accuracy is None
         assert record.dev_loss is None
 
@@ -210,7 +203,7 @@ def test_the_last_record_of_an_epoch_has_its_loss(digits: Dataset) -> None:
 
 def test_the_learning_rate_follows_the_schedule(digits: Dataset) -> None:
     recipe = Recipe(2, 72, SGD(0.5), Cosine())
-    rates = [record.learning_rate for record in train(small(), digits, recipe)]
+    rates = [record.learning_rate for record in train(noisy_network(), digits, recipe)]
     assert rates == pytest.approx([0.5 * Cosine().factor(step / 6) for step in range(6)])
 
 
@@ -240,13 +233,13 @@ def test_the_speed_is_that_of_the_training_alone(digits: Dataset, monkeypatch: p
 
     clock, dev = [0.0], digits.take(np.arange(50))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    records = list(train(small(), digits, replace(RECIPE, loss=Slow()), dev=dev))
+    records = list(train(noisy_network(), digits, replace(RECIPE, loss=Slow()), dev=dev))
     assert clock[0] == pytest.approx(2 * 1000 + 4)
     assert [record.images_per_second for record in records] == pytest.approx([100] * 6)
 
 
 def test_evaluation_is_the_mean_loss_and_the_share_of_right_answers(digits: Dataset) -> None:
-    network = small()
+    network = noisy_network()
     z = network.predict(digits.images).astype(float)
     chosen = z[np.arange(200), digits.labels]
     evaluation = evaluate(network, digits)
@@ -277,7 +270,7 @@ def test_data_that_do_not_fit_are_refused_at_once(
 def test_dev_data_that_do_not_fit_are_refused_at_once(digits: Dataset) -> None:
     narrow = Dataset(digits.images[..., 1:], digits.labels, digits.classes)
     with pytest.raises(InputError, match=r"^data: images: expected \(1, 28, 28\), got \(1, 28, 27\)$"):
-        train(small(), digits, dev=narrow)
+        train(noisy_network(), digits, dev=narrow)
 
 
 def test_outputs_that_are_maps_are_refused(digits: Dataset) -> None:
@@ -289,13 +282,13 @@ def test_outputs_that_are_maps_are_refused(digits: Dataset) -> None:
 
 def test_no_workers_are_refused(digits: Dataset) -> None:
     with pytest.raises(InputError, match=r"^train: workers: expected a whole number from 1, got 0$"):
-        train(small(), digits, workers=0)
+        train(noisy_network(), digits, workers=0)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8])
 def test_a_pair_of_images_and_labels_is_data(digits: Dataset, dtype: type[np.integer]) -> None:
     pair = (digits.images, digits.labels.astype(dtype))
-    network, same = small(), small()
+    network, same = noisy_network(), noisy_network()
     *_, expected = train(network, digits, RECIPE, dev=digits)
     *_, last = train(same, pair, RECIPE, dev=(digits.images, digits.labels.tolist()))
     assert same.parameters.vector.tobytes() == network.parameters.vector.tobytes()
@@ -307,9 +300,9 @@ def test_other_data_are_refused(digits: Dataset) -> None:
     images: Any = digits.images
     three: Any = (images, digits.labels, 3)
     for use, where in (
-        (lambda: train(small(), images), "train: data"),
-        (lambda: train(small(), digits, dev=three), "train: dev"),
-        (lambda: evaluate(small(), images), "evaluate: data"),
+        (lambda: train(noisy_network(), images), "train: data"),
+        (lambda: train(noisy_network(), digits, dev=three), "train: dev"),
+        (lambda: evaluate(noisy_network(), images), "evaluate: data"),
     ):
         with pytest.raises(InputError, match=rf"^{where}: expected a Dataset, or a pair \(images, labels\), got \w+$"):
             use()
@@ -326,7 +319,7 @@ def test_recipes_without_sense_are_refused() -> None:
 
 def test_training_leaves_the_data_alone(digits: Dataset) -> None:
     images, labels = digits.images.copy(), digits.labels.copy()
-    list(train(small(), digits, RECIPE))
+    list(train(noisy_network(), digits, RECIPE))
     np.testing.assert_array_equal(digits.images, images)
     np.testing.assert_array_equal(digits.labels, labels)
 
@@ -391,7 +384,7 @@ def test_the_average_can_be_seen_while_the_network_trains(digits: Dataset) -> No
 
 
 def test_without_an_average_there_is_none_to_see(digits: Dataset) -> None:
-    assert train(small(), digits).average is None
+    assert train(noisy_network(), digits).average is None
 
 
 def test_each_epoch_sees_the_images_in_another_way(digits: Dataset) -> None:

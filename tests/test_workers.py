@@ -1,6 +1,5 @@
 """Workers: the same bits for any number of them, and real processes that come, fail and go as they should."""
 
-import contextlib
 import itertools
 import multiprocessing
 import os
@@ -11,6 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 import pytest
+from programs import SECONDS, alive, eventually, program, stat, workers_in_group, workers_of
+from running import noisy_network
 from threadpoolctl import threadpool_info
 
 from lowered_cnn import (
@@ -46,24 +49,16 @@ from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.training import shared
 from lowered_cnn.training.worker import deal
 
-SECONDS = 20.0
-"""How long a test waits for what takes two seconds at most on an idle machine."""
-
+SHAPE = (1, 8, 8)
 OPTIMIZERS = [SGD(0.05, momentum=0.9, l2=1e-3), SGD(0.05, momentum=0.9, nesterov=True), Adam(0.01, l2=1e-3)]
 CROSS_ENTROPY = SoftmaxCrossEntropy()
 
 
-def digits(count: int = 200) -> Dataset:
+def noise(count: int = 200) -> Dataset:
     """Draw noise with labels; of 200, a batch of 136 has five shards, the first the longest, and the last one two."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+    images = rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
     return Dataset(images, rng.integers(0, 10, count), tuple("0123456789"))
-
-
-def small(dtype: type[np.floating] = np.float32) -> Network:
-    """A network with noise."""
-    model = Sequential(Conv2D(4, 3), ReLU(), Dropout(0.25), Flatten(), Dense(20), Dropout(), Dense(10))
-    return Network(model, (1, 8, 8), dtype=dtype)
 
 
 def recipe(optimizer: Optimizer = OPTIMIZERS[0], loss: Loss = CROSS_ENTROPY) -> Recipe:
@@ -73,60 +68,30 @@ def recipe(optimizer: Optimizer = OPTIMIZERS[0], loss: Loss = CROSS_ENTROPY) -> 
 @pytest.fixture(autouse=True)
 def _no_worker_is_left() -> Iterator[None]:
     yield
-    assert children(os.getpid()) == []
-
-
-def children(parent: int) -> list[int]:
-    """Find the worker processes of a process; multiprocessing's resource tracker, which stays, is none."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if folder.name.isdigit() and stat(int(folder.name))[1] == str(parent):
-                command = (folder / "cmdline").read_bytes().split(b"\0")
-                found += [int(folder.name)] if b"--multiprocessing-fork" in command else []
-    return sorted(found)
-
-
-def stat(process: int) -> list[str]:
-    """Return the fields of /proc/N/stat behind the name: state, parent, ..."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-
-
-def alive(process: int) -> bool:
-    try:
-        return stat(process)[0] != "Z"
-    except OSError:
-        return False
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + SECONDS
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
+    assert workers_of(os.getpid()) == []
 
 
 # --- the same bits ---------------------------------------------------------------------------------------------------
 
 
-def results(optimizer: Optimizer, dtype: type[np.floating], workers: int) -> tuple[list[tuple[float, float]], bytes]:
+def outcome(optimizer: Optimizer, dtype: type[np.floating], workers: int) -> tuple[list[tuple[float, float]], bytes]:
     """Train, and return the records' losses and accuracies, and the bytes of the weights."""
-    network = small(dtype)
-    records = list(train(network, digits(), recipe(optimizer), workers=workers))
+    network = noisy_network(SHAPE, dtype=dtype)
+    records = list(train(network, noise(), recipe(optimizer), workers=workers))
     return [(record.loss, record.train_accuracy) for record in records], network.parameters.vector.tobytes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 def test_bits_do_not_depend_on_the_number_of_workers(optimizer: Optimizer) -> None:
-    alone = results(optimizer, np.float32, 1)
+    alone = outcome(optimizer, np.float32, 1)
     assert len(alone[0]) == 4
     for workers in (2, 3, 4):
-        assert results(optimizer, np.float32, workers) == alone
+        assert outcome(optimizer, np.float32, workers) == alone
 
 
 def test_bits_do_not_depend_on_the_number_of_workers_in_float64() -> None:
-    assert results(OPTIMIZERS[0], np.float64, 3) == results(OPTIMIZERS[0], np.float64, 1)
+    assert outcome(OPTIMIZERS[0], np.float64, 3) == outcome(OPTIMIZERS[0], np.float64, 1)
 
 
 def test_bits_do_not_depend_on_the_number_of_workers_with_everything() -> None:
@@ -137,8 +102,8 @@ def test_bits_do_not_depend_on_the_number_of_workers_with_everything() -> None:
     )
 
     def weights(workers: int) -> bytes:
-        network = Network(model, (1, 8, 8))
-        list(train(network, digits(), everything, workers=workers))
+        network = Network(model, SHAPE)
+        list(train(network, noise(), everything, workers=workers))
         return network.parameters.vector.tobytes()
 
     alone = weights(1)
@@ -169,9 +134,9 @@ def test_workers_get_fair_shares() -> None:
 # --- the caller between two steps ------------------------------------------------------------------------------------
 
 
-def walk(workers: int) -> Iterator[bytes]:
+def weights_of_each_step(workers: int) -> Iterator[bytes]:
     """Yield the weights after each step, at which the caller evaluates the network and then changes it."""
-    network, data = small(), digits()
+    network, data = noisy_network(SHAPE), noise()
     weight = network.parameters["dense1.weight"]
     for _ in train(network, data, recipe(), workers=workers):
         assert weight is network.parameters["dense1.weight"]
@@ -180,16 +145,16 @@ def walk(workers: int) -> Iterator[bytes]:
 
 
 def test_between_two_steps_the_network_is_the_callers() -> None:
-    alone = list(walk(1))
+    alone = list(weights_of_each_step(1))
     assert len(set(alone)) == 4
-    assert list(walk(2)) == alone
+    assert list(weights_of_each_step(2)) == alone
 
 
 def test_a_training_that_is_stopped_leaves_the_weights_of_its_last_step() -> None:
     weights = []
     for workers in (1, 2):
-        network = small()
-        records = train(network, digits(), recipe(), workers=workers)
+        network = noisy_network(SHAPE)
+        records = train(network, noise(), recipe(), workers=workers)
         list(itertools.islice(records, 2))
         records.close()
         weights.append(network.parameters.vector.tobytes())
@@ -201,29 +166,29 @@ def test_a_training_that_is_stopped_leaves_the_weights_of_its_last_step() -> Non
 
 @pytest.mark.parametrize(("workers", "started"), [(1, 0), (2, 1), (3, 2), (10**9, 4)])
 def test_no_more_workers_are_started_than_a_batch_has_shards(workers: int, started: int) -> None:
-    records = train(small(), digits(), recipe(), workers=workers)
-    assert children(os.getpid()) == []
+    records = train(noisy_network(SHAPE), noise(), recipe(), workers=workers)
+    assert workers_of(os.getpid()) == []
     next(records)
-    assert len(children(os.getpid())) == started
+    assert len(workers_of(os.getpid())) == started
     records.close()
-    assert children(os.getpid()) == []
+    assert workers_of(os.getpid()) == []
 
 
 def test_a_batch_has_no_more_shards_than_the_data() -> None:
-    records = train(small(), digits(60), Recipe(batch_size=10**9, epochs=1), workers=3)
+    records = train(noisy_network(SHAPE), noise(60), Recipe(batch_size=10**9, epochs=1), workers=3)
     next(records)
-    assert len(children(os.getpid())) == 1
+    assert len(workers_of(os.getpid())) == 1
     records.close()
 
 
 @pytest.mark.slow
 def test_children_use_no_core_while_the_caller_pauses() -> None:
-    records = train(small(), digits(), recipe(), workers=3)
+    records = train(noisy_network(SHAPE), noise(), recipe(), workers=3)
     next(records)
     time.sleep(0.2)
-    before = [cpu_seconds(child) for child in children(os.getpid())]
+    before = [cpu_seconds(child) for child in workers_of(os.getpid())]
     time.sleep(1)
-    after = [cpu_seconds(child) for child in children(os.getpid())]
+    after = [cpu_seconds(child) for child in workers_of(os.getpid())]
     assert len(before) == 2
     assert max(b - a for a, b in zip(before, after, strict=True)) < 0.2
     records.close()
@@ -292,7 +257,7 @@ class Interrupts(InChild):
 )
 def test_what_a_worker_raises_is_raised(loss: Loss, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
-        list(train(small(), digits(), recipe(loss=loss), workers=3))
+        list(train(noisy_network(SHAPE), noise(), recipe(loss=loss), workers=3))
     assert str(caught.value) == message
     [note] = caught.value.__notes__
     assert re.fullmatch(r"raised in worker [12], at line \d+ of .*test_workers.py", note)
@@ -300,64 +265,58 @@ def test_what_a_worker_raises_is_raised(loss: Loss, error: type[Exception], mess
 
 def test_the_callers_errstate_holds_in_the_workers() -> None:
     with np.errstate(over="ignore"):
-        assert len(list(train(small(), digits(), recipe(loss=Overflow()), workers=2))) == 4
+        assert len(list(train(noisy_network(SHAPE), noise(), recipe(loss=Overflow()), workers=2))) == 4
 
 
 def test_workers_do_not_hear_interrupts() -> None:
     try:
-        assert len(list(train(small(), digits(), recipe(loss=Interrupts()), workers=3))) == 4
+        assert len(list(train(noisy_network(SHAPE), noise(), recipe(loss=Interrupts()), workers=3))) == 4
     except KeyboardInterrupt:
         pytest.fail("a worker was interrupted")
 
 
 def test_what_the_caller_raises_ends_the_workers() -> None:
     def fail() -> None:
-        for _ in train(small(), digits(), recipe(), workers=2):
-            assert len(children(os.getpid())) == 1
+        for _ in train(noisy_network(SHAPE), noise(), recipe(), workers=2):
+            assert len(workers_of(os.getpid())) == 1
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert children(os.getpid()) == []
+    assert workers_of(os.getpid()) == []
 
 
-@pytest.mark.parametrize("when", ["paused", "computing", "starting"])
-def test_a_worker_that_is_killed_is_told_of(when: str) -> None:
-    records = train(
-        small(), digits(), recipe(loss=Sleeps() if when == "computing" else SoftmaxCrossEntropy()), workers=3
-    )
-    if when == "paused":
-        next(records)
-        os.kill(children(os.getpid())[1], signal.SIGKILL)
-    else:
-        killer = subprocess.Popen([sys.executable, "-c", KILLER, str(os.getpid()), when])
-    with pytest.raises(ChildProcessError, match=r"^train: lowered_cnn worker [12] was killed by SIGKILL$"):
-        list(records)
-    if when != "paused":
-        assert killer.wait(SECONDS) == 0
-
-
-KILLER = """
-import os, signal, sys, time
-from pathlib import Path
-parent, when = sys.argv[1:]
-found = []
-while not found:
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command, status = (folder / "cmdline").read_bytes().split(b"\\0"), (folder / "stat").read_text()
-        except OSError:
-            continue
-        if b"--multiprocessing-fork" in command and status.rpartition(")")[2].split()[1] == parent:
-            found.append(int(folder.name))
-time.sleep(1.5 if when == "computing" else 0)
-os.kill(found[0], signal.SIGKILL)
-"""
-
-
-class Sleeps(InChild):
+class KillsItself(InChild):
     def happens(self) -> None:
-        time.sleep(60)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+KILLED = r"^train: lowered_cnn worker [12] was killed by SIGKILL$"
+
+
+def test_a_worker_that_is_killed_while_it_computes_is_told_of() -> None:
+    with pytest.raises(ChildProcessError, match=KILLED):
+        next(train(noisy_network(SHAPE), noise(), recipe(loss=KillsItself()), workers=3))
+
+
+def test_a_worker_that_is_killed_between_two_steps_is_told_of() -> None:
+    records = train(noisy_network(SHAPE), noise(), recipe(), workers=3)
+    next(records)
+    os.kill(workers_of(os.getpid())[1], signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=KILLED):
+        list(records)
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_told_of() -> None:
+    def kill() -> None:
+        assert eventually(lambda: bool(workers_of(os.getpid())))
+        os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as pool:
+        killer = pool.submit(kill)
+        with pytest.raises(ChildProcessError, match=KILLED):
+            list(train(noisy_network(SHAPE), noise(), recipe(), workers=3))
+        killer.result()
 
 
 def test_what_cannot_be_sent_to_a_worker_is_refused() -> None:
@@ -367,7 +326,7 @@ def test_what_cannot_be_sent_to_a_worker_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"^train: workers: expected layers, loss and optimizer that can be pickled, got "
     ):
-        next(train(small(), digits(), recipe(loss=Local()), workers=2))
+        next(train(noisy_network(SHAPE), noise(), recipe(loss=Local()), workers=2))
 
 
 # --- shared memory ---------------------------------------------------------------------------------------------------
@@ -394,26 +353,25 @@ def test_without_room_in_memory_files_are_used_and_none_is_left(
     real = tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    network = small()
-    for _ in train(network, digits(), recipe(), workers=2):
+    network = noisy_network(SHAPE)
+    for _ in train(network, noise(), recipe(), workers=2):
         assert list(tmp_path.iterdir()) == []
     assert made == [shared.MEMORY, str(tmp_path)]
-    assert network.parameters.vector.tobytes() == results(OPTIMIZERS[0], np.float32, 1)[1]
+    assert network.parameters.vector.tobytes() == outcome(OPTIMIZERS[0], np.float32, 1)[1]
 
 
 def test_no_room_at_all_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full(dir))
     with pytest.raises(OSError, match=r"^workers: expected room for [\d,]+ bytes in /\S+, got: .*$"):
-        next(train(small(), digits(), recipe(), workers=2))
+        next(train(noisy_network(SHAPE), noise(), recipe(), workers=2))
 
 
 def test_shared_memory_has_no_name() -> None:
-    before = set(os.listdir(shared.MEMORY))
-    records = train(small(), digits(), recipe(), workers=2)
+    records = train(noisy_network(SHAPE), noise(), recipe(), workers=2)
     next(records)
-    assert {name for name in set(os.listdir(shared.MEMORY)) - before if str(os.getpid()) in name} == set()
-    mapped = Path("/proc/self/maps").read_text()
-    assert re.search(rf"{shared.MEMORY}/.*\(deleted\)", mapped)
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if f" {shared.MEMORY}/" in line]
+    assert mapped
+    assert all(line.endswith("(deleted)") for line in mapped)
     records.close()
 
 
@@ -449,7 +407,7 @@ GUARD = 'if __name__ == "__main__":\n    '
 
 def python(*arguments: str, stdin: str = "", cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=3 * SECONDS, cwd=cwd)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=SECONDS, cwd=cwd)
 
 
 @pytest.mark.slow
@@ -497,71 +455,63 @@ def test_one_worker_needs_no_multiprocessing() -> None:
     assert python("-c", program).stdout == "trained 2\nFalse\n"
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]:
-    """Start a program in a process group of its own, and wait until it has written a line."""
-    started: list[subprocess.Popen[str]] = []
+@contextmanager
+def training(folder: Path, source: str) -> "Iterator[subprocess.Popen[str]]":
+    """Start the program with these last words, and wait until it has written a line."""
+    path = folder / "program.py"
+    path.write_text(PROGRAM + GUARD + source)
+    with program([sys.executable, path]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        yield process
 
-    def start(source: str) -> "subprocess.Popen[str]":
-        path = tmp_path / "program.py"
-        path.write_text(PROGRAM + GUARD + source)
-        pipe = subprocess.PIPE
-        started.append(
-            subprocess.Popen([sys.executable, path], stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-        )
-        assert started[0].stdout is not None
-        assert started[0].stdout.readline()
-        return started[0]
 
-    yield start
-    for process in started:
+between_or_amid_steps = pytest.mark.parametrize("source", ["main(after=pause)", "main(after=tell, epochs=10**9)"])
+
+
+@between_or_amid_steps
+def test_workers_end_when_their_parent_is_killed(source: str, tmp_path: Path) -> None:
+    with training(tmp_path, source) as process:
+        workers = workers_of(process.pid)
+        assert len(workers) == 2
         process.kill()
-        process.communicate()
+        assert eventually(lambda: not any(map(alive, workers)))
 
 
-@pytest.mark.parametrize("source", ["main(after=pause)", "main(after=tell, epochs=10**9)"])
-def test_workers_end_when_their_parent_is_killed(
-    source: str, program: Callable[[str], "subprocess.Popen[str]"]
-) -> None:
-    process = program(source)
-    workers = children(process.pid)
-    assert len(workers) == 2
-    process.kill()
-    process.wait()
-    assert eventually(lambda: not any(map(alive, workers)))
-
-
-@pytest.mark.parametrize("source", ["main(after=pause)", "main(after=tell, epochs=10**9)"])
-def test_an_interrupt_ends_all(source: str, program: Callable[[str], "subprocess.Popen[str]"]) -> None:
-    """Ctrl-C reaches the whole process group."""
-    process = program(source)
-    workers = children(process.pid)
-    assert len(workers) == 2
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=SECONDS)
-    assert errors.splitlines()[-1] == "KeyboardInterrupt"
-    assert errors.count("Traceback (most recent") == 1
-    assert not any(map(alive, workers))
+@between_or_amid_steps
+def test_an_interrupt_ends_all(source: str, tmp_path: Path) -> None:
+    with training(tmp_path, source) as process:
+        workers = workers_of(process.pid)
+        assert len(workers) == 2
+        assert_interrupted(process)
+        assert not any(map(alive, workers))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2])
-def test_an_interrupt_while_workers_start_ends_all(
-    delay: float, program: Callable[[str], "subprocess.Popen[str]"]
-) -> None:
+def test_an_interrupt_while_workers_start_ends_all(delay: float, tmp_path: Path) -> None:
     # numpy.random swallows an interrupt that comes while it is imported (Cython's `except: pass`).
-    process = program('import numpy.random; print("starting", flush=True); main(epochs=10**9)')
-    time.sleep(delay)
+    source = 'import numpy.random; print("starting", flush=True); main(epochs=10**9)'
+    with training(tmp_path, source) as process:
+        time.sleep(delay)
+        assert_interrupted(process)
+        assert workers_in_group(process.pid) == []
+
+
+def assert_interrupted(process: "subprocess.Popen[str]") -> None:
+    """Press Ctrl-C, which reaches the whole process group, and compare what the program says."""
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=SECONDS)
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
     assert errors.count("Traceback (most recent") == 1
-    assert not any(is_in_group(process.pid))
 
 
-def is_in_group(group: int) -> Iterator[bool]:
-    """Yield for each living process whether it is a worker in this process group."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = stat(int(folder.name))
-            yield fields[2] == str(group) and b"--multiprocessing-fork" in (folder / "cmdline").read_bytes()
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+def test_interrupts_are_tested_in_the_background_jobs_of_a_shell_too() -> None:
+    """Such a job is started with SIGINT ignored; see conftest.py."""
+    test = f"{__file__}::{test_an_interrupt_ends_all.__name__}[main(after=pause)]"
+    pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    done = subprocess.run([*shell, *pytest_], capture_output=True, text=True, timeout=3 * SECONDS)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
