@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from benchmarking.cold_start import installed, starts
 from benchmarking.costs import cost
-from benchmarking.duel import Plan, fight
+from benchmarking.duel import Tournament, fight
 from benchmarking.frameworks import PEERS, Known
 from benchmarking.growth import points
 from benchmarking.machine import machine, peak
@@ -73,28 +73,28 @@ def _measurements(parsed: argparse.Namespace, results: Results) -> Iterator[None
             results.growth.append(point)
             yield
     if not (parsed.cold_start or parsed.growth):
-        yield from _duels(_plan(parsed, peers), results)
+        yield from _duels(_tournament(parsed, peers), results)
 
 
-def _duels(plan: Plan, results: Results) -> Iterator[None]:
+def _duels(tournament: Tournament, results: Results) -> Iterator[None]:
     def failed(text: str) -> None:
         _tell(text)
         results.failures.append(text)
 
-    results.costs = [cost(network, batch) for network in plan.networks for batch in plan.batches]
-    results.peaks = [peak(count, plan.seconds) for count in plan.cores]
-    works = plan.works()
+    results.costs = [cost(network, batch) for network in tournament.networks for batch in tournament.batches]
+    results.peaks = [peak(count, tournament.seconds) for count in tournament.cores]
+    works = tournament.works()
     for number, work in enumerate(works, 1):
         _tell(f"{number} of {len(works)}: {work}")
-        for pair in fight(plan, work, failed):
+        for pair in fight(tournament, work, failed):
             results.pairs.append(pair)
             yield
 
 
-def _plan(parsed: argparse.Namespace, peers: Sequence[Known]) -> Plan:
+def _tournament(parsed: argparse.Namespace, peers: Sequence[Known]) -> Tournament:
     allocators = list(ALLOCATORS) if parsed.allocator == "both" else [parsed.allocator]
     counts = list(dict.fromkeys(parsed.cores))
-    return Plan(
+    return Tournament(
         peers, parsed.modes, allocators, parsed.jobs, parsed.networks, parsed.batches, counts,
         parsed.rounds, parsed.seconds,
     )  # fmt: skip

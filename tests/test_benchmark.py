@@ -25,7 +25,7 @@ from benchmarking.layers import placed, pool_size, sides
 from benchmarking.processes import SCRIPTS, ProcessError, ask
 from benchmarking.questions import BIAS, INPUT_SHAPE
 from benchmarking.report import report, table
-from benchmarking.timing import Run, Timing, measure
+from benchmarking.timing import Timed, Timing, measure
 from benchmarking.work import Growth, Installed, Machine, Pair, Peak, Results, Start, Subject, Work
 from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, Sequential, summary
 from lowered_cnn.arrays import Array
@@ -79,7 +79,7 @@ def test_measuring_times_every_step_and_closes(monkeypatch: pytest.MonkeyPatch) 
     """By a clock that only the steps advance, 1/256 s each: 3 to warm up, then 5 runs of 20 ms."""
     calls: list[str] = []
     monkeypatch.setattr(time, "perf_counter", lambda: calls.count("step") / 256)
-    run = Run(lambda: calls.append("step"), lambda: calls.append("wait"), lambda: calls.append("close"))
+    run = Timed(lambda: calls.append("step"), lambda: calls.append("wait"), lambda: calls.append("close"))
     assert measure(run, 0.01) == Timing(1 / 256, 1 / 256, 5)
     assert calls == 3 * ["step", "wait"] + 5 * [*5 * ["step"], "wait"] + ["close"]
 

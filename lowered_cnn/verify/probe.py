@@ -19,7 +19,7 @@ NOISE = (0,)
 
 
 @dataclass(frozen=True)
-class Results:
+class Outcome:
     """What a step gives: J, the outputs, and all gradients by name (dX is that of the images)."""
 
     loss: float
@@ -63,7 +63,7 @@ class Probe:
         z = lowered.forward(self.images if images is None else images, position=NOISE)
         return self.loss.value_and_gradient(z, self.targets, self.examples)[0]
 
-    def results(self, lowered: LoweredNetwork) -> Results:
+    def results(self, lowered: LoweredNetwork) -> Outcome:
         """Take a step forward and backward."""
         z = lowered.forward(self.images, position=NOISE)
         value, dz = self.loss.value_and_gradient(z, self.targets, self.examples)
@@ -71,7 +71,7 @@ class Probe:
         dx = lowered.backward(dz)
         assert dx is not None
         gradients = {name: lowered.gradients[name].copy() for name in self.learned}
-        return Results(value, outputs, {**gradients, "images": dx.copy()})
+        return Outcome(value, outputs, {**gradients, "images": dx.copy()})
 
     def in_precision(self, dtype: npt.DTypeLike) -> "Probe":
         """Return the same with parameters and images rounded to another precision."""

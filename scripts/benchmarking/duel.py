@@ -11,7 +11,7 @@ from benchmarking.work import OURS, Pair, Subject, Work, read
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tournament:
     """What is to be measured: every combination, `rounds` times, each for `seconds`."""
 
     peers: Sequence[Known]
@@ -47,14 +47,14 @@ class Opponent:
     jobs: Sequence[str]
 
 
-def fight(plan: Plan, work: Work, failed: Callable[[str], None]) -> Iterator[Pair]:
+def fight(tournament: Tournament, work: Work, failed: Callable[[str], None]) -> Iterator[Pair]:
     """Run all rounds of one piece of work; an opponent that fails is told of and left out from then on."""
-    opponents = plan.opponents()
-    for _ in range(plan.rounds):
+    opponents = tournament.opponents()
+    for _ in range(tournament.rounds):
         for opponent in list(opponents):
-            ours = _times(Subject(OURS), work, opponent.jobs, plan.seconds)
+            ours = _times(Subject(OURS), work, opponent.jobs, tournament.seconds)
             try:
-                theirs = _times(opponent.subject, work, opponent.jobs, plan.seconds)
+                theirs = _times(opponent.subject, work, opponent.jobs, tournament.seconds)
             except ProcessError as error:
                 opponents.remove(opponent)
                 failed(f"{opponent.subject}; {work}: {error}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarking.timing import Run
+from benchmarking.timing import Timed
 from lowered_cnn import Network
 from lowered_cnn.arrays import Labels
 from lowered_cnn.optimizers import SGD
@@ -33,12 +33,12 @@ class Framework(ABC):
         self.network = network
         self.setting = setting
 
-    def training(self) -> Run:
+    def training(self) -> Timed:
         """Return steps of SGD with momentum on random images: forward, loss, backward, update."""
         raise NotImplementedError(f"{type(self).__name__} does not train")
 
     @abstractmethod
-    def inference(self) -> Run:
+    def inference(self) -> Timed:
         """Return predictions of random images that are in memory, in the framework's own kind of array."""
 
     @abstractmethod

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarking.framework import Setting
 from benchmarking.processes import ask
 from benchmarking.questions import INPUT_SHAPE
-from benchmarking.timing import Run
+from benchmarking.timing import Timed
 from benchmarking.timing import measure as time_run
 from benchmarking.with_lowered_cnn import Measured
 from benchmarking.work import OWN_MODE, Growth, read
@@ -38,19 +38,19 @@ def growth(axis: str, size: int, cores: int, seconds: float) -> dict[str, object
     return dataclasses.asdict(Growth(axis, size, batch, step, _peak_memory() - base, workspace))
 
 
-def _training(batch: int, cores: int) -> tuple[Run, int]:
+def _training(batch: int, cores: int) -> tuple[Timed, int]:
     """Train keras_mnist; the workspace is that of one worker, who sees one shard of the batch at a time."""
     network = Network(keras_mnist(), INPUT_SHAPE)
     workspace = network.lower(min(batch, shard_size(batch))).workspace.bytes
     return Measured(network, Setting(OWN_MODE, batch, cores)).training(), workspace
 
 
-def _convolution(side: int) -> tuple[Run, int]:
+def _convolution(side: int) -> tuple[Timed, int]:
     """Run one convolution, 32 channels to 64 with 3 x 3, forward and backward, all three gradients included."""
     network = Network(Sequential(Conv2D(FILTERS, KERNEL)), (CHANNELS, side, side))
     lowered = network.lower(IMAGES, wants_dx=True)
     images = np.random.default_rng(0).random((IMAGES, *network.input_shape), np.float32)
-    return Run(lambda: lowered.backward(lowered.forward(images))), lowered.workspace.bytes
+    return Timed(lambda: lowered.backward(lowered.forward(images))), lowered.workspace.bytes
 
 
 def _peak_memory() -> int:

@@ -15,7 +15,7 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Run:
+class Timed:
     """Something to time: one `step`, `wait` for whatever steps left running, and `close` in the end."""
 
     step: Callable[[], object]
@@ -37,7 +37,7 @@ class Timing:
         return cls(statistics.median(seconds), min(seconds), len(seconds))
 
 
-def measure(run: Run, seconds: float) -> Timing:
+def measure(run: Timed, seconds: float) -> Timing:
     """Warm up for half of `seconds`, then time steps for `seconds`, but never fewer than five runs."""
     try:
         step = min(_until(run, 1, seconds / 2, WARM_UP_STEPS))
@@ -47,7 +47,7 @@ def measure(run: Run, seconds: float) -> Timing:
         run.close()
 
 
-def _until(run: Run, steps: int, seconds: float, least: int) -> Iterator[float]:
+def _until(run: Timed, steps: int, seconds: float, least: int) -> Iterator[float]:
     """Yield the seconds a step of each run of `steps` steps, `least` runs or more."""
     spent, runs = 0.0, 0
     while spent < seconds or runs < least:

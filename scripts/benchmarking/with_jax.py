@@ -10,7 +10,7 @@ from jax import numpy as jnp
 
 from benchmarking.framework import OPTIMIZER, Floats, Framework, Setting
 from benchmarking.layers import Placed, placed, pool_size, unknown
-from benchmarking.timing import Run
+from benchmarking.timing import Timed
 from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
@@ -24,7 +24,7 @@ class Measured(Framework):
         self.parameters = jax.tree.map(jnp.asarray, weights)
         self.velocities = jax.tree.map(jnp.zeros_like, self.parameters)
 
-    def training(self) -> Run:
+    def training(self) -> Timed:
         """Return training steps on arrays in memory, which give their buffers of parameters to the next one."""
         images, labels = map(_channels_last, self.images()), map(jnp.asarray, self.labels())
         batches = cycle(list(zip(images, labels, strict=True)))
@@ -33,12 +33,12 @@ class Measured(Framework):
         def step() -> None:
             self.parameters, self.velocities = update(self.parameters, self.velocities, *next(batches))
 
-        return Run(step, wait=lambda: jax.block_until_ready(self.parameters))
+        return Timed(step, wait=lambda: jax.block_until_ready(self.parameters))
 
-    def inference(self) -> Run:
+    def inference(self) -> Timed:
         """Return the outputs for an array in memory."""
         forward, x = jax.jit(self._forward), _channels_last(self.images(1)[0])
-        return Run(lambda: jax.block_until_ready(forward(self.parameters, x)))
+        return Timed(lambda: jax.block_until_ready(forward(self.parameters, x)))
 
     def predict(self, images: Floats) -> Floats:
         """Return the outputs."""

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from benchmarking.framework import OPTIMIZER, Floats, Framework
-from benchmarking.timing import Run
+from benchmarking.timing import Timed
 from lowered_cnn import Constant, Dataset, Recipe, train
 
 IMAGES = 8192
@@ -15,7 +15,7 @@ IMAGES = 8192
 class Measured(Framework):
     """lowered_cnn."""
 
-    def training(self) -> Run:
+    def training(self) -> Timed:
         """Return the steps of `train`, from record to record: gathering the batch and turning bytes to floats, too."""
         batch = self.setting.batch
         rng, count = np.random.default_rng(0), batch * max(1, min(64, IMAGES // batch))
@@ -23,11 +23,11 @@ class Measured(Framework):
         data = Dataset(images, rng.integers(0, 10, count), tuple("0123456789"))
         recipe = Recipe(epochs=10**6, batch_size=batch, optimizer=OPTIMIZER, schedule=Constant())
         records = train(self.network, data, recipe, workers=self.setting.cores)
-        return Run(partial(next, records), close=records.close)
+        return Timed(partial(next, records), close=records.close)
 
-    def inference(self) -> Run:
+    def inference(self) -> Timed:
         """Return `predict` on floats."""
-        return Run(partial(self.network.predict, self.images(1)[0]))
+        return Timed(partial(self.network.predict, self.images(1)[0]))
 
     def predict(self, images: Floats) -> Floats:
         """Return the outputs of `predict`."""

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarking.framework import Floats, Framework, Setting
 from benchmarking.layers import Placed, placed, sides, unknown
-from benchmarking.timing import Run
+from benchmarking.timing import Timed
 from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 OPSET, IR_VERSION = 19, 9
@@ -23,10 +23,10 @@ class Measured(Framework):
         options.intra_op_num_threads = setting.cores
         self.session = onnxruntime.InferenceSession(model(network), options, providers=["CPUExecutionProvider"])
 
-    def inference(self) -> Run:
+    def inference(self) -> Timed:
         """Return the session's outputs for images in memory."""
         images = self.images(1)[0]
-        return Run(lambda: self.predict(images))
+        return Timed(lambda: self.predict(images))
 
     def predict(self, images: Floats) -> Floats:
         """Return the session's outputs."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from benchmarking.framework import OPTIMIZER, Floats, Framework, Setting
 from benchmarking.layers import Placed, named_padding, placed, pool_size, unknown
-from benchmarking.timing import Run
+from benchmarking.timing import Timed
 from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
@@ -22,16 +22,16 @@ class Measured(Framework):
         tf.config.threading.set_inter_op_parallelism_threads(setting.cores)
         self.model = keras_model(network) if setting.mode == "keras" else Function(network, setting.mode == "xla")
 
-    def training(self) -> Run:
+    def training(self) -> Timed:
         """Return training steps on tensors in memory."""
         images, labels = map(_channels_last, self.images()), map(tf.constant, self.labels())
         batches = cycle(list(zip(images, labels, strict=True)))
-        return Run(lambda: self.model.train_on_batch(*next(batches)))
+        return Timed(lambda: self.model.train_on_batch(*next(batches)))
 
-    def inference(self) -> Run:
+    def inference(self) -> Timed:
         """Return the outputs for a tensor in memory."""
         x = _channels_last(self.images(1)[0])
-        return Run(lambda: self.model.predict_on_batch(x))
+        return Timed(lambda: self.model.predict_on_batch(x))
 
     def predict(self, images: Floats) -> Floats:
         """Return the outputs."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from benchmarking.framework import OPTIMIZER, Floats, Framework, Setting
 from benchmarking.layers import Placed, placed, sides, unknown
-from benchmarking.timing import Run
+from benchmarking.timing import Timed
 from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
@@ -23,7 +23,7 @@ class Measured(Framework):
         self.format = torch.channels_last if setting.mode == "channels_last" else torch.contiguous_format
         self.module = module(network).to(memory_format=self.format)
 
-    def training(self) -> Run:
+    def training(self) -> Timed:
         """Return zero_grad, loss, backward and step on tensors in memory."""
         self.module.train()
         optimizer = torch.optim.SGD(
@@ -37,9 +37,9 @@ class Measured(Framework):
             loss(*next(batches)).backward()
             optimizer.step()
 
-        return Run(step)
+        return Timed(step)
 
-    def inference(self) -> Run:
+    def inference(self) -> Timed:
         """Return the module's outputs in inference mode, for a tensor in memory."""
         forward, x = self._compiled(self.module.eval()), self._tensor(self.images(1)[0])
 
@@ -47,7 +47,7 @@ class Measured(Framework):
             with torch.inference_mode():
                 forward(x)
 
-        return Run(step)
+        return Timed(step)
 
     def predict(self, images: Floats) -> Floats:
         """Return the module's outputs."""
