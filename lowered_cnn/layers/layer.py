@@ -3,6 +3,7 @@
 import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -90,6 +91,23 @@ class Layer(ABC):
     @abstractmethod
     def lower(self, site: Site) -> Lowered:
         """Allocate all buffers and return the layer's lowered form."""
+
+
+def is_stock(layer: Layer) -> bool:
+    """Tell whether a layer behaves as the class of this package that it is, or is derived from.
+
+    It does if nothing of that class is overridden but its constructor, its other special methods, and `kind`.
+    """
+    return _is_stock(type(layer))
+
+
+@cache
+def _is_stock(kind: type[Layer]) -> bool:
+    package = __name__.partition(".")[0]
+    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] == package]
+    before = kind.__mro__[: kind.__mro__.index(own[0])]
+    overridden = {name for base in before for name in vars(base)} & set(dir(own[0]))
+    return all(name.startswith("__") or name == "kind" for name in overridden - set(dir(ABC)))
 
 
 def qualified(outer: str, inner: str) -> str:
