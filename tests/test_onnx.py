@@ -1,15 +1,17 @@
 """ONNX models of networks, and networks of ONNX models: against ONNX Runtime, PyTorch's exporter, and round trips."""
 
+import random
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from onnx_oracle import graph, run_model
 from running import normal
 
 from lowered_cnn import (
@@ -31,6 +33,7 @@ from lowered_cnn import (
     GlobalAvgPool,
     GlobalMaxPool,
     InputError,
+    Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
@@ -46,7 +49,7 @@ from lowered_cnn import (
     Tanh,
     train,
 )
-from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.arrays import Shape
 from lowered_cnn.cli import main
 from lowered_cnn.interop.onnx import from_onnx, save_onnx, to_onnx
 from lowered_cnn.models import MODELS
@@ -103,23 +106,13 @@ def disturbed(name: str, dtype: Any = np.float32) -> Network:
     return network
 
 
-def by_runtime(model: Any, images: Array) -> Array:
-    """Run a model in ONNX Runtime, as it is."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs: Array = session.run(None, {session.get_inputs()[0].name: images})[0]
-    return outputs
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_gets_our_outputs(name: str) -> None:
     network = disturbed(name)
     model = to_onnx(network)
     for batch in (1, 5):
         images = normal(batch, *network.input_shape).astype(np.float32)
-        expected = by_runtime(model, images)
+        expected = run_model(model, images)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(network.predict(images), expected, rtol=1e-5, atol=1e-5 * scale)
 
@@ -145,6 +138,22 @@ def test_layers_and_parameters_keep_their_names() -> None:
     assert [entry.name for entry in graph.input] == ["images"]
     assert [entry.name for entry in graph.output] == ["outputs"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.parametrize("model", [Sequential(), Sequential(MaxPool(2)), Sequential(ReLU(), Flatten())])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_network_without_parameters_keeps_its_precision(model: Sequential, dtype: Any) -> None:
+    network = Network(model, (2, 4, 4), dtype=dtype)
+    again = from_onnx(to_onnx(network))
+    assert again.parameters.vector.dtype == dtype
+    images = normal(2, 2, 4, 4)
+    np.testing.assert_array_equal(again.predict(images.astype(dtype)), network.predict(images.astype(dtype)))
+
+
+@pytest.mark.parametrize("last", [Conv2D(2, 2), MaxPool(2), Conv2D(2, 3, 2, "same")])
+def test_a_network_may_end_on_a_small_map(last: Layer) -> None:
+    model = Sequential(Conv2D(2, 3, bias=False), last)
+    assert from_onnx(to_onnx(Network(model, (2, 4, 4)))).output_shape == Network(model, (2, 4, 4)).output_shape
 
 
 def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
@@ -175,22 +184,6 @@ def test_what_pytorch_exports_is_read(tmp_path: Path) -> None:
 
 
 # --- graphs by hand --------------------------------------------------------------------------------------------------
-
-
-def graph(nodes: list[Any], constants: dict[str, Any], shape: list[Any] | None = None, outputs: str = "y") -> Any:
-    """Build a model with the input x and these constants."""
-    lengths: list[Any] = ["batch", 2, 4, 4] if shape is None else shape
-    return helper.make_model(
-        helper.make_graph(
-            nodes,
-            "graph",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, lengths)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs.split()],
-            [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", 20)],
-        ir_version=9,
-    )
 
 
 def node(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
@@ -227,6 +220,28 @@ BY_HAND: dict[str, Any] = {
         [node("GlobalAveragePool", "x", "g"), node("Conv", "g w", "c"), node("Flatten", "c", "y")],
         {"w": WEIGHT[:, :, :1, :1]},
     ),
+    "an identity before a window that pads as its input is large": graph(
+        [node("Conv", "x w", "c", strides=[2, 2]), node("Identity", "c", "i"),
+         node("Conv", "i v", "y", auto_pad="SAME_UPPER", strides=[2, 2])],
+        {"w": WEIGHT, "v": normal(2, 3, 3, 3).astype(np.float32)},
+    ),
+    "a product and itself": graph(
+        [node("Flatten", "x", "f"), node("MatMul", "f w", "m"), node("Add", "m m", "y")], {"w": MATRIX}
+    ),
+    "a reshape behind a global mean": graph(
+        [node("GlobalAveragePool", "x", "g"), node("Reshape", "g shape", "y")], {"shape": np.array([0, 2])}
+    ),
+    "one branch": graph([node("Conv", "x w", "c"), node("Concat", "c", "y", axis=1)], {"w": WEIGHT}),
+    "pools one behind the other, side by side": graph(
+        [*(node("MaxPool", a, b, kernel_shape=[3, 3], pads=[1, 1, 1, 1]) for a, b in ("xa", "ab", "bc")),
+         node("Concat", "x a b c", "y", axis=1)],
+        {},
+    ),
+    "branches that part before where they last meet": graph(
+        [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Sigmoid", "r", "s"),
+         node("Concat", "r s", "a", axis=1), node("Tanh", "r", "t"), node("Concat", "a t", "y", axis=1)],
+        {"w": WEIGHT},
+    ),
     "three branches": graph(
         [node("Conv", "x w", "a"), node("MaxPool", "x", "m", kernel_shape=[2, 2]), node("Sigmoid", "m", "s"),
          node("Mul", "m s", "b"), node("AveragePool", "x", "c", kernel_shape=[2, 2]),
@@ -239,7 +254,7 @@ BY_HAND: dict[str, Any] = {
 @pytest.mark.parametrize("name", BY_HAND)
 def test_other_peoples_graphs_are_read(name: str) -> None:
     images = normal(3, 2, 4, 4).astype(np.float32)
-    expected = by_runtime(BY_HAND[name], images)
+    expected = run_model(BY_HAND[name], images)
     np.testing.assert_allclose(from_onnx(BY_HAND[name]).predict(images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -276,6 +291,37 @@ def test_other_peoples_graphs_are_read(name: str) -> None:
             "ONNX model: outputs: expected 1, got 2",
         ),
         (
+            graph([node("GlobalAveragePool", "x", "g"), node("Reshape", "g s", "y")], {"s": np.array([1, 1, -1])}),
+            r"node y_node \(Reshape\): shape: expected \(batch, 2\), got \[1, 1, -1\]",
+        ),
+        (
+            graph([node("Add", "x z", "y"), node("Relu", "y", "z")], {}),
+            r"node y_node \(Add\): expected inputs that are known or first outputs of nodes before, got z",
+        ),
+        (
+            graph([node("Relu", "x", "y"), node("Tanh", "x", "y")], {}),
+            r"node y_node \(Tanh\): expected an output that no other node has, got y",
+        ),
+        (
+            graph([node("Relu", "x", "y", domain="com.example")], {}),
+            r"node y_node: expected an operator of AveragePool, .*, got com.example.Relu",
+        ),
+        (
+            graph(
+                [node("Conv", "x w", "c"), node("Concat", "x b", "a", axis=1), node("Add", "c a", "y")],
+                {"w": WEIGHT, "b": WEIGHT},
+            ),
+            r"node a_node \(Concat\): expected branches, got a constant",
+        ),
+        (
+            graph([node("BatchNormalization", "x s s s s", "y")], {"s": np.ones(3, np.float32)}),
+            r"node y_node \(BatchNormalization\): weight: expected shape \(2,\), got \(3,\)",
+        ),
+        (
+            graph([node("Relu", "x", "z")], {"y": WEIGHT}),
+            "ONNX model: output: expected a tensor that depends on x, got y",
+        ),
+        (
             graph([node("Conv", "x x", "y")], {}),
             "node y_node: expected Add or Concat, where branches meet, got Conv",
         ),
@@ -284,6 +330,75 @@ def test_other_peoples_graphs_are_read(name: str) -> None:
 def test_what_is_not_supported_is_told(model: Any, message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}$"):
         from_onnx(model)
+
+
+def dense_block(x: str, layers: int, name: str, constants: dict[str, Any], channels: int) -> tuple[list[Any], str]:
+    """Return the nodes of a dense block, where each layer sees all that is before it, and the name of its output."""
+    nodes, seen = [], [x]
+    for place in range(layers):
+        own = f"{name}_{place}"
+        constants[f"{own}_w"] = np.ones((2, channels + 2 * place, 1, 1), np.float32)
+        nodes += [node("Concat", " ".join(seen), f"{own}_in", axis=1), node("Relu", f"{own}_in", f"{own}_r")]
+        nodes += [node("Conv", f"{own}_r {own}_w", own)]
+        seen.append(own)
+    return [*nodes, node("Concat", " ".join(seen), f"{name}_out", axis=1)], f"{name}_out"
+
+
+@pytest.mark.parametrize("blocks", [[12], [6, 12, 24, 16]])
+def test_dense_blocks_are_refused_at_once(blocks: list[int]) -> None:
+    """With each layer in as many branches as there are ways behind it, those of DenseNet121 would be 2^58."""
+    nodes: list[Any] = []
+    constants: dict[str, Any] = {}
+    x, channels = "x", 2
+    for place, layers in enumerate(blocks):
+        more, x = dense_block(x, layers, f"block{place}", constants, channels)
+        nodes, channels = nodes + more, channels + 2 * layers
+    nodes.append(node("Relu", x, "y"))
+    told = (
+        r"^node block\d_\d+\w* \(\w+\): expected a place in one branch, or without parameters in at most 64, got more$"
+    )
+    with pytest.raises(InputError, match=told):
+        from_onnx(graph(nodes, constants))
+
+
+def test_a_node_with_parameters_is_in_one_branch_only() -> None:
+    model = graph(
+        [node("Conv", "x w", "c"), node("MaxPool", "x", "m", kernel_shape=[2, 2]), node("Concat", "c m", "a", axis=1),
+         node("Relu", "a", "r"), node("Concat", "c r", "y", axis=1)],
+        {"w": WEIGHT},
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"^node c_node \(Conv\): expected a place in one branch, .*, got more$"):
+        from_onnx(model)
+
+
+def test_branches_without_end_are_refused_at_once() -> None:
+    """Sixty levels without parameters, each of which sees all before it, or lies inside the next."""
+    seen = ["x", *(f"r{place}" for place in range(60))]
+    dense: list[Any] = []
+    for place in range(60):
+        dense.append(node("Concat", " ".join(seen[: place + 1]), f"c{place}", axis=1))
+        dense.append(node("Tanh", f"c{place}", f"r{place}"))
+    with pytest.raises(InputError, match=r"^node \w+ \(\w+\): expected a place in one branch, .*, got more$"):
+        from_onnx(graph([*dense, node("Relu", "r59", "y")], {}))
+    nested: list[Any] = []
+    for place in range(60):
+        nested.append(node("Tanh", seen[place], f"t{place}"))
+        nested.append(node("Add", f"x t{place}", f"r{place}"))
+    with pytest.raises(InputError, match=r"^node r\d+_node \(Add\): expected at most 16 branches inside each other"):
+        from_onnx(graph([*nested, node("Relu", "r59", "y")], {}))
+
+
+@pytest.mark.parametrize("name", ["inception", "residual", "every option"])
+def test_a_damaged_model_is_a_network_or_told(name: str, tmp_path: Path) -> None:
+    whole, path = to_onnx(disturbed(name)).SerializeToString(), tmp_path / "model.onnx"
+    draw = random.Random(name)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            damaged[draw.randrange(len(whole))] = draw.randrange(256)
+        path.write_bytes(damaged[: draw.choice([len(whole), len(whole), draw.randrange(len(whole))])])
+        with suppress(InputError):
+            from_onnx(path)
 
 
 def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:
