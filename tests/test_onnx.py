@@ -49,9 +49,11 @@ from lowered_cnn import (
     Tanh,
     train,
 )
-from lowered_cnn.arrays import Shape
+from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.cli import main
 from lowered_cnn.interop.onnx import from_onnx, save_onnx, to_onnx
+from lowered_cnn.layers import Lowered, Site
+from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.models import MODELS
 
 NETWORKS: dict[str, tuple[Sequential, Shape]] = {
@@ -140,6 +142,40 @@ def test_layers_and_parameters_keep_their_names() -> None:
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+POOLS: dict[str, tuple[Layer, Shape]] = {
+    "maximum, one more window": (MaxPool(2, 2, ceil_mode=True), (2, 5, 7)),
+    "maximum, one more window dropped": (MaxPool(2, 3, 1, ceil_mode=True), (2, 5, 6)),
+    "maximum, dilated, wide border": (MaxPool(2, 1, 2, dilation=3), (2, 6, 5)),
+    "maximum, dilated, windows of border alone": (MaxPool(2, 1, 1, dilation=3), (2, 2, 3)),
+    "mean, one more window": (AvgPool(3, 2, ceil_mode=True), (2, 6, 8)),
+    "mean, one more window behind a border": (AvgPool(3, 2, ((1, 0), 1), ceil_mode=True), (2, 5, 6)),
+    "mean, one more window dropped": (AvgPool(2, 3, 1, ceil_mode=True), (2, 5, 6)),
+    "mean, one more window, border left out": (AvgPool(3, 2, 1, 1, True, False), (2, 6, 6)),
+    "mean, dilated, wide border": (AvgPool(2, 1, 2, 3), (2, 6, 5)),
+    "mean, signals": (AvgPool(4, 3, 1, ceil_mode=True), (2, 9)),
+    "mean, volumes": (AvgPool(2, 2, ceil_mode=True), (1, 3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pools_round_up_and_pad_in_onnx_as_here(name: str) -> None:
+    layer, shape = POOLS[name]
+    network = Network(Sequential(layer), shape)
+    images = normal(3, *shape).astype(np.float32)
+    model = to_onnx(network)
+    np.testing.assert_allclose(network.predict(images), run_model(model, images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(from_onnx(model).predict(images), network.predict(images), rtol=1e-6)
+
+
+def test_a_pool_that_onnx_cannot_express_is_told() -> None:
+    network = Network(Sequential(AvgPool(2, 1, 2, 3, count_include_pad=False)), (2, 6, 5))
+    told = (
+        r"^avg_pool1: padding: expected less than the kernel \(2, 2\), as in ONNX Runtime, got \(\(2, 2\), \(2, 2\)\)$"
+    )
+    with pytest.raises(InputError, match=told):
+        to_onnx(network)
+
+
 @pytest.mark.parametrize("model", [Sequential(), Sequential(MaxPool(2)), Sequential(ReLU(), Flatten())])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_network_without_parameters_keeps_its_precision(model: Sequential, dtype: Any) -> None:
@@ -154,6 +190,83 @@ def test_a_network_without_parameters_keeps_its_precision(model: Sequential, dty
 def test_a_network_may_end_on_a_small_map(last: Layer) -> None:
     model = Sequential(Conv2D(2, 3, bias=False), last)
     assert from_onnx(to_onnx(Network(model, (2, 4, 4)))).output_shape == Network(model, (2, 4, 4)).output_shape
+
+
+# --- layers of one's own ---------------------------------------------------------------------------------------------
+
+
+class Halved(Conv2D):
+    """A convolution of its own: one that is another layer when it is lowered."""
+
+    def lower(self, site: Site) -> Lowered:
+        return ELU().lower(site)
+
+
+class Wide:
+    """What is mixed in comes before the class of the package."""
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        return input_shape
+
+
+class WidePool(Wide, MaxPool):
+    pass
+
+
+class LastFirst(Sequential):
+    @property
+    def names(self) -> tuple[str, ...]:
+        return super().names[::-1]
+
+
+class ShiftedNorm(BatchNorm):
+    def scale_and_shift(self, site: Site) -> tuple[Array, Array]:
+        scale, shift = super().scale_and_shift(site)
+        return scale, shift + 1
+
+
+class Cube(Elementwise):
+    kind = "cube"
+
+    def value(self, x: Array, out: Array) -> None:
+        np.power(x, 3, out=out)
+
+    def derivative(self, x: Array, y: Array, out: Array) -> None:
+        np.multiply(3 * x, x, out=out)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(Halved(2, 1), "conv1"), (WidePool(1), "max_pool1"), (LastFirst(ReLU()), "sequential1"),
+     (ShiftedNorm(), "batch_norm1"), (Cube(), "cube1"), (Residual(ShiftedNorm()), "residual1.body.batch_norm1")],
+)  # fmt: skip
+def test_a_layer_that_behaves_in_its_own_way_is_not_exported_as_ours(layer: Layer, name: str) -> None:
+    with pytest.raises(InputError, match=rf"^{name}: expected a layer that ONNX has an operator for, got \w+$"):
+        to_onnx(Network(Sequential(layer), (2, 3, 3)))
+
+
+def test_a_model_that_behaves_in_its_own_way_is_told() -> None:
+    with pytest.raises(InputError, match=r"^network: expected a layer that ONNX has an operator for, got LastFirst$"):
+        to_onnx(Network(LastFirst(ReLU()), (2, 3, 3)))
+
+
+class Filter(Conv2D):
+    """A convolution under another name."""
+
+    kind = "filter"
+
+
+class Small(Sequential):
+    def __init__(self, filters: int) -> None:
+        super().__init__(Filter(filters, 3), ReLU())
+
+
+def test_a_layer_with_a_constructor_and_a_name_of_its_own_is_exported() -> None:
+    network = Network(Small(3), (2, 4, 4))
+    images = normal(2, 2, 4, 4).astype(np.float32)
+    model = to_onnx(network)
+    assert [node.name for node in model.graph.node] == ["filter1", "relu1", "outputs"]
+    np.testing.assert_allclose(network.predict(images), run_model(model, images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
@@ -419,6 +532,10 @@ def test_the_command_writes_a_model(few_digits: Path, tmp_path: Path, capsys: py
     told = capsys.readouterr().err
     assert told.startswith("lowered-cnn export: ")
     assert told.count("\n") == 1
+    for folder in ("", ".", str(tmp_path)):
+        assert main(["export", str(run), folder]) == 2
+        told = f"lowered-cnn export: ONNX model: expected a file to write, got the folder {folder or '.'}\n"
+        assert capsys.readouterr().err == told
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
