@@ -195,9 +195,16 @@ def check(seed: int) -> None:
     np.testing.assert_allclose(same, outputs, rtol=0, atol=10 * np.finfo(outputs.dtype).eps * np.abs(outputs).max())
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(80))
 def test_onnx_runtime_agrees_and_a_round_trip_changes_nothing(seed: int) -> None:
     check(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(80, 480, 100))
+def test_it_does_so_for_more_networks(start: int) -> None:
+    for seed in range(start, start + 100):
+        check(seed)
 
 
 def drawn_node(draw: random.Random) -> tuple[Any, list[int]]:

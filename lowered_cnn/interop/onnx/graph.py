@@ -18,7 +18,7 @@ GLOBAL_POOLS = ("GlobalAveragePool", "GlobalMaxPool")
 COPIES = 64
 """In at most so many branches a node without parameters is repeated."""
 
-LEVELS = 16
+LEVELS = 10
 """At most so many branches are inside each other."""
 
 

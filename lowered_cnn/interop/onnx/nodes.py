@@ -115,8 +115,9 @@ def translate(node: Node, constants: Constants, shape: Shape) -> Translation:
     node.finish()
     for parameter in translation.layer.parameters(shape):  # before anything of that size is allocated
         values = translation.parameters[parameter.name]
-        if values.shape != parameter.shape:
-            raise node.wrong(parameter.name, f"shape {parameter.shape}", values.shape)
+        if values.shape != parameter.shape or values.dtype.kind in "biu":
+            wanted = f"floating-point numbers {parameter.shape}"
+            raise node.wrong(parameter.name, wanted, f"{values.dtype} {values.shape}")
     return translation
 
 
