@@ -53,6 +53,12 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real)
 
 
+def check_flag(where: str, value: object) -> None:
+    """Raise InputError unless a value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(where, "True or False", repr(value))
+
+
 def check_images(where: str, images: object) -> None:
     """Raise InputError unless the images are an array of bytes or of floating-point numbers."""
     if not isinstance(images, np.ndarray):

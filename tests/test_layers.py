@@ -1,5 +1,6 @@
 """The layers that have no room of tests of their own: against PyTorch and SciPy, in float64, and in networks."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -469,6 +470,25 @@ def test_what_makes_no_sense_is_told(make: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("wrong", ["no", 1, None])
+@pytest.mark.parametrize(
+    ("layer", "flag"),
+    [
+        (MaxPool(), "ceil_mode"),
+        (AvgPool(), "ceil_mode"),
+        (AvgPool(), "count_include_pad"),
+        (Conv2D(2, 3), "bias"),
+        (ConvTranspose2D(2, 3), "bias"),
+        (Dense(2), "bias"),
+        (GELU(), "approximate"),
+    ],
+)
+def test_a_flag_is_true_or_false(layer: Layer, flag: str, wrong: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        replace(layer, **{flag: wrong})
+    assert str(caught.value) == f"{type(layer).__name__}: {flag}: expected True or False, got {wrong!r}"
 
 
 def test_dropout_in_branches_has_noise_of_its_own() -> None:

@@ -1,15 +1,17 @@
 """ONNX models of networks, and networks of ONNX models: against ONNX Runtime, PyTorch's exporter, and round trips."""
 
+import random
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from onnx_oracle import graph, run_model
 from running import disturbed, normal
 
 from lowered_cnn import (
@@ -31,9 +33,11 @@ from lowered_cnn import (
     GlobalAvgPool,
     GlobalMaxPool,
     InputError,
+    Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    Network,
     Pad,
     Recipe,
     ReLU,
@@ -48,6 +52,8 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.cli import main
 from lowered_cnn.interop.onnx import from_onnx, save_onnx, to_onnx
+from lowered_cnn.layers import Lowered, Site
+from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.models import MODELS
 
 NETWORKS: dict[str, tuple[Sequential, Shape]] = {
@@ -96,23 +102,13 @@ NETWORKS: dict[str, tuple[Sequential, Shape]] = {
 }  # fmt: skip
 
 
-def by_runtime(model: Any, images: Array) -> Array:
-    """Run a model in ONNX Runtime, as it is."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs: Array = session.run(None, {session.get_inputs()[0].name: images})[0]
-    return outputs
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_gets_our_outputs(name: str) -> None:
     network = disturbed(*NETWORKS[name])
     model = to_onnx(network)
     for batch in (1, 5):
         images = normal(batch, *network.input_shape).astype(np.float32)
-        expected = by_runtime(model, images)
+        expected = run_model(model, images)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(network.predict(images), expected, rtol=1e-5, atol=1e-5 * scale)
 
@@ -138,6 +134,133 @@ def test_layers_and_parameters_keep_their_names() -> None:
     assert [entry.name for entry in graph.input] == ["images"]
     assert [entry.name for entry in graph.output] == ["outputs"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+POOLS: dict[str, tuple[Layer, Shape]] = {
+    "maximum, one more window": (MaxPool(2, 2, ceil_mode=True), (2, 5, 7)),
+    "maximum, one more window dropped": (MaxPool(2, 3, 1, ceil_mode=True), (2, 5, 6)),
+    "maximum, dilated, wide border": (MaxPool(2, 1, 2, dilation=3), (2, 6, 5)),
+    "maximum, dilated, windows of border alone": (MaxPool(2, 1, 1, dilation=3), (2, 2, 3)),
+    "mean, one more window": (AvgPool(3, 2, ceil_mode=True), (2, 6, 8)),
+    "mean, one more window behind a border": (AvgPool(3, 2, ((1, 0), 1), ceil_mode=True), (2, 5, 6)),
+    "mean, one more window dropped": (AvgPool(2, 3, 1, ceil_mode=True), (2, 5, 6)),
+    "mean, one more window, border left out": (AvgPool(3, 2, 1, 1, True, False), (2, 6, 6)),
+    "mean, dilated, wide border": (AvgPool(2, 1, 2, 3), (2, 6, 5)),
+    "mean, signals": (AvgPool(4, 3, 1, ceil_mode=True), (2, 9)),
+    "mean, volumes": (AvgPool(2, 2, ceil_mode=True), (1, 3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pools_round_up_and_pad_in_onnx_as_here(name: str) -> None:
+    layer, shape = POOLS[name]
+    network = Network(Sequential(layer), shape)
+    images = normal(3, *shape).astype(np.float32)
+    model = to_onnx(network)
+    np.testing.assert_allclose(network.predict(images), run_model(model, images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(from_onnx(model).predict(images), network.predict(images), rtol=1e-6)
+
+
+def test_a_pool_that_onnx_cannot_express_is_told() -> None:
+    network = Network(Sequential(AvgPool(2, 1, 2, 3, count_include_pad=False)), (2, 6, 5))
+    told = (
+        r"^avg_pool1: padding: expected less than the kernel \(2, 2\), as in ONNX Runtime, got \(\(2, 2\), \(2, 2\)\)$"
+    )
+    with pytest.raises(InputError, match=told):
+        to_onnx(network)
+
+
+@pytest.mark.parametrize("model", [Sequential(), Sequential(MaxPool(2)), Sequential(ReLU(), Flatten())])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_network_without_parameters_keeps_its_precision(model: Sequential, dtype: Any) -> None:
+    network = Network(model, (2, 4, 4), dtype=dtype)
+    again = from_onnx(to_onnx(network))
+    assert again.parameters.vector.dtype == dtype
+    images = normal(2, 2, 4, 4)
+    np.testing.assert_array_equal(again.predict(images.astype(dtype)), network.predict(images.astype(dtype)))
+
+
+@pytest.mark.parametrize("last", [Conv2D(2, 2), MaxPool(2), Conv2D(2, 3, 2, "same")])
+def test_a_network_may_end_on_a_small_map(last: Layer) -> None:
+    model = Sequential(Conv2D(2, 3, bias=False), last)
+    assert from_onnx(to_onnx(Network(model, (2, 4, 4)))).output_shape == Network(model, (2, 4, 4)).output_shape
+
+
+# --- layers of one's own ---------------------------------------------------------------------------------------------
+
+
+class Halved(Conv2D):
+    """A convolution of its own: one that is another layer when it is lowered."""
+
+    def lower(self, site: Site) -> Lowered:
+        return ELU().lower(site)
+
+
+class Wide:
+    """What is mixed in comes before the class of the package."""
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        return input_shape
+
+
+class WidePool(Wide, MaxPool):
+    pass
+
+
+class LastFirst(Sequential):
+    @property
+    def names(self) -> tuple[str, ...]:
+        return super().names[::-1]
+
+
+class ShiftedNorm(BatchNorm):
+    def scale_and_shift(self, site: Site) -> tuple[Array, Array]:
+        scale, shift = super().scale_and_shift(site)
+        return scale, shift + 1
+
+
+class Cube(Elementwise):
+    kind = "cube"
+
+    def value(self, x: Array, out: Array) -> None:
+        np.power(x, 3, out=out)
+
+    def derivative(self, x: Array, y: Array, out: Array) -> None:
+        np.multiply(3 * x, x, out=out)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(Halved(2, 1), "conv1"), (WidePool(1), "max_pool1"), (LastFirst(ReLU()), "sequential1"),
+     (ShiftedNorm(), "batch_norm1"), (Cube(), "cube1"), (Residual(ShiftedNorm()), "residual1.body.batch_norm1")],
+)  # fmt: skip
+def test_a_layer_that_behaves_in_its_own_way_is_not_exported_as_ours(layer: Layer, name: str) -> None:
+    with pytest.raises(InputError, match=rf"^{name}: expected a layer that ONNX has an operator for, got \w+$"):
+        to_onnx(Network(Sequential(layer), (2, 3, 3)))
+
+
+def test_a_model_that_behaves_in_its_own_way_is_told() -> None:
+    with pytest.raises(InputError, match=r"^network: expected a layer that ONNX has an operator for, got LastFirst$"):
+        to_onnx(Network(LastFirst(ReLU()), (2, 3, 3)))
+
+
+class Filter(Conv2D):
+    """A convolution under another name."""
+
+    kind = "filter"
+
+
+class Small(Sequential):
+    def __init__(self, filters: int) -> None:
+        super().__init__(Filter(filters, 3), ReLU())
+
+
+def test_a_layer_with_a_constructor_and_a_name_of_its_own_is_exported() -> None:
+    network = Network(Small(3), (2, 4, 4))
+    images = normal(2, 2, 4, 4).astype(np.float32)
+    model = to_onnx(network)
+    assert [node.name for node in model.graph.node] == ["filter1", "relu1", "outputs"]
+    np.testing.assert_allclose(network.predict(images), run_model(model, images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_can_be_trained_on(tmp_path: Path) -> None:
@@ -167,22 +290,6 @@ def test_what_pytorch_exports_is_read(tmp_path: Path, torch: Any) -> None:
 
 
 # --- graphs by hand --------------------------------------------------------------------------------------------------
-
-
-def graph(nodes: list[Any], constants: dict[str, Any], shape: list[Any] | None = None, outputs: str = "y") -> Any:
-    """Build a model with the input x and these constants."""
-    lengths: list[Any] = ["batch", 2, 4, 4] if shape is None else shape
-    return helper.make_model(
-        helper.make_graph(
-            nodes,
-            "graph",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, lengths)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs.split()],
-            [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
-        ),
-        opset_imports=[helper.make_opsetid("", 20)],
-        ir_version=9,
-    )
 
 
 def node(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
@@ -219,6 +326,28 @@ BY_HAND: dict[str, Any] = {
         [node("GlobalAveragePool", "x", "g"), node("Conv", "g w", "c"), node("Flatten", "c", "y")],
         {"w": WEIGHT[:, :, :1, :1]},
     ),
+    "an identity before a window that pads as its input is large": graph(
+        [node("Conv", "x w", "c", strides=[2, 2]), node("Identity", "c", "i"),
+         node("Conv", "i v", "y", auto_pad="SAME_UPPER", strides=[2, 2])],
+        {"w": WEIGHT, "v": normal(2, 3, 3, 3).astype(np.float32)},
+    ),
+    "a product and itself": graph(
+        [node("Flatten", "x", "f"), node("MatMul", "f w", "m"), node("Add", "m m", "y")], {"w": MATRIX}
+    ),
+    "a reshape behind a global mean": graph(
+        [node("GlobalAveragePool", "x", "g"), node("Reshape", "g shape", "y")], {"shape": np.array([0, 2])}
+    ),
+    "one branch": graph([node("Conv", "x w", "c"), node("Concat", "c", "y", axis=1)], {"w": WEIGHT}),
+    "pools one behind the other, side by side": graph(
+        [*(node("MaxPool", a, b, kernel_shape=[3, 3], pads=[1, 1, 1, 1]) for a, b in ("xa", "ab", "bc")),
+         node("Concat", "x a b c", "y", axis=1)],
+        {},
+    ),
+    "branches that part before where they last meet": graph(
+        [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("Sigmoid", "r", "s"),
+         node("Concat", "r s", "a", axis=1), node("Tanh", "r", "t"), node("Concat", "a t", "y", axis=1)],
+        {"w": WEIGHT},
+    ),
     "three branches": graph(
         [node("Conv", "x w", "a"), node("MaxPool", "x", "m", kernel_shape=[2, 2]), node("Sigmoid", "m", "s"),
          node("Mul", "m s", "b"), node("AveragePool", "x", "c", kernel_shape=[2, 2]),
@@ -231,7 +360,7 @@ BY_HAND: dict[str, Any] = {
 @pytest.mark.parametrize("name", BY_HAND)
 def test_other_peoples_graphs_are_read(name: str) -> None:
     images = normal(3, 2, 4, 4).astype(np.float32)
-    expected = by_runtime(BY_HAND[name], images)
+    expected = run_model(BY_HAND[name], images)
     np.testing.assert_allclose(from_onnx(BY_HAND[name]).predict(images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -268,6 +397,41 @@ def test_other_peoples_graphs_are_read(name: str) -> None:
             "ONNX model: outputs: expected 1, got 2",
         ),
         (
+            graph([node("GlobalAveragePool", "x", "g"), node("Reshape", "g s", "y")], {"s": np.array([1, 1, -1])}),
+            r"node y_node \(Reshape\): shape: expected \(batch, 2\), got \[1, 1, -1\]",
+        ),
+        (
+            graph([node("Add", "x z", "y"), node("Relu", "y", "z")], {}),
+            r"node y_node \(Add\): expected inputs that are known or first outputs of nodes before, got z",
+        ),
+        (
+            graph([node("Relu", "x", "y"), node("Tanh", "x", "y")], {}),
+            r"node y_node \(Tanh\): expected an output that no other node has, got y",
+        ),
+        (
+            graph([node("Relu", "x", "y", domain="com.example")], {}),
+            r"node y_node: expected an operator of AveragePool, .*, got com.example.Relu",
+        ),
+        (
+            graph(
+                [node("Conv", "x w", "c"), node("Concat", "x b", "a", axis=1), node("Add", "c a", "y")],
+                {"w": WEIGHT, "b": WEIGHT},
+            ),
+            r"node a_node \(Concat\): expected branches, got a constant",
+        ),
+        (
+            graph([node("BatchNormalization", "x s s s s", "y")], {"s": np.ones(3, np.float32)}),
+            r"node y_node \(BatchNormalization\): weight: expected floating-point numbers \(2,\), got float32 \(3,\)",
+        ),
+        (
+            graph([node("Conv", "x w", "y")], {"w": np.ones((3, 2, 2, 2), np.int64)}),
+            r"node y_node \(Conv\): weight: expected floating-point numbers \(3, 2, 2, 2\), got int64 \(3, 2, 2, 2\)",
+        ),
+        (
+            graph([node("Relu", "x", "z")], {"y": WEIGHT}),
+            "ONNX model: output: expected a tensor that depends on x, got y",
+        ),
+        (
             graph([node("Conv", "x x", "y")], {}),
             "node y_node: expected Add or Concat, where branches meet, got Conv",
         ),
@@ -276,6 +440,75 @@ def test_other_peoples_graphs_are_read(name: str) -> None:
 def test_what_is_not_supported_is_told(model: Any, message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}$"):
         from_onnx(model)
+
+
+def dense_block(x: str, layers: int, name: str, constants: dict[str, Any], channels: int) -> tuple[list[Any], str]:
+    """Return the nodes of a dense block, where each layer sees all that is before it, and the name of its output."""
+    nodes, seen = [], [x]
+    for place in range(layers):
+        own = f"{name}_{place}"
+        constants[f"{own}_w"] = np.ones((2, channels + 2 * place, 1, 1), np.float32)
+        nodes += [node("Concat", " ".join(seen), f"{own}_in", axis=1), node("Relu", f"{own}_in", f"{own}_r")]
+        nodes += [node("Conv", f"{own}_r {own}_w", own)]
+        seen.append(own)
+    return [*nodes, node("Concat", " ".join(seen), f"{name}_out", axis=1)], f"{name}_out"
+
+
+@pytest.mark.parametrize("blocks", [[12], [6, 12, 24, 16]])
+def test_dense_blocks_are_refused_at_once(blocks: list[int]) -> None:
+    """With each layer in as many branches as there are ways behind it, those of DenseNet121 would be 2^58."""
+    nodes: list[Any] = []
+    constants: dict[str, Any] = {}
+    x, channels = "x", 2
+    for place, layers in enumerate(blocks):
+        more, x = dense_block(x, layers, f"block{place}", constants, channels)
+        nodes, channels = nodes + more, channels + 2 * layers
+    nodes.append(node("Relu", x, "y"))
+    told = (
+        r"^node block\d_\d+\w* \(\w+\): expected a place in one branch, or without parameters in at most 64, got more$"
+    )
+    with pytest.raises(InputError, match=told):
+        from_onnx(graph(nodes, constants))
+
+
+def test_a_node_with_parameters_is_in_one_branch_only() -> None:
+    model = graph(
+        [node("Conv", "x w", "c"), node("MaxPool", "x", "m", kernel_shape=[2, 2]), node("Concat", "c m", "a", axis=1),
+         node("Relu", "a", "r"), node("Concat", "c r", "y", axis=1)],
+        {"w": WEIGHT},
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"^node c_node \(Conv\): expected a place in one branch, .*, got more$"):
+        from_onnx(model)
+
+
+def test_branches_without_end_are_refused_at_once() -> None:
+    """Sixty levels without parameters, each of which sees all before it, or lies inside the next."""
+    seen = ["x", *(f"r{place}" for place in range(60))]
+    dense: list[Any] = []
+    for place in range(60):
+        dense.append(node("Concat", " ".join(seen[: place + 1]), f"c{place}", axis=1))
+        dense.append(node("Tanh", f"c{place}", f"r{place}"))
+    with pytest.raises(InputError, match=r"^node \w+ \(\w+\): expected a place in one branch, .*, got more$"):
+        from_onnx(graph([*dense, node("Relu", "r59", "y")], {}))
+    nested: list[Any] = []
+    for place in range(60):
+        nested.append(node("Tanh", seen[place], f"t{place}"))
+        nested.append(node("Add", f"x t{place}", f"r{place}"))
+    with pytest.raises(InputError, match=r"^node r\d+_node \(Add\): expected at most 32 branches inside each other"):
+        from_onnx(graph([*nested, node("Relu", "r59", "y")], {}))
+
+
+@pytest.mark.parametrize("name", ["inception", "residual", "every option"])
+def test_a_damaged_model_is_a_network_or_told(name: str, tmp_path: Path) -> None:
+    whole, path = to_onnx(disturbed(*NETWORKS[name])).SerializeToString(), tmp_path / "model.onnx"
+    draw = random.Random(name)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            damaged[draw.randrange(len(whole))] = draw.randrange(256)
+        path.write_bytes(damaged[: draw.choice([len(whole), len(whole), draw.randrange(len(whole))])])
+        with suppress(InputError):
+            from_onnx(path)
 
 
 def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:
@@ -296,6 +529,10 @@ def test_the_command_writes_a_model(few_digits: Path, tmp_path: Path, capsys: py
     told = capsys.readouterr().err
     assert told.startswith("lowered-cnn export: ")
     assert told.count("\n") == 1
+    for folder in ("", ".", str(tmp_path)):
+        assert main(["export", str(run), folder]) == 2
+        told = f"lowered-cnn export: ONNX model: expected a file to write, got the folder {folder or '.'}\n"
+        assert capsys.readouterr().err == told
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

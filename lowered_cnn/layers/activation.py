@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Mask, Shape, is_number
+from lowered_cnn.arrays import Array, InputError, Mask, Shape, check_flag, is_number
 from lowered_cnn.layers.erf import erf
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.losses import softmax
@@ -207,6 +207,9 @@ class GELU(Elementwise):
     approximate: bool = False
 
     kind: ClassVar[str] = "gelu"
+
+    def __post_init__(self) -> None:
+        check_flag("GELU: approximate", self.approximate)
 
     def value(self, x: Array, out: Array) -> None:
         """Write x Phi(x)."""

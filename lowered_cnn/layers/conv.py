@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_rank, whole_number
+from lowered_cnn.arrays import Array, InputError, Shape, check_flag, check_rank, whole_number
 from lowered_cnn.gemm import affine, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Columns
@@ -36,6 +36,7 @@ class Conv(Layer):
         self.window(where)
         whole_number(f"{where}: filters", self.filters, 1)
         whole_number(f"{where}: groups", self.groups, 1)
+        check_flag(f"{where}: bias", self.bias)
         if self.filters % self.groups:
             raise InputError(where, f"filters to be a multiple of groups ({self.groups})", self.filters)
 

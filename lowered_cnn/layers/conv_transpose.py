@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_rank, whole_number
+from lowered_cnn.arrays import Array, InputError, Shape, check_flag, check_rank, whole_number
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Columns
@@ -41,6 +41,7 @@ class ConvTranspose(Layer):
         window = self.window(where)
         whole_number(f"{where}: filters", self.filters, 1)
         whole_number(f"{where}: groups", self.groups, 1)
+        check_flag(f"{where}: bias", self.bias)
         if self.filters % self.groups:
             raise InputError(where, f"filters to be a multiple of groups ({self.groups})", self.filters)
         more = self._output_padding(where)

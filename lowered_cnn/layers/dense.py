@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lowered_cnn.arrays import Array, InputError, Shape, whole_number
+from lowered_cnn.arrays import Array, InputError, Shape, check_flag, whole_number
 from lowered_cnn.gemm import affine, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter, he_deviation
@@ -20,6 +20,7 @@ class Dense(Layer):
 
     def __post_init__(self) -> None:
         whole_number("Dense: units", self.units, 1)
+        check_flag("Dense: bias", self.bias)
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (units,)."""

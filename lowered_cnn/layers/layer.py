@@ -113,6 +113,7 @@ class Layer(ABC):
 def is_stock(layer: Layer) -> bool:
     """Tell whether a layer behaves as the class of this package that it is, or is derived from.
 
+    It does if nothing of that class is overridden but its constructor, its other special methods, and `kind`.
     What knows the package's layers (fusion, ONNX, the certificate's references) may then stand in for it.
     """
     return _is_stock(type(layer))

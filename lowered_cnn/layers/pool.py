@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.arrays import Array, InputError, Shape, check_flag
 from lowered_cnn.gemm import multiply, multiply_at_b
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Border, Columns, Index, im2col, windows
@@ -22,6 +22,9 @@ class _Pool(Layer):
     padding: Padding = "valid"
     dilation: Lengths = 1
     ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag(f"{type(self).__name__}: ceil_mode", self.ceil_mode)
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (C, *output size)."""
@@ -114,6 +117,10 @@ class AvgPool(_Pool):
     count_include_pad: bool = True
 
     kind: ClassVar[str] = "avg_pool"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag(f"{type(self).__name__}: count_include_pad", self.count_include_pad)
 
     def lower(self, site: Site) -> Lowered:
         """Return the pooling as a matrix product for each channel."""

@@ -9,8 +9,7 @@ import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.gemm import multiply
-from lowered_cnn.interop.onnx.importer import constant
-from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, translate
+from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, constant, translate
 from lowered_cnn.interop.onnx.package import onnx_package
 from lowered_cnn.layers import Sequential
 from lowered_cnn.layers.pool import MaxPool

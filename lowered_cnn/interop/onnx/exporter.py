@@ -1,8 +1,10 @@
 """A network as an ONNX model: a node for each layer, with its name, and the parameters under theirs."""
 
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +38,7 @@ from lowered_cnn.layers import (
 from lowered_cnn.layers.container import Branches
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
-from lowered_cnn.layers.layer import qualified
+from lowered_cnn.layers.layer import is_stock, qualified
 from lowered_cnn.network import Network
 from lowered_cnn.storage import write_whole
 from lowered_cnn.window import Sweep
@@ -50,6 +52,9 @@ OPSET = 20
 IR_VERSION = 9
 
 IMAGES, OUTPUTS = "images", "outputs"
+
+Border: TypeAlias = tuple[tuple[int, int], ...]
+"""How much stands before and behind each axis."""
 
 
 def to_onnx(network: Network) -> "ModelProto":
@@ -80,7 +85,10 @@ def to_onnx(network: Network) -> "ModelProto":
 
 def save_onnx(network: Network, path: str | os.PathLike[str]) -> None:
     """Write the network as an ONNX file; it appears whole or not at all."""
-    write_whole(Path(path), to_onnx(network).SerializeToString())
+    path = Path(path)
+    if path.is_dir():  # as "" is
+        raise InputError("ONNX model", "a file to write", f"the folder {path}")
+    write_whole(path, to_onnx(network).SerializeToString())
 
 
 class _Graph:
@@ -89,6 +97,7 @@ class _Graph:
     def __init__(self, network: Network) -> None:
         self.onnx = onnx_package()
         self.parameters = network.parameters
+        self.dtype = network.parameters.vector.dtype
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
 
@@ -111,6 +120,8 @@ class _Graph:
     def add(self, layer: Layer, name: str, shape: Shape, x: str) -> str:
         """Add a layer and return the name of its output, for an input x of this shape."""
         match layer:
+            case _ if not is_stock(layer):  # it may compute what it likes
+                pass
             case Sequential():
                 for own, inner, inside in layer.steps(shape, name):
                     x = self.add(inner, qualified(name, own), inside, x)
@@ -128,11 +139,8 @@ class _Graph:
                 return self.node("ConvTranspose", name, [x, *self.owned(layer, name, shape)], **where)
             case Dense():
                 return self.node("Gemm", name, [x, *self.owned(layer, name, shape)], transB=1)
-            case MaxPool():
-                return self.node("MaxPool", name, [x], **_pool(layer, shape, name))
-            case AvgPool():
-                include = int(layer.count_include_pad)
-                return self.node("AveragePool", name, [x], count_include_pad=include, **_pool(layer, shape, name))
+            case MaxPool() | AvgPool():
+                return self._pool(layer, name, shape, x)
             case GlobalAvgPool() | GlobalMaxPool():
                 kind = "GlobalAveragePool" if isinstance(layer, GlobalAvgPool) else "GlobalMaxPool"
                 return self.node("Flatten", name, [self.node(kind, f"{name}.maps", [x])])
@@ -149,10 +157,7 @@ class _Graph:
                 rate = self.constant(f"{name}.ratio", np.float32(layer.rate))
                 return self.node("Dropout", name, [x, rate])
             case Pad():
-                before, after = zip(*layer.pads(len(shape) - 1, name), strict=True)
-                pads = self.constant(f"{name}.pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
-                value = self.constant(f"{name}.value", self.parameters.vector.dtype.type(layer.value))
-                return self.node("Pad", name, [x, pads, value])
+                return self._pad(name, layer.pads(len(shape) - 1, name), layer.value, x)
             case SiLU():
                 return self.node("Mul", name, [x, self.node("Sigmoid", f"{name}.sigmoid", [x])])
             case GELU():
@@ -171,13 +176,43 @@ class _Graph:
                 return self.node("Sigmoid", name, [x])
             case Tanh():
                 return self.node("Tanh", name, [x])
-        raise InputError(name, "a layer that ONNX has an operator for", type(layer).__name__)
+        raise InputError(name or "network", "a layer that ONNX has an operator for", type(layer).__name__)
 
     def _branches(self, layer: Branches, name: str, shape: Shape, x: str) -> str:
         ends = [self.add(branch, qualified(name, own), shape, x) for own, branch in layer.branches]
         if isinstance(layer, Residual):
             return self.node("Add", name, ends)
         return self.node("Concat", name, ends, axis=1)
+
+    def _pad(self, name: str, border: Border, value: float, x: str) -> str:
+        before, after = zip(*border, strict=True)
+        pads = self.constant(f"{name}.pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
+        return self.node("Pad", name, [x, pads, self.constant(f"{name}.value", self.dtype.type(value))])
+
+    def _pool(self, layer: MaxPool | AvgPool, name: str, shape: Shape, x: str) -> str:
+        """Add a pooling with its padding in numbers, ceil_mode's included, part of it as a Pad where that is exact.
+
+        ONNX Runtime refuses padding as wide as the kernel, and has another result for a window that lies in the padding
+        alone, which dilation makes possible. In ONNX either all of the padding counts or nothing, while here what
+        ceil_mode adds never does.
+        """
+        sweep = layer.sweep(shape, name)
+        nothing = ((0, 0),) * len(sweep.size)
+        dilated = max(sweep.window.dilation) > 1
+        if isinstance(layer, MaxPool):
+            kind, value, border, counts = "MaxPool", -math.inf, sweep.pads if dilated else nothing, {}
+        else:
+            plain = sweep.window.padding or sweep.pads  # ceil_mode adds nothing to "same"
+            apart = layer.count_include_pad and (dilated or plain != sweep.pads)
+            kind, value, border = "AveragePool", 0.0, plain if apart else nothing
+            counts = {"count_include_pad": int(layer.count_include_pad and not apart)}
+        if border != nothing:
+            x = self._pad(f"{name}.border", border, value, x)
+        pads = tuple((p[0] - b[0], p[1] - b[1]) for p, b in zip(sweep.pads, border, strict=True))
+        kernel = sweep.window.kernel
+        if any(max(p) >= k for p, k in zip(pads, kernel, strict=True)):
+            raise InputError(f"{name}: padding", f"less than the kernel {kernel}, as in ONNX Runtime", pads)
+        return self.node(kind, name, [x], **_where(replace(sweep, pads=pads), **counts))
 
 
 def _where(sweep: Sweep, **more: Any) -> dict[str, Any]:
@@ -186,8 +221,3 @@ def _where(sweep: Sweep, **more: Any) -> dict[str, Any]:
     pads = [p[0] for p in sweep.pads] + [p[1] for p in sweep.pads]
     places = {"strides": window.stride, "pads": pads, "dilations": window.dilation}
     return {"kernel_shape": window.kernel, **places, **more}
-
-
-def _pool(layer: MaxPool | AvgPool, shape: Shape, name: str) -> dict[str, Any]:
-    plain = layer.window(len(shape) - 1, name).over(shape[1:], name)
-    return _where(plain, ceil_mode=int(layer.ceil_mode))

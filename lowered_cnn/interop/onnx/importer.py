@@ -1,12 +1,13 @@
 """An ONNX model as a network: chains of nodes become layers, and what forks and meets again becomes branches."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lowered_cnn.arrays import InputError, Shape
+from lowered_cnn.interop.onnx.graph import GLOBAL_POOLS, Graph, Tensor, crowded
 from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, translate
 from lowered_cnn.interop.onnx.package import onnx_package
 from lowered_cnn.layers import AvgPool, Concatenate, Dense, MaxPool, Residual, Sequential, SiLU
@@ -14,10 +15,7 @@ from lowered_cnn.layers.layer import qualified
 from lowered_cnn.network import Network
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
-
-GLOBAL_POOLS: Mapping[str, type[AvgPool | MaxPool]] = {"GlobalAveragePool": AvgPool, "GlobalMaxPool": MaxPool}
-"""In ONNX these keep the axes of the positions, with a length of 1, until a Flatten."""
+    from onnx import ModelProto
 
 
 def from_onnx(model: "str | os.PathLike[str] | ModelProto") -> Network:
@@ -25,144 +23,81 @@ def from_onnx(model: "str | os.PathLike[str] | ModelProto") -> Network:
 
     The model has one input, whose lengths but the batch's are known, and one output; between the two are layers one
     after the other, Add of two branches and Concat of several. Raises InputError, which names the node, the operator
-    and the attribute, for anything that is not supported.
+    and the attribute, for anything that is not supported, and for a node with parameters that would have to be in more
+    than one branch.
     """
     onnx = onnx_package()
-    if not isinstance(model, str | os.PathLike):
-        return Graph(model, "ONNX model").network()
+    where = str(model) if isinstance(model, str | os.PathLike) else "ONNX model"
     try:
-        read: ModelProto = onnx.load(model)
-    except OSError:
+        read: ModelProto = onnx.load(model) if isinstance(model, str | os.PathLike) else model
+        return _Reader(Graph(read, where)).network()
+    except (InputError, OSError):
         raise
-    except Exception as error:  # what protobuf raises for a broken file depends on how it is broken
-        raise InputError(str(model), "an ONNX model", error) from error
-    return Graph(read, str(model)).network()
+    except Exception as error:  # how a damaged model fails depends on where it is damaged
+        raise InputError(where, "an ONNX model", f"{type(error).__name__}: {error}") from error
 
 
-class Graph:
-    """The nodes by what they put out, and the tensors that are known."""
+class _Reader:
+    """The layers that are between the tensors of a graph and their forks, and the shapes of the tensors."""
 
-    def __init__(self, model: "ModelProto", where: str) -> None:
-        onnx = onnx_package()
-        self.where = where
-        opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-        self.graph: GraphProto = model.graph
-        self.known: dict[str, Values] = {
-            tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in self.graph.initializer
-        }
-        self.producers: dict[str, Node] = {}
-        self.order: dict[str, int] = {}
-        for place, proto in enumerate(self.graph.node):
-            node = Node.of(proto, opset)
-            if node.operator == "Constant":
-                self.known[node.outputs[0]] = constant(node)
-            elif node.operator == "Identity" and node.inputs[0] in self.known:
-                self.known[node.outputs[0]] = self.known[node.inputs[0]]
-            else:
-                self.producers |= {name: node for name in node.outputs if name}
-                self.order |= {name: place + 1 for name in node.outputs if name}
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.layers: dict[str, Translation] = {}
+        self.shapes = {graph.start: graph.input_shape}
 
     def network(self) -> Network:
         """Return the network, with its parameters."""
-        start, shape = self._input()
-        if len(self.graph.output) != 1:
-            raise InputError(f"{self.where}: outputs", 1, len(self.graph.output))
-        self.order[start] = 0
-        chain = self._chain(start, self.graph.output[0].name, shape)
-        model, values = _sequential(chain)
-        precision = {np.dtype(entry.dtype) for entry in values.values()} or {np.dtype(np.float32)}
-        network = Network(model, shape, dtype=np.float64 if np.dtype(np.float64) in precision else np.float32)
+        graph, copies = self.graph, self.graph.copies()
+        for name, tensor in graph.tensors.items():
+            if copies[name]:
+                shape = self.shapes[tensor.fork]
+                self.layers[name] = self._layer(tensor, shape)
+                if self.layers[name].parameters and copies[name] > 1:
+                    raise crowded(tensor.node)
+                self.shapes[name] = self.layers[name].layer.output_shape(shape, tensor.node.name)
+        model, values = _sequential(self._chain(graph.start, graph.end))
+        is_double = graph.is_double or any(entry.dtype == np.float64 for entry in values.values())
+        network = Network(model, graph.input_shape, dtype=np.float64 if is_double else np.float32)
         for name, entry in values.items():
-            network.parameters.assign(name, entry, self.where)
+            network.parameters.assign(name, entry, graph.where)
         return network
 
-    def _input(self) -> tuple[str, Shape]:
-        inputs = [entry for entry in self.graph.input if entry.name not in self.known]
-        if len(inputs) != 1:
-            raise InputError(f"{self.where}: inputs", "1 that is no initializer", [entry.name for entry in inputs])
-        lengths = [length.dim_value for length in inputs[0].type.tensor_type.shape.dim]
-        if len(lengths) < 2 or 0 in lengths[1:]:
-            raise InputError(
-                f"{self.where}: input {inputs[0].name}", "a shape (batch, lengths that are known)", lengths
-            )
-        return inputs[0].name, tuple(lengths[1:])
+    def _chain(self, start: str, end: str) -> list[Translation]:
+        return [self.layers[name] for name in self.graph.path(start, end)]
 
-    def _chain(self, start: str, end: str, shape: Shape) -> list[Translation]:
-        """Return the layers from one tensor to another, for a start of this shape."""
-        steps: list[tuple[Node, str]] = []
-        while end != start:
-            node = self.producers.get(end)
-            if node is None:
-                raise InputError(f"{self.where}: tensor {end}", f"one that depends on {start} alone", "another input")
-            before = self._before(node)
-            steps.append((node, before))
-            end = before
-        chain: list[Translation] = []
-        last = ""
-        for node, before in reversed(steps):
-            constants = [self.known.get(name) for name in node.inputs if name != before]
-            if node.operator in ("Flatten", "Reshape") and last in GLOBAL_POOLS:
-                chain[-1] = translate(self.producers[before], [], shape)  # it takes the positions away as well
-            elif node.operator == "Add" and last == "MatMul" and constants[0] is not None:
-                chain[-1] = _with_bias(node, chain[-1], constants[0])
-            elif node.operator in GLOBAL_POOLS:
-                chain.append(Translation(GLOBAL_POOLS[node.operator](shape[1:])))
-            else:
-                chain += self._translated(node, before, shape)
-            shape = chain[-1].layer.output_shape(shape, node.name) if chain else shape
-            last = node.operator
-        return chain
-
-    def _before(self, node: Node) -> str:
-        """Return the tensor that everything behind a node comes from: its input, or where its branches fork."""
-        ends = [name for name in node.inputs if name and name not in self.known]
-        if not ends:
-            raise InputError(f"node {node.name} ({node.operator})", "an input that is not constant", "none")
-        if len(ends) == 1:
-            return ends[0]
-        common = set.intersection(*(self._ancestors(name) for name in ends))
-        if not common:
-            raise InputError(f"node {node.name} ({node.operator})", "branches of one tensor", ", ".join(ends))
-        return max(common, key=self.order.__getitem__)
-
-    def _ancestors(self, name: str) -> set[str]:
-        found, rest = {name}, [name]
-        while rest:
-            node = self.producers.get(rest.pop())
-            more = {before for before in (node.inputs if node else ()) if before and before not in self.known} - found
-            found |= more
-            rest += more
-        return found
-
-    def _translated(self, node: Node, before: str, shape: Shape) -> list[Translation]:
-        ends = [name for name in node.inputs if name and name not in self.known]
-        if node.operator == "Identity":
-            return []
-        if len(ends) > 1:
-            return [self._branches(node, ends, before, shape)]
-        if node.operator == "Add":
-            raise InputError(f"node {node.name} (Add)", "two branches, or the bias of a MatMul", "a constant")
-        if node.inputs[0] != before:
-            raise InputError(
-                f"node {node.name} ({node.operator})", "a first input that is not constant", node.inputs[0]
-            )
-        return [translate(node, [self.known.get(name) for name in node.inputs[1:]], shape)]
-
-    def _branches(self, node: Node, ends: list[str], fork: str, shape: Shape) -> Translation:
-        if node.operator == "Mul" and self._is_silu(ends, fork):
+    def _layer(self, tensor: Tensor, shape: Shape) -> Translation:
+        """Return the layer between a fork of this shape and the tensor."""
+        node, known = tensor.node, self.graph.known
+        constants = [known.get(name) for name in node.inputs[1:]]
+        if tensor.merged and node.operator == "Add":
+            bias = next(known[name] for name in node.inputs if name in known)
+            return _with_bias(node, self.layers[tensor.merged], bias)
+        if tensor.merged:
+            translate(node, constants, self.shapes[tensor.merged])  # raises unless it does nothing but flatten
+            return translate(self.graph.tensors[tensor.merged].node, [], shape)
+        if node.operator in GLOBAL_POOLS:
+            return Translation((AvgPool if node.operator == "GlobalAveragePool" else MaxPool)(shape[1:]))
+        if self.graph.is_silu(node):
             return Translation(SiLU())
-        chains = [self._chain(fork, end, shape) for end in ends]
-        if node.operator == "Add" and len(ends) == len(node.inputs) == 2:
-            return _joined(Residual, ("body", "shortcut"), chains)
-        if node.operator == "Concat" and len(ends) == len(node.inputs):
-            if node.get("axis", 1) not in (1, -len(shape)):
-                raise node.wrong("axis", "1 (channels)", node.get("axis", 1))
-            return _joined(Concatenate, [f"branch{number}" for number in range(1, len(ends) + 1)], chains)
-        raise InputError(f"node {node.name}", "Add or Concat, where branches meet", node.operator)
+        if self.graph.has_branches(node) or node.operator in ("Add", "Concat"):
+            return self._branches(tensor, shape)
+        if node.inputs[0] in known:
+            raise node.error("a first input that is not constant", node.inputs[0])
+        return translate(node, constants, shape)
 
-    def _is_silu(self, ends: list[str], fork: str) -> bool:
-        gates = [self.producers.get(end) for end in ends if end != fork]
-        return len(gates) == 1 and gates[0] is not None and (gates[0].operator, gates[0].inputs) == ("Sigmoid", (fork,))
+    def _branches(self, tensor: Tensor, shape: Shape) -> Translation:
+        node, ends = tensor.node, self.graph.ends(tensor.node)
+        if node.operator not in ("Add", "Concat"):
+            raise InputError(f"node {node.name}", "Add or Concat, where branches meet", node.operator)
+        if len(ends) < len(node.inputs):
+            wanted = "two branches, or the bias of a MatMul" if node.operator == "Add" else "branches"
+            raise node.error(wanted, "a constant")
+        chains = [self._chain(tensor.fork, end) for end in ends]
+        if node.operator == "Add":
+            return _joined(Residual, ("body", "shortcut"), chains)
+        if node.get("axis", 1) not in (1, -len(shape)):
+            raise node.wrong("axis", "1 (channels)", node.get("axis", 1))
+        return _joined(Concatenate, [f"branch{number}" for number in range(1, len(ends) + 1)], chains)
 
 
 def _sequential(chain: Sequence[Translation]) -> tuple[Sequential, dict[str, Values]]:
@@ -189,16 +124,3 @@ def _with_bias(node: Node, product: Translation, bias: Values) -> Translation:
     except ValueError as error:
         raise node.wrong("B", f"shape ({len(weight)},)", bias.shape) from error
     return Translation(Dense(len(weight)), {"weight": weight, "bias": bias})
-
-
-def constant(node: Node) -> Values:
-    """Return the value of a Constant."""
-    for name, value in node.attributes.items():
-        if name == "value":
-            values: Values = onnx_package().numpy_helper.to_array(value)
-            return values
-        if name in ("value_float", "value_floats"):
-            return np.array(value, np.float32)
-        if name in ("value_int", "value_ints"):
-            return np.array(value, np.int64)
-    raise node.wrong("value", "a tensor, or numbers", ", ".join(node.attributes))

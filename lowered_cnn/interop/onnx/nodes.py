@@ -47,7 +47,10 @@ Values: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Node:
-    """One operator with its attributes; `name` is that of its output where it has none of its own."""
+    """One operator with its attributes; `name` is that of its output where it has none of its own.
+
+    An operator that is not ONNX's own has the name of its domain before its own.
+    """
 
     name: str
     operator: str
@@ -62,7 +65,8 @@ class Node:
         """Read a node of a model with this operator set."""
         attributes = {a.name: onnx_package().helper.get_attribute_value(a) for a in proto.attribute}
         name = proto.name or (proto.output[0] if proto.output else proto.op_type)
-        return cls(name, proto.op_type, tuple(proto.input), tuple(proto.output), attributes, opset)
+        operator = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
+        return cls(name, operator, tuple(proto.input), tuple(proto.output), attributes, opset)
 
     def get(self, attribute: str, default: Any) -> Any:
         """Return an attribute, text as str."""
@@ -73,6 +77,10 @@ class Node:
     def number(self, attribute: str, default: float) -> float:
         """Return a float32 attribute as the shortest decimal number that it stands for."""
         return float(f"{self.get(attribute, default):.7g}")
+
+    def error(self, wanted: object, got: object) -> InputError:
+        """Return the error that names node and operator."""
+        return InputError(f"node {self.name} ({self.operator})", wanted, got)
 
     def wrong(self, attribute: str, wanted: object, got: object) -> InputError:
         """Return the error that names node, operator and attribute."""
@@ -105,7 +113,25 @@ def translate(node: Node, constants: Constants, shape: Shape) -> Translation:
         raise InputError(f"node {node.name}", f"an operator of {', '.join(sorted(TRANSLATIONS))}", node.operator)
     translation = TRANSLATIONS[node.operator](node, constants, shape)
     node.finish()
+    for parameter in translation.layer.parameters(shape):  # before anything of that size is allocated
+        values = translation.parameters[parameter.name]
+        if values.shape != parameter.shape or values.dtype.kind in "biu":
+            wanted = f"floating-point numbers {parameter.shape}"
+            raise node.wrong(parameter.name, wanted, f"{values.dtype} {values.shape}")
     return translation
+
+
+def constant(node: Node) -> Values:
+    """Return the value of a Constant."""
+    for name, value in node.attributes.items():
+        if name == "value":
+            values: Values = onnx_package().numpy_helper.to_array(value)
+            return values
+        if name in ("value_float", "value_floats"):
+            return np.array(value, np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.array(value, np.int64)
+    raise node.wrong("value", "a tensor, or numbers", ", ".join(node.attributes))
 
 
 def _conv(node: Node, constants: Constants, shape: Shape) -> Translation:
@@ -192,8 +218,9 @@ def _layer_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
     if len(shape) != 1 or node.get("axis", -1) not in (1, -1):
         raise node.wrong("axis", "1, for an input (batch, features)", node.get("axis", -1))
     node.get("stash_type", 1)
-    weight, bias = (*constants, None)[:2]
-    assert weight is not None
+    weight, bias = (*constants, None, None)[:2]
+    if weight is None:
+        raise node.wrong("Scale", "constant numbers", "none")
     bias = np.zeros_like(weight) if bias is None else bias
     return Translation(LayerNorm(node.number("epsilon", 1e-5)), _named(weight, bias))
 
@@ -219,7 +246,7 @@ def _pad(node: Node, constants: Constants, shape: Shape) -> Translation:
     axes = list(range(len(shape) + 1))
     if amounts is None:
         amounts = [] if not constants or constants[0] is None else constants[0].tolist()
-        value = float(constants[1]) if len(constants) > 1 and constants[1] is not None else 0.0
+        value = constants[1].item() if len(constants) > 1 and constants[1] is not None else 0.0
         axes = constants[2].tolist() if len(constants) > 2 and constants[2] is not None else axes
     if node.get("mode", "constant") != "constant":
         raise node.wrong("mode", "constant", node.get("mode", "constant"))
@@ -246,8 +273,8 @@ def _flatten(node: Node, constants: Constants, shape: Shape) -> Translation:
 
 def _reshape(node: Node, constants: Constants, shape: Shape) -> Translation:
     wanted = list(node.get("shape", constants[0].tolist() if constants and constants[0] is not None else []))
-    node.get("allowzero", 0)
-    if len(wanted) != 2 or wanted[1] not in (-1, math.prod(shape)):
+    kept = wanted[:1] != [0] or not node.get("allowzero", 0)
+    if len(wanted) != 2 or wanted[1] not in (-1, math.prod(shape)) or not kept:
         raise node.wrong("shape", f"(batch, {math.prod(shape)})", wanted)
     return Translation(Flatten())
 
