@@ -127,7 +127,7 @@ class _LoweredAvgPool(Lowered):
         # Undoes the share of the border that does not count: KH KW over the number of taps that do.
         counted = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
         if pool.count_include_pad:
-            plain = sweep.window.over(sweep.size)
+            plain = replace(sweep, pads=sweep.window.pads(sweep.size))
             pads = tuple((0, p[1] - q[1]) for p, q in zip(sweep.pads, plain.pads, strict=True))
             with_border = replace(sweep, size=plain.padded, pads=pads)
             counted = im2col(np.ones((1, *plain.padded, 1), site.workspace.dtype), with_border)
