@@ -234,6 +234,19 @@ def test_an_input_smaller_than_the_window_has_a_position_where_the_rest_counts(k
             layer.output_shape((1, 1, 2), "pool1")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@blocks
+def test_the_mean_of_nothing_is_zero(dtype: type[np.floating], block_bytes: int | None) -> None:
+    """Between two windows that see a number of the input each, one has both its taps in the border."""
+    layer = AvgPool(2, 1, 2, 3, count_include_pad=False)
+    x, dy = np.array([[[3.0], [4.0]]], dtype), np.array([[[5.0], [6.0], [7.0]]], dtype)
+    ours = run(layer, x, dy, block_bytes)
+    y, dx = direct.avg_pool(x, direct.Slide((2,), (1,), ((2, 2),), (3,)), dy, count_include_pad=False)
+    assert ours.y.dtype == dtype
+    assert ours.y.ravel().tolist() == y.ravel().tolist() == [4, 0, 3]
+    assert ours.dx.ravel().tolist() == dx.ravel().tolist() == [7, 5]
+
+
 @pytest.mark.parametrize("kind", [MaxPool, AvgPool])
 def test_a_border_wider_than_the_window_is_refused(kind: type[MaxPool]) -> None:
     with pytest.raises(InputError, match=r"^pool1: padding: expected less than the window \(2, 2\), got \(\(2, 2\), "):

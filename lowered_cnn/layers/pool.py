@@ -100,7 +100,8 @@ class AvgPool(_Pool):
     """y is the mean of each window: a product with the constant row 1 / (KH KW) (S7), over inputs (C, *size).
 
     With `count_include_pad` zeros of the border count as values, as in PyTorch; without, the mean is over what lies
-    inside the input, as in Keras. What `ceil_mode` adds behind never counts.
+    inside the input, as in Keras. What `ceil_mode` adds behind never counts. Where nothing of a window counts, its mean
+    is 0, and so is its gradient.
     """
 
     count_include_pad: bool = True
@@ -132,7 +133,7 @@ class _LoweredAvgPool(Lowered):
             with_border = replace(sweep, size=plain.padded, pads=pads)
             counted = im2col(np.ones((1, *plain.padded, 1), site.workspace.dtype), with_border)
         counts = counted.sum(axis=tuple(range(1, 1 + len(sweep.size))))
-        self.scale = None if (counts == taps).all() else taps / counts
+        self.scale = None if (counts == taps).all() else np.where(counts > 0, taps / np.maximum(counts, 1), 0)
 
     def forward(self, x: Array) -> Array:
         """Y = row @ im2col(X)."""
