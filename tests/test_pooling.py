@@ -182,7 +182,7 @@ def pools(draw: st.DrawFn) -> tuple[Shape, dict[str, Any]]:
     kernel = draw(lengths(rank, 5))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
     options = {"padding": padding, "stride": draw(lengths(rank, 4)), "ceil_mode": draw(st.booleans())}
-    return draw(lengths(rank, 6)), {"kernel": kernel, **options}
+    return draw(lengths(rank, 4)), {"kernel": kernel, **options}
 
 
 def check_against_pytorch(layer: MaxPool | AvgPool, name: str, size: Shape, options: dict[str, Any]) -> None:
