@@ -79,6 +79,12 @@ def row_sums(role: Role, a: Array, ones: Array, out: Array) -> None:
     np.matmul(a, ones, out=out)
 
 
+def row_dots(role: Role, a: Array, b: Array, out: Array) -> None:
+    """C[m] = A[m] B[m]^T, the product of each row with the same row: a, b (..., M, K), out (..., M)."""
+    _hear(role, a, b[..., 0, :, None])
+    np.matmul(a[..., None, :], b[..., None], out=out[..., None, None])
+
+
 def affine(weight: Array, x: Array, bias: Array | None, out: Array) -> None:
     """Z = W X + b (S1, S8): weight (..., M, K), x (..., K, N), bias (..., M, 1), out (..., M, N)."""
     multiply("forward", weight, x, out)

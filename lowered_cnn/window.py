@@ -50,21 +50,27 @@ class Window:
         """What the window spans, holes included: `DH (KH - 1) + 1` on each axis."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
+    def pads(self, size: Shape) -> tuple[tuple[int, int], ...]:
+        """Return the padding in numbers, a pair (before, after) for each axis of an input."""
+        return self.padding or tuple(_same(*axis) for axis in zip(size, self.extent, self.stride, strict=True))
+
     def over(self, size: Shape, where: str = "window", *, ceil: bool = False) -> "Sweep":
         """Lay the window over an input: `OH = floor((H + PH before + PH after - extent) / SH) + 1`, for each axis.
 
         With `ceil` the quotient is rounded up, by more padding behind, if the last position still begins before the
-        padding behind.
+        padding behind: so an input smaller than the window may have a position too.
         """
         if len(size) != len(self.kernel):
             raise InputError(where, f"an input of {len(self.kernel)} lengths under a window of {self.extent}", size)
-        pads = self.padding or tuple(_same(*axis) for axis in zip(size, self.extent, self.stride, strict=True))
+        pads = self.pads(size)
         room = [h + sum(p) - e for h, p, e in zip(size, pads, self.extent, strict=True)]
-        if min(room) < 0:
-            least = tuple(max(1, e - sum(p)) for p, e in zip(pads, self.extent, strict=True))
-            raise InputError(where, f"an input of at least {least} under a window of {self.extent}", size)
         more = [-r % s for r, s in zip(room, self.stride, strict=True)] if ceil else [0] * len(size)
         more = [m if r + m < h + p[0] else 0 for m, r, h, p in zip(more, room, size, pads, strict=True)]
+        if min(r + m for r, m in zip(room, more, strict=True)) < 0:
+            spare = [s - 1 if ceil else 0 for s in self.stride]
+            axes = zip(pads, self.extent, spare, strict=True)
+            least = tuple(max(1, e - sum(p) - rounded) for p, e, rounded in axes)
+            raise InputError(where, f"an input of at least {least} under a window of {self.extent}", size)
         pads = tuple((before, after + m) for (before, after), m in zip(pads, more, strict=True))
         return Sweep(self, size, pads, tuple((r + m) // s + 1 for r, m, s in zip(room, more, self.stride, strict=True)))
 

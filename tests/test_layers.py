@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from running import as_images, assert_close, normal, run
-from scipy import special
 from strategies import lengths
 
 from lowered_cnn import (
@@ -55,7 +54,6 @@ from lowered_cnn import (
     train,
 )
 from lowered_cnn.arrays import Array, Shape
-from lowered_cnn.layers.erf import erf
 from lowered_cnn.parameters import Parameter, ParameterVector
 from lowered_cnn.workspace import BLOCK_BYTES
 
@@ -111,12 +109,6 @@ def test_large_numbers_neither_overflow_nor_lose_their_type(layer: Layer, dtype:
     assert result.y.dtype == result.dx.dtype == dtype
     assert np.isfinite(result.y).all()
     assert np.isfinite(result.dx).all()
-
-
-def test_erf_is_scipys() -> None:
-    x = np.concatenate([np.linspace(-7, 7, 20001), [-1e300, 1e300, 5e-324, 0.0]])
-    np.testing.assert_allclose(erf(x), special.erf(x), rtol=0, atol=1e-14)
-    assert erf(x[:9].astype(np.float32)).dtype == np.float32
 
 
 # --- transposed convolution ------------------------------------------------------------------------------------------

@@ -122,8 +122,8 @@ def test_a_layer_without_products_has_a_line_too() -> None:
     assert "max_pool1  1 x 2 x 2" in text
 
 
-def test_the_sums_of_a_batch_normalization_are_products_with_ones() -> None:
+def test_the_sums_of_a_batch_normalization_are_products_of_rows() -> None:
     ledger = summary(Network(Sequential(Conv2D(40, 3, padding=1), BatchNorm()), (1, 28, 28)), batch=4)
     whole = ledger.rows[1].whole("sum")
     assert whole is not None
-    assert (whole.m, whole.k, whole.n) == (4 * 40, 28 * 28 * 4, 1)  # mean, variance, dweight, dbias
+    assert (whole.m, whole.k, whole.n) == (5 * 40, 28 * 28 * 4, 1)  # mean, what is left of it, variance, dweight, dbias

@@ -31,13 +31,13 @@ MUTANTS = [
     # signs
     Mutant("gemm:affine", "np.add(out, bias", "np.subtract(out, bias", "dense"),
     Mutant("layers.activation:_LoweredSoftmax.backward", "np.subtract(dy", "np.add(dy", "softmax"),
-    Mutant("layers.activation:Tanh.derivative", "np.subtract(1,", "np.add(1,", "tanh"),
-    Mutant("layers.activation:Sigmoid.derivative", "np.subtract(1, y", "np.add(1, y", "sigmoid"),
+    Mutant("layers.activation:Tanh.derivative", "np.square(", "-np.square(", "tanh"),
+    Mutant("layers.activation:Sigmoid.derivative", "_bell(x)", "-_bell(x)", "sigmoid"),
     Mutant("layers.normalization:_LoweredBatchNorm.backward", "running - measured", "measured - running", "batch norm"),
     Mutant(
         "layers.normalization:_LoweredLayerNorm.forward",
-        "np.subtract(x, self.mean",
-        "np.add(x, self.mean",
+        "np.divide(z, self.deviation",
+        "np.multiply(z, self.deviation",
         "layer norm",
     ),
     Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "] -= sharp / m", "] += sharp / m", "cross-entropy"),
@@ -154,15 +154,15 @@ MUTANTS = [
         "layers.pool:_LoweredGlobalMaxPool.backward", ".argmax(axis=1)", "[:, ::-1].argmax(axis=1)", "global max pool"
     ),
     Mutant("layers.activation:_LoweredReLU.backward", "np.greater(self.y, 0", "np.greater_equal(self.y, 0", "relu"),
-    Mutant("layers.activation:LeakyReLU.derivative", "x > 0", "x >= 0", "leaky relu"),
-    Mutant("layers.activation:ELU.derivative", "x > 0", "x >= 0", "elu"),
+    Mutant("layers.activation:_one_or", "(x > 0)", "(x >= 0)", "leaky relu"),
+    Mutant("layers.activation:_one_or", "(x > 0)", "(x >= 0)", "elu"),
     Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.greater(highest, tap", "fused by rows"),
     Mutant("fusion.fused:_LoweredFusedConv._rectify", "np.greater(self.y, 0", "np.less(self.y, 0", "fused by rows"),
     Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.less_equal(highest, tap", "fused by rows"),
     Mutant("losses:softmax", "z - z.max(axis=0)", "z", "softmax"),
     Mutant("losses:softmax", "powers /= powers.sum(axis=0)", "pass", "softmax"),
-    Mutant("layers.activation:_sigmoid", "np.multiply(x, 0.5", "np.multiply(x, 1", "silu"),
-    Mutant("layers.erf:erf", "np.exp(-size * size)", "np.exp(-size)", "gelu"),
+    Mutant("layers.activation:_sigmoid", "1 + power", "2 + power", "silu"),
+    Mutant("layers.erf:erfc", "np.exp(-size * size)", "np.exp(-size)", "gelu"),
     # fused or folded where it must not be
     Mutant(
         "fusion.folded:_LoweredFolded.forward",
@@ -231,9 +231,21 @@ MUTANTS = [
     Mutant("layers.normalization:BatchNorm.scale_and_shift", 'running_mean") * scale', 'running_mean")', "batch norm"),
     Mutant("fusion.folded:_LoweredFolded.forward", "np.add(bias, shift", "np.multiply(bias, shift", "batch norm"),
     Mutant("layers.activation:GELU.derivative", "x * density", "density", "gelu"),
-    Mutant("layers.activation:SiLU.derivative", "1 - y, out", "1 - out, out", "silu"),
+    Mutant("layers.activation:SiLU.derivative", "x * _bell(x)", "_bell(x)", "silu"),
     Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "totals * m", "totals", "cross-entropy"),
     Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "z - z.max(axis=0)", "z - z.mean()", "cross-entropy"),
+    # at the edges
+    Mutant("layers.activation:_sigmoid", "np.minimum(x, np.full_like(x, 40))", "x", "sigmoid"),
+    Mutant("layers.activation:_bell", "0.5, x / 2", "0.5, x", "sigmoid"),
+    Mutant("layers.activation:_twice_inner", "x * x * x", "x * x", "gelu, approximate"),
+    Mutant("layers.erf:erfc", "2 * beyond + ", "", "gelu"),
+    Mutant("gemm:row_dots", "b[..., None], out", "a[..., None], out", "batch norm"),
+    Mutant(
+        "layers.pool:_LoweredAvgPool.__init__",
+        "np.where(counts > 0, taps / np.maximum(counts, 1), 0)",
+        "taps / counts",
+        "avg pool, windows of nothing",
+    ),
 ]
 
 

@@ -1,8 +1,9 @@
-"""Batch normalization: against PyTorch, folded into convolutions, and its statistics over shards and workers."""
+"""Batch normalization: beside PyTorch, folded, its statistics over shards and workers; and means far from 0."""
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from running import as_images, assert_close, disturbed, normal, run
 
@@ -17,6 +18,7 @@ from lowered_cnn import (
     Flatten,
     InputError,
     Layer,
+    LayerNorm,
     MaxPool,
     Network,
     Recipe,
@@ -163,3 +165,65 @@ def test_one_example_of_several_positions_is_enough() -> None:
     layer: Layer = BatchNorm()
     ours: Array = run(layer, normal(2, 3, 3, 1)).y
     assert np.isfinite(ours).all()
+
+
+# --- means far from 0 ------------------------------------------------------------------------------------------------
+
+
+def far_from_zero(mean: float, shape: Shape) -> Array:
+    return (normal(*shape) + mean).astype(np.float32)
+
+
+def normalized(x: Array, axes: int | tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return x with mean 0 and variance 1, in float64."""
+    wide = x.astype(np.float64)
+    deviation = np.sqrt(wide.var(axis=axes, keepdims=True) + 1e-5)
+    z: npt.NDArray[np.float64] = (wide - wide.mean(axis=axes, keepdims=True)) / deviation
+    return z
+
+
+means = pytest.mark.parametrize("mean", [0.0, 1.0, 100.0, 1e3, 1e4, -1e5])
+shapes = pytest.mark.parametrize("shape", [(64, 10, 10, 32), (16, 26, 26, 16), (7, 3, 3, 4), (32, 40)])
+
+
+@means
+@shapes
+def test_batch_normalization_far_from_zero_is_as_exact_as_near(mean: float, shape: Shape) -> None:
+    x = far_from_zero(mean, shape)
+    axes = tuple(range(1, len(shape)))
+    exact = normalized(x, axes)
+    ours = run(BatchNorm(momentum=1.0), x)
+    assert np.abs(ours.y - exact).max() <= 1e-6
+    measured = -ours.gradients["batch_norm1.running_mean"] / shape[-1]
+    np.testing.assert_allclose(measured, x.mean(axis=axes, dtype=np.float64), rtol=2.5e-7, atol=1e-7)
+    measured = 1 - ours.gradients["batch_norm1.running_var"] / shape[-1]
+    np.testing.assert_allclose(measured, x.var(axis=axes, dtype=np.float64, ddof=1), rtol=1e-6)
+
+
+@means
+@shapes
+def test_layer_normalization_far_from_zero_is_as_exact_as_near(mean: float, shape: Shape) -> None:
+    x = far_from_zero(mean, shape)
+    assert np.abs(run(LayerNorm(), x).y - normalized(x, 0)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 100.0, 1e3, 1e4])
+def test_normalizations_are_as_exact_as_pytorchs(mean: float) -> None:
+    """Near 0 both are within a unit or two in the last place of the largest number, 4."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x = far_from_zero(mean, (64, 10, 10, 32))
+    batch = torch.nn.BatchNorm2d(64)(torch.tensor(as_images(x).copy())).detach().numpy()
+    layer = torch.nn.functional.layer_norm(torch.tensor(np.moveaxis(x, 0, -1).copy()), (64,)).numpy()
+    for ours, theirs, exact in (
+        (run(BatchNorm(), x).y, np.moveaxis(batch, 0, -1), normalized(x, (1, 2, 3))),
+        (run(LayerNorm(), x).y, np.moveaxis(layer, -1, 0), normalized(x, 0)),
+    ):
+        error, other = (np.abs(y - exact).max() for y in (ours, theirs))
+        assert error <= max(other / 10 if mean >= 100 else other, 8 * 2.0**-23)
+
+
+def test_a_channel_of_one_number_is_its_bias() -> None:
+    for number in (0.0, 1e-30, 0.1, 12345.678, 1e15):
+        x = np.full((3, 9, 9, 5), number, np.float32)
+        assert np.abs(run(BatchNorm(), x).y).max() <= 1e-30 * number
+        assert np.abs(run(LayerNorm(), x).y).max() <= 1e-30 * number

@@ -222,11 +222,11 @@ class ShiftedNorm(BatchNorm):
 class Cube(Elementwise):
     kind = "cube"
 
-    def value(self, x: Array, out: Array) -> None:
-        np.power(x, 3, out=out)
+    def value(self, x: Array) -> Array:
+        return x * x * x
 
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        np.multiply(3 * x, x, out=out)
+    def derivative(self, x: Array) -> Array:
+        return 3 * x * x
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx_oracle import run_node
 from running import as_images, assert_close, normal, run
 from scipy.ndimage import maximum_filter, uniform_filter
+from strategies import lengths
 
 from lowered_cnn import AvgPool, GlobalAvgPool, InputError, MaxPool
 from lowered_cnn.arrays import Array, Shape
@@ -169,6 +172,78 @@ def test_global_average_is_the_mean_of_each_channel(size: Shape) -> None:
     assert_close(ours.y, x.mean(axis=axes), 1e-14)
     shared = np.expand_dims(dy, axes) / np.prod(size)
     assert_close(ours.dx, np.broadcast_to(shared, x.shape), 1e-14)
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> tuple[Shape, dict[str, Any]]:
+    """Draw an input's size, perhaps smaller than the window, and what PyTorch allows: padding up to half the kernel."""
+    rank = draw(st.integers(1, 3))
+    kernel = draw(lengths(rank, 5))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    options = {"padding": padding, "stride": draw(lengths(rank, 4)), "ceil_mode": draw(st.booleans())}
+    return draw(lengths(rank, 4)), {"kernel": kernel, **options}
+
+
+def check_against_pytorch(layer: MaxPool | AvgPool, name: str, size: Shape, options: dict[str, Any]) -> None:
+    """Compare y and dx; what PyTorch has no output for is refused."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x = normal(2, *size, 2)
+    images = torch.tensor(as_images(x).copy(), requires_grad=True)
+    kernel, *rest = options.items()
+    try:
+        y = getattr(torch.nn.functional, f"{name}{len(size)}d")(images, kernel[1], **dict(rest))
+    except RuntimeError as error:
+        if "smaller than kernel size" in str(error):
+            return  # its mean of three axes wants an input as large as the kernel
+        with pytest.raises(InputError, match="at least"):
+            layer.output_shape((2, *size), "pool1")
+        return
+    dy = normal(*y.shape[1:], 2, seed=1)
+    ours = run(layer, x, dy)
+    np.testing.assert_allclose(as_images(ours.y), y.detach().numpy(), rtol=1e-13, atol=1e-13)
+    if y.isinf().any():
+        return  # all taps lie in the border: PyTorch's gradient then goes out of bounds
+    y.backward(torch.tensor(as_images(dy).copy()))
+    np.testing.assert_allclose(as_images(ours.dx), images.grad.numpy(), rtol=1e-13, atol=1e-13)
+
+
+@given(pools(), st.integers(1, 3))
+def test_maxima_over_any_window_are_pytorchs(drawn: tuple[Shape, dict[str, Any]], dilation: int) -> None:
+    size, options = drawn
+    options["dilation"] = dilation
+    check_against_pytorch(MaxPool(**options), "max_pool", size, options)
+
+
+@given(pools(), st.booleans())
+def test_means_over_any_window_are_pytorchs(drawn: tuple[Shape, dict[str, Any]], count_include_pad: bool) -> None:
+    size, options = drawn
+    options["count_include_pad"] = count_include_pad
+    check_against_pytorch(AvgPool(**options), "avg_pool", size, options)
+
+
+@pytest.mark.parametrize("kind", [MaxPool, AvgPool])
+def test_an_input_smaller_than_the_window_has_a_position_where_the_rest_counts(kind: type[MaxPool | AvgPool]) -> None:
+    assert run(kind(2, ceil_mode=True), np.full((1, 1, 1, 1), 3.0)).y.ravel().tolist() == [3]
+    assert kind(4, 3, ceil_mode=True).output_shape((1, 2, 2), "pool1") == (1, 1, 1)
+    for layer, least in ((kind(4, 3, ceil_mode=True), 2), (kind(4, 3), 4)):
+        message = (
+            rf"^pool1: expected an input of at least \({least}, {least}\) under a window of \(4, 4\), got \(1, 2\)$"
+        )
+        with pytest.raises(InputError, match=message):
+            layer.output_shape((1, 1, 2), "pool1")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@blocks
+def test_the_mean_of_nothing_is_zero(dtype: type[np.floating], block_bytes: int | None) -> None:
+    """Between two windows that see a number of the input each, one has both its taps in the border."""
+    layer = AvgPool(2, 1, 2, 3, count_include_pad=False)
+    x, dy = np.array([[[3.0], [4.0]]], dtype), np.array([[[5.0], [6.0], [7.0]]], dtype)
+    ours = run(layer, x, dy, block_bytes)
+    y, dx = direct.avg_pool(x, direct.Slide((2,), (1,), ((2, 2),), (3,)), dy, count_include_pad=False)
+    assert ours.y.dtype == dtype
+    assert ours.y.ravel().tolist() == y.ravel().tolist() == [4, 0, 3]
+    assert ours.dx.ravel().tolist() == dx.ravel().tolist() == [7, 5]
 
 
 @pytest.mark.parametrize("kind", [MaxPool, AvgPool])

@@ -9,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, InputError, Mask, Shape, check_flag, is_number
-from lowered_cnn.layers.erf import erf
+from lowered_cnn.layers.erf import erfc
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.losses import softmax
+
+RUN = 16 * 1024
+"""So many numbers are given to a smooth function at a time."""
 
 
 class _SameShape(Layer):
@@ -55,42 +58,50 @@ class _LoweredReLU(Lowered):
 
 
 class Elementwise(_SameShape):
-    """A function y = f(x) of each number alone, of any shape: f and its derivative are all that is needed."""
+    """A function y = f(x) of each number alone, of any shape: f and its derivative are all that is needed.
+
+    Both are exact to a few units in the last place, not of the largest number but of each, however small it is.
+    """
 
     @abstractmethod
-    def value(self, x: Array, out: Array) -> None:
-        """Write f(x)."""
+    def value(self, x: Array) -> Array:
+        """Return f(x)."""
 
     @abstractmethod
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        """Write f'(x), for which y = f(x) may be of use."""
+    def derivative(self, x: Array) -> Array:
+        """Return f'(x)."""
 
     def sides(self, x: Array) -> npt.NDArray[np.generic]:
         """Return on which side of f's kinks each x is; a smooth f has none."""
         return np.empty(0)
 
     def lower(self, site: Site) -> Lowered:
-        """Return the function with a buffer for y and, in training, one for the derivative."""
+        """Return the function with a buffer for y."""
         return _LoweredElementwise(self, site)
 
 
 class _LoweredElementwise(Lowered):
+    """Works on a run of numbers at a time, so that whatever is computed on the way is small and stays in cache."""
+
     def __init__(self, function: Elementwise, site: Site) -> None:
         self.function = function
-        self.y = site.workspace.array((*site.input_shape, site.batch))
-        self.slope = site.workspace.array(self.y.shape if site.wants_gradients else (0,))
-        self.x = self.y
+        self.x = self.y = site.workspace.array((*site.input_shape, site.batch))
+        self.runs = [slice(start, start + RUN) for start in range(0, self.y.size, RUN)]
 
     def forward(self, x: Array) -> Array:
         """Y = f(X)."""
         self.x = x
-        self.function.value(x, self.y)
+        flat_x, flat_y = x.reshape(-1), self.y.reshape(-1)
+        for run in self.runs:
+            flat_y[run] = self.function.value(flat_x[run])
         return self.y
 
     def backward(self, dy: Array) -> Array:
         """dX = f'(X) dY."""
-        self.function.derivative(self.x, self.y, self.slope)
-        return np.multiply(dy, self.slope, out=dy)
+        flat_x, dx = self.x.reshape(-1), dy.reshape(-1)
+        for run in self.runs:
+            dx[run] *= self.function.derivative(flat_x[run])
+        return dy
 
     def sides(self) -> npt.NDArray[np.generic]:
         """Return on which side of f's kinks each X was."""
@@ -108,15 +119,13 @@ class LeakyReLU(Elementwise):
     def __post_init__(self) -> None:
         _check_finite("LeakyReLU: slope", self.slope)
 
-    def value(self, x: Array, out: Array) -> None:
-        """Write x, or slope x."""
-        np.multiply(x, self.slope, out=out)
-        np.copyto(out, x, where=x > 0)
+    def value(self, x: Array) -> Array:
+        """Return max(x, 0) + slope min(x, 0)."""
+        return np.maximum(x, 0) + self.slope * np.minimum(x, 0)
 
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        """Write 1, or the slope."""
-        out.fill(self.slope)
-        np.copyto(out, 1, where=x > 0)
+    def derivative(self, x: Array) -> Array:
+        """Return 1, or the slope."""
+        return _one_or(self.slope, x)
 
     def sides(self, x: Array) -> Mask:
         """Return where x > 0."""
@@ -134,16 +143,13 @@ class ELU(Elementwise):
     def __post_init__(self) -> None:
         _check_finite("ELU: alpha", self.alpha)
 
-    def value(self, x: Array, out: Array) -> None:
-        """Write x, or alpha (exp(x) - 1)."""
-        np.expm1(np.minimum(x, 0, out=out), out=out)
-        np.multiply(out, self.alpha, out=out)
-        np.copyto(out, x, where=x > 0)
+    def value(self, x: Array) -> Array:
+        """Return max(x, 0) + alpha (exp(min(x, 0)) - 1)."""
+        return np.maximum(x, 0) + self.alpha * np.expm1(np.minimum(x, 0))
 
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        """Write 1, or alpha exp(x) = y + alpha."""
-        np.add(y, self.alpha, out=out)
-        np.copyto(out, 1, where=x > 0)
+    def derivative(self, x: Array) -> Array:
+        """Return 1, or alpha exp(x); y + alpha would cancel."""
+        return _one_or(self.alpha, x) * np.exp(np.minimum(x, 0))
 
     def sides(self, x: Array) -> Mask:
         """Return where x > 0."""
@@ -152,17 +158,17 @@ class ELU(Elementwise):
 
 @dataclass(frozen=True)
 class Sigmoid(Elementwise):
-    """y = 1 / (1 + exp(-x)), written (1 + tanh(x / 2)) / 2, which cannot overflow."""
+    """y = 1 / (1 + exp(-x))."""
 
     kind: ClassVar[str] = "sigmoid"
 
-    def value(self, x: Array, out: Array) -> None:
-        """Write (1 + tanh(x / 2)) / 2."""
-        _sigmoid(x, out)
+    def value(self, x: Array) -> Array:
+        """Return 1 / (1 + exp(-x))."""
+        return _sigmoid(x)
 
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        """Write y (1 - y)."""
-        np.multiply(y, np.subtract(1, y, out=out), out=out)
+    def derivative(self, x: Array) -> Array:
+        """Return y (1 - y) = 1 / (2 cosh(x / 2))^2; 1 - y would cancel."""
+        return _bell(x)
 
 
 @dataclass(frozen=True)
@@ -171,13 +177,13 @@ class Tanh(Elementwise):
 
     kind: ClassVar[str] = "tanh"
 
-    def value(self, x: Array, out: Array) -> None:
-        """Write tanh(x)."""
-        np.tanh(x, out=out)
+    def value(self, x: Array) -> Array:
+        """Return tanh(x)."""
+        return np.tanh(x)
 
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        """Write 1 - y^2."""
-        np.subtract(1, np.multiply(y, y, out=out), out=out)
+    def derivative(self, x: Array) -> Array:
+        """Return 1 - y^2 = 1 / cosh(x)^2; 1 - y^2 would cancel."""
+        return np.square(_over_cosh(1, x))
 
 
 @dataclass(frozen=True)
@@ -186,22 +192,21 @@ class SiLU(Elementwise):
 
     kind: ClassVar[str] = "silu"
 
-    def value(self, x: Array, out: Array) -> None:
-        """Write x sigmoid(x)."""
-        _sigmoid(x, out)
-        np.multiply(x, out, out=out)
+    def value(self, x: Array) -> Array:
+        """Return x sigmoid(x)."""
+        return x * _sigmoid(x)
 
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        """Write y + s (1 - y), with s = sigmoid(x)."""
-        _sigmoid(x, out)
-        np.add(np.multiply(out, 1 - y, out=out), y, out=out)
+    def derivative(self, x: Array) -> Array:
+        """Return sigmoid(x) + x times its derivative."""
+        return _sigmoid(x) + x * _bell(x)
 
 
 @dataclass(frozen=True)
 class GELU(Elementwise):
     """y = x Phi(x), with Phi(x) = (1 + erf(x / sqrt 2)) / 2 (Hendrycks and Gimpel, 2016).
 
-    With `approximate`, Phi(x) is (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    With `approximate`, Phi(x) is (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. Computed in float64 always: the
+    exponent of a power is about x^2 / 2, so x in float32 would leave few digits of it.
     """
 
     approximate: bool = False
@@ -211,24 +216,22 @@ class GELU(Elementwise):
     def __post_init__(self) -> None:
         check_flag("GELU: approximate", self.approximate)
 
-    def value(self, x: Array, out: Array) -> None:
-        """Write x Phi(x)."""
-        np.multiply(x, self._phi(x), out=out)
+    def value(self, x: Array) -> Array:
+        """Return x Phi(x)."""
+        return x * self._phi(_within_tails(x))
 
-    def derivative(self, x: Array, y: Array, out: Array) -> None:
-        """Write Phi(x) + x Phi'(x)."""
-        phi = self._phi(x)
+    def derivative(self, x: Array) -> Array:
+        """Return Phi(x) + x Phi'(x)."""
+        x = _within_tails(x)
         if self.approximate:
-            inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-            density = 2 * phi * (1 - phi) * inner
+            density = _bell(_twice_inner(x)) * math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * x * x)
         else:
             density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-        np.add(phi, x * density, out=out)
+        return self._phi(x) + x * density
 
     def _phi(self, x: Array) -> Array:
-        if self.approximate:
-            return (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
-        return (1 + erf(x / math.sqrt(2))) / 2
+        """Return Phi(x), as sigmoid or erfc: sums of 1 and tanh or erf would cancel where x < 0."""
+        return _sigmoid(_twice_inner(x)) if self.approximate else erfc(x / -math.sqrt(2)) / 2
 
 
 @dataclass(frozen=True)
@@ -260,9 +263,40 @@ class _LoweredSoftmax(Lowered):
         return np.multiply(dy, self.y, out=dy)
 
 
-def _sigmoid(x: Array, out: Array) -> None:
-    np.tanh(np.multiply(x, 0.5, out=out), out=out)
-    np.multiply(np.add(out, 1, out=out), 0.5, out=out)
+def _sigmoid(x: Array) -> Array:
+    """Return exp(x) / (1 + exp(x)), which is 1 from 40 on, in float64 too."""
+    # An array of 40s, not the number: NumPy's vector loop wants two arrays.
+    power = np.exp(np.minimum(x, np.full_like(x, 40)))
+    result: Array = power / (1 + power)
+    return result
+
+
+def _bell(x: Array) -> Array:
+    """Return the derivative of the sigmoid."""
+    return np.square(_over_cosh(0.5, x / 2))
+
+
+def _over_cosh(height: float, x: Array) -> Array:
+    """Return height / cosh(x), or 0 where cosh overflows: its square, which is all that is wanted, is 0 long before."""
+    with np.errstate(over="ignore"):
+        result: Array = height / np.cosh(x)
+    return result
+
+
+def _one_or(slope: float, x: Array) -> Array:
+    """Return 1 where x > 0, else the slope: sums of which one term is 0 are exact, and faster than a choice."""
+    positive = (x > 0).astype(x.dtype)
+    return positive + slope * (1 - positive)
+
+
+def _within_tails(x: Array) -> Array:
+    """Return x in float64, but -40 and 40 for what is beyond: a normal distribution's tails are 0 there."""
+    return np.clip(x.astype(np.float64), -40, 40)
+
+
+def _twice_inner(x: Array) -> Array:
+    """Return 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
+    return math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x)
 
 
 def _check_finite(where: str, value: float) -> None:

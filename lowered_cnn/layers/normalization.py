@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape, is_number
-from lowered_cnn.gemm import multiply, row_sums
+from lowered_cnn.gemm import multiply, row_dots, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
@@ -107,20 +107,30 @@ class _LoweredBatchNorm(Lowered):
         step = max(1, BLOCK_BYTES // (self.matrix[1] * site.workspace.dtype.itemsize))
         self.blocks = [slice(start, start + step) for start in range(0, channels, step)]
         self.scratch = new((min(step, channels), self.matrix[1]))
-        self.mean, self.variance, self.deviation = new((3, channels, 1))
+        self.mean, self.rest, self.variance, self.deviation = new((4, channels, 1))
         self.weight, self.bias = (site.parameter(name)[:, None] for name in ("weight", "bias"))
         self.dweight, self.dbias = (site.gradient(name)[:, None] for name in ("weight", "bias"))
         self.running = [site.parameter(name)[:, None] for name in ("running_mean", "running_var")]
         self.off = [site.gradient(name)[:, None] for name in ("running_mean", "running_var")]
 
     def forward(self, x: Array) -> Array:
-        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = X 1 / M."""
+        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = X 1 / M.
+
+        The sum X 1 is rounded in proportion to its own size, which may be many deviations. So the mean is taken twice:
+        what is left of it in X - mean is as small as that rounding, and is subtracted too.
+        """
         x, y, z = (each.reshape(self.matrix) for each in (x, self.y, self.z))
         for block in self.blocks:
-            mean, variance, deviation = self.mean[block], self.variance[block], self.deviation[block]
+            mean, rest, variance, deviation = (
+                part[block] for part in (self.mean, self.rest, self.variance, self.deviation)
+            )
             self._mean(x[block], out=mean)
             centred = np.subtract(x[block], mean, out=z[block])
-            self._mean(np.multiply(centred, centred, out=self._spare(block)), out=variance)
+            self._mean(centred, out=rest)
+            np.subtract(centred, rest, out=centred)
+            np.add(mean, rest, out=mean)
+            row_dots("sum", centred, centred, out=variance[:, 0])
+            variance /= self.matrix[1]
             np.sqrt(variance + self.norm.epsilon, out=deviation)
             np.divide(centred, deviation, out=centred)
             np.multiply(centred, self.weight[block], out=y[block])
@@ -131,8 +141,8 @@ class _LoweredBatchNorm(Lowered):
         """dX = weight / deviation (dY - mean of dY - Z times the mean of Z dY); dweight = (Z dY) 1, dbias = dY 1."""
         dx, z = dy.reshape(self.matrix), self.z.reshape(self.matrix)
         for block in self.blocks:
-            spare = self._spare(block)
-            row_sums("sum", np.multiply(dx[block], z[block], out=spare), self.ones, out=self.dweight[block, 0])
+            spare = self.scratch[: len(self.mean[block])]
+            row_dots("sum", dx[block], z[block], out=self.dweight[block, 0])
             row_sums("sum", dx[block], self.ones, out=self.dbias[block, 0])
             np.multiply(z[block], self.dweight[block] / self.matrix[1], out=spare)
             np.subtract(dx[block], spare, out=dx[block])
@@ -148,9 +158,6 @@ class _LoweredBatchNorm(Lowered):
     def _mean(self, x: Array, out: Array) -> None:
         row_sums("sum", x, self.ones, out=out[:, 0])
         out /= self.matrix[1]
-
-    def _spare(self, block: slice) -> Array:
-        return self.scratch[: len(self.mean[block])]
 
 
 @dataclass(frozen=True)
@@ -198,10 +205,12 @@ class _LoweredLayerNorm(Lowered):
             self.ones = site.workspace.ones(self.matrix[1])
 
     def forward(self, x: Array) -> Array:
-        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = row @ X."""
+        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = row @ X, taken twice as above."""
         x, y, z, spare = (each.reshape(self.matrix) for each in (x, self.y, self.z, self.spare))
         multiply("sum", self.row, x, out=self.mean)
         np.subtract(x, self.mean, out=z)
+        multiply("sum", self.row, z, out=self.mean)
+        np.subtract(z, self.mean, out=z)
         multiply("sum", self.row, np.multiply(z, z, out=spare), out=self.deviation)
         np.sqrt(np.add(self.deviation, self.norm.epsilon, out=self.deviation), out=self.deviation)
         np.divide(z, self.deviation, out=z)

@@ -111,7 +111,8 @@ class AvgPool(_Pool):
     """y is the mean of each window: a product with the constant row 1 / (KH KW) (S7), over inputs (C, *size).
 
     With `count_include_pad` zeros of the border count as values, as in PyTorch; without, the mean is over what lies
-    inside the input, as in Keras. What `ceil_mode` adds behind never counts.
+    inside the input, as in Keras. What `ceil_mode` adds behind never counts. Where nothing of a window counts, its mean
+    is 0, and so is its gradient.
     """
 
     count_include_pad: bool = True
@@ -142,12 +143,12 @@ class _LoweredAvgPool(Lowered):
         # Undoes the share of the border that does not count: KH KW over the number of taps that do.
         counted = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
         if pool.count_include_pad:
-            plain = sweep.window.over(sweep.size)
+            plain = replace(sweep, pads=sweep.window.pads(sweep.size))
             pads = tuple((0, p[1] - q[1]) for p, q in zip(sweep.pads, plain.pads, strict=True))
             with_border = replace(sweep, size=plain.padded, pads=pads)
             counted = im2col(np.ones((1, *plain.padded, 1), site.workspace.dtype), with_border)
         counts = counted.sum(axis=tuple(range(1, 1 + len(sweep.size))))
-        self.scale = None if (counts == taps).all() else taps / counts
+        self.scale = None if (counts == taps).all() else np.where(counts > 0, taps / np.maximum(counts, 1), 0)
 
     def forward(self, x: Array) -> Array:
         """Y = row @ im2col(X)."""

@@ -186,7 +186,7 @@ def _pooled(layer: MaxPool | AvgPool, x: Array, slide: Slide, at: Shape) -> Arra
     bordered = tuple(h + sum(pads) for h, pads in zip(size, slide.padding, strict=True))
     unpadded = replace(slide, padding=((0, 0),) * len(size))
     count = len(patch(unpadded, at[1:], bordered)) if layer.count_include_pad else len(values)
-    return np.asarray(sum(values) / count)
+    return np.asarray(sum(values) / count) if count else np.zeros(x.shape[-1])
 
 
 def _maximum(values: list[Array]) -> Array:

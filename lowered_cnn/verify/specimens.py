@@ -101,6 +101,9 @@ def specimens() -> dict[str, Specimen]:
         "avg pool": in_the_middle(AvgPool(2)),
         "avg pool, overlapping": in_the_middle(AvgPool(3, (2, 1), padding=1)),
         "avg pool without its border": in_the_middle(AvgPool(3, 2, padding=1, count_include_pad=False)),
+        "avg pool, windows of nothing": in_the_middle(
+            AvgPool((2, 1), 1, (2, 0), (3, 1), count_include_pad=False), (2, 2, 3)
+        ),
         "avg pool, dilated, ceil": in_the_middle(AvgPool(2, 2, 1, 2, ceil_mode=True)),
         "avg pool 3d": in_the_middle(AvgPool((1, 2, 3)), VOLUME),
         "global max pool": in_the_middle(GlobalMaxPool()),
