@@ -22,7 +22,7 @@ from lowered_cnn.layers import (
     Softmax,
 )
 from lowered_cnn.layers.activation import Elementwise
-from lowered_cnn.layers.container import Stage, stages_of
+from lowered_cnn.layers.container import Stage
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.layers.layer import is_stock
@@ -70,8 +70,6 @@ def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Che
     yield from _statistics(probe)
     yield from _inference(probe)
     yield from parameter_gradients(probe)
-    if any(isinstance(stage.layer, BatchNorm) for stage in stages_of(probe.lower().layers)):
-        yield from parameter_gradients(probe, training=False)
 
 
 def passages(probe: Probe, *, training: bool = True) -> dict[str, Passage]:
@@ -169,9 +167,9 @@ def _compared(
     return next((check for check in checks if not check.sharp), worst(checks))
 
 
-def parameter_gradients(probe: Probe, *, training: bool = True) -> Iterator[Check]:
+def parameter_gradients(probe: Probe) -> Iterator[Check]:
     """Compare dJ of each parameter, and of the images, with derivatives of J itself, through the whole network."""
-    lowered = probe.lower(training=training)
+    lowered = probe.lower()
     results = probe.results(lowered)
 
     def moved(name: str, direction: Array, t: float) -> float:
@@ -218,6 +216,24 @@ def _inference(probe: Probe) -> Iterator[Check]:
             bound = 32 * UNIT_ROUNDOFF * float(np.abs(y).max() + np.abs(x).max())
             yield _check(stage, "inference", error, bound)
             yield _input_gradient(passage)
+            for parameter in stage.layer.parameters(stage.site.input_shape):
+                if not parameter.statistic:
+                    yield _gradient_at_inference(probe, passage, parameter.name)
+
+
+def _gradient_at_inference(probe: Probe, passage: Passage, name: str) -> Check:
+    """Compare the gradient of a layer's parameter with the derivative of <dY, layer(X)>."""
+    stage, x, dy = passage.stage, passage.x, passage.dy
+    assert dy is not None
+    y = stage.lowered.forward(x).copy()
+    stage.lowered.backward(dy.copy())
+
+    def value(direction: Array, t: float) -> float:
+        with probe.moved(f"{stage.site.name}.{name}", t * direction):
+            return float(np.sum(stage.lowered.forward(x) * dy))
+
+    gradient, size = stage.site.gradient(name).copy(), float(np.sum(np.abs(y * dy)))
+    return _compared(stage.site.name, f"d{name}", gradient, value, lambda direction, t: b"", size)
 
 
 def _integers(shape: Shape, least: int, most: int, seed: int) -> Array:
