@@ -145,7 +145,7 @@ def _float32(probe: Probe, terms: int) -> Check:
     """Compare float32 with float64, on a batch on which both take the same side of every kink."""
     for number in range(TRIES):
         images = np.random.default_rng(number).standard_normal(probe.images.shape).astype(np.float32)
-        single = replace(probe, images=images).in_precision(np.float32)
+        single = replace(probe, images=images).surprised().in_precision(np.float32)
         double = single.in_precision(np.float64)
         plain, found = (each.results(each.lower()).arrays() for each in (double, single))
         if _sides(single) == _sides(double):

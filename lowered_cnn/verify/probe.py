@@ -85,6 +85,13 @@ class Probe:
         gradients = {name: lowered.gradients[name].copy() for name in self.learned}
         return Results(value, outputs, {**gradients, "images": np.moveaxis(dx, -1, 0).copy()})
 
+    def surprised(self) -> "Probe":
+        """Return the same with the class for each example that the network holds for the least likely.
+
+        Where it is sure of the right one, J and its gradients are smaller than the rounding of what they are made of.
+        """
+        return replace(self, targets=self.lower().forward(self.images).argmin(axis=0))
+
     def in_precision(self, dtype: npt.DTypeLike) -> "Probe":
         """Return the same with parameters and images rounded to another precision."""
         network = Network(self.network.model, self.network.input_shape, dtype=dtype)
