@@ -97,6 +97,44 @@ def test_winograds_products_give_what_the_layers_give_one_by_one(
     assert_fusion_changes_nothing(model, (16, *size), 2, block_bytes)
 
 
+@pytest.mark.parametrize("padding", [((9, 0), (4, 1)), ((4, 1), (9, 0)), ((9, 2), (8, 3)), ((0, 9), (0, 9))])
+@pytest.mark.parametrize("patch", [(6, 2), (2, 6), (2, 2), (4, 4)])
+def test_a_pool_may_drop_all_that_is_not_padding(padding: Any, patch: Shape) -> None:
+    model = Sequential(Conv2D(17, 3, padding=padding), MaxPool(patch))
+    assert_fusion_changes_nothing(model, (16, 4, 5), 2, None)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("place", [(0, 0), (3, 3), (4, 7)])
+def test_outputs_that_do_not_see_an_infinite_pixel_stay_what_they_are(value: float, place: Shape) -> None:
+    network = Network(Sequential(Conv2D(16, 3, padding=1)), (16, 8, 8))
+    images = normal(2, 16, 8, 8).astype(np.float32)
+    finite = network.predict(images)
+    images[0, 3, *place] = value
+    with np.errstate(invalid="ignore"):
+        fused, plain = network.predict(images), network.lower(2, training=False, fused=False).forward(images)
+    seen = ~np.isfinite(fused)
+    assert 0 < seen.sum() < seen[0].size
+    assert seen.sum() == (~np.isfinite(plain)).sum()
+    np.testing.assert_array_equal(fused[~seen], finite[~seen])
+    assert np.isnan(fused).any()
+
+
+def test_winograds_numbers_overflow_later_than_its_bound_says() -> None:
+    """Up to 64 C g x: overflow raises in the tests. Beyond, the plain form may still do."""
+    network = Network(Sequential(Conv2D(16, 3, padding=1, bias=False)), (16, 8, 8))
+    weight, largest = network.parameters["conv1.weight"], float(np.finfo(np.float32).max)
+    for seed in range(20):
+        weight[...] = 0.1 * np.sign(normal(*weight.shape, seed=seed))
+        signs = np.sign(normal(1, 16, 8, 8, seed=seed))
+        network.predict((0.999 * largest / (64 * 16 * 0.1) * signs).astype(np.float32))
+    weight[...] = 1e-3
+    images = np.resize(np.array([2e38, 2e38, -2e38, -2e38], np.float32), (1, 16, 8, 8))
+    assert np.isfinite(network.lower(1, training=False, fused=False).forward(images)).all()
+    with pytest.raises(FloatingPointError, match="overflow"):
+        network.predict(images)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_fusion_changes_no_value_and_no_gradient_of_the_named_networks(name: str, dtype: Any) -> None:

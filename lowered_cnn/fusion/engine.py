@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Site
 from lowered_cnn.window import Sweep
 
@@ -17,6 +17,11 @@ class Plan:
     sweep: Sweep
     output: Shape
     patch: Shape
+
+    def __post_init__(self) -> None:
+        # The engines view memory by its strides: outputs beyond the convolution's would be outside of it.
+        if any(length > most for length, most in zip(self.output[1:], self.sweep.output, strict=True)):
+            raise InputError(f"{self.site.name}: fused", f"outputs up to {self.sweep.output}", self.output[1:])
 
     def blocks(self, step: int, numbers: int, fixed: int = 0) -> list[tuple[int, int]]:
         """Cut the rows of outputs into blocks, if `step` rows take so many numbers and each block some fixed ones."""

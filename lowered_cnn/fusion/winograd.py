@@ -11,6 +11,11 @@ That takes 16 multiplications a tile where im2col takes 36. B and A hold only 0,
           [0  1  1  0]          [0  1 -1 -1]        [1/2  1/2  1/2]
           [0 -1  1  0]                              [1/2 -1/2  1/2]
           [0  1  0 -1]                              [ 0    0    1 ]
+
+What lies in between is larger than what is summed in the plain form: for numbers up to x and taps up to g it stays
+below 4 x and 64 C g x, where the plain sums stay below 9 C g x. So numbers near the largest of their type overflow here
+first. An infinite input makes most outputs that see it NaN, not infinite, as infinities of both signs meet; outputs
+that do not see it stay what they are. Both are left so: to look for such numbers would cost a pass over the activation.
 """
 
 import math
@@ -130,6 +135,9 @@ class WinogradEngine(Engine):
         multiply_at_b("dweight", self.transform, self.sum.reshape(16, -1), out=self.dweight)
         if not self.wants_dx:
             return None
+        # Whoever got dX may have written into it, so 0 has to be put there in every step.
+        for rest in self.gradient.unseen(self.dx):
+            rest.fill(0)
         for split, plain in self.gradient.parts(self.dx):
             np.copyto(plain, split)
         return self.dx
@@ -183,17 +191,24 @@ class _Split:
         site, (_, height, width) = plan.site, plan.output
         self.rows = site.workspace.array((height + 2, 2, site.input_shape[0], width // 2 + 1, site.batch))
         (self.top, _), (self.left, _) = plan.sweep.pads
+        # How many rows and columns of x are seen: not those that only outputs see which the pooling drops.
+        ends = zip(plan.sweep.size, (height + 2, width + 2), (self.top, self.left), strict=True)
+        self.seen = [max(0, min(length, end - before)) for length, end, before in ends]
 
     def parts(self, x: Array) -> Iterator[tuple[Array, Array]]:
         """Yield the even and the odd columns of the border's inside, and where they are in x (C, H, W, N)."""
-        height = min(x.shape[1], len(self.rows) - self.top)
+        height, width = self.seen
         rows = self.rows[self.top : self.top + height]
         for parity in range(2):
             first = (self.left + parity) % 2
             start = (self.left + first) // 2
-            count = min(len(range(first, x.shape[2], 2)), rows.shape[3] - start)
-            columns = slice(first, first + 2 * count, 2)
-            yield rows[:, parity, :, start : start + count], x[:, :height, columns].swapaxes(0, 1)
+            columns = x[:, :height, first:width:2]
+            yield rows[:, parity, :, start : start + columns.shape[2]], columns.swapaxes(0, 1)
+
+    def unseen(self, x: Array) -> tuple[Array, Array]:
+        """Return what no output sees of x (C, H, W, N): the rows at the bottom and the columns on the right."""
+        height, width = self.seen
+        return x[:, height:], x[:, :height, width:]
 
     def four(self, first: int, last: int) -> Sequence[Array]:
         """View the four rows that each row of tiles sees, (rows of tiles, 2, C, T + 1, N)."""

@@ -15,12 +15,15 @@ from lowered_cnn.verify.certificate import Certificate, Check
 from lowered_cnn.verify.layers import Reference, layer_checks
 from lowered_cnn.verify.losses import loss_checks
 from lowered_cnn.verify.probe import Probe
+from lowered_cnn.verify.sampled import draw
 from lowered_cnn.verify.specimens import LOSSES, Specimen, in_the_middle, specimens, together
 
-__all__ = ["Certificate", "Check", "verify", "verify_all", "verify_layer"]
+__all__ = ["Certificate", "Check", "verify", "verify_all", "verify_layer", "verify_sampled"]
 
-EXAMPLES = 3
 WORKERS = (1, 2, 3)
+
+SAMPLES = 20
+"""Networks drawn at random for `verify_all`."""
 
 MOVED = 0.05
 """How far, at most, parameters are moved: biases of 0 put a ReLU on its kink, and nobody sees that they are missing."""
@@ -31,8 +34,9 @@ def verify(network: Network, *, loss: Loss = SoftmaxCrossEntropy(), workers: Seq
 
     For each layer: `forward` against loops; `dx`, `dweight`, `dbias` against finite differences with a derived bound;
     `adjoint`, <M x, c> = <x, M^T c> to the last bit for its index maps; `subgradient` and `tie rule` at its kinks.
-    For the whole: other `blocked` and `fused` forms, each `repeated` to the same bits, `inference`, `float32` against
-    float64, and `workers`: the same bits for each number of them. More than one starts processes, so a script does
+    For the whole: other `blocked` and `fused` forms; each form `repeated` to the same bits, whatever images came in
+    between, NaN and large numbers too; `inference`, `float32` against float64, and `workers`: the same bits for each
+    number of them. More than one starts processes, so a script does
     that under `if __name__ == "__main__":`.
 
     Raises InputError unless the network has outputs (features), one for each class.
@@ -58,8 +62,22 @@ def verify_layer(layer: Layer, input_shape: Shape, reference: Reference | None =
     return _checked(_network(specimen), references=references)
 
 
-def verify_all() -> Iterator[tuple[str, Certificate]]:
-    """Yield the certificate of every layer with every option, every loss and every named network, by name."""
+def verify_sampled(seed: int) -> Certificate:
+    """Check a network that is drawn at random, the same for the same seed; where it fails, the seed is its name."""
+    specimen = draw(seed)
+    try:
+        certificate = verify_specimen("sampled", specimen)
+    except Exception as error:
+        error.add_note(f"sampled {seed}: {specimen}")
+        raise
+    return certificate if certificate.passed else _named(f"sampled {seed}", certificate)
+
+
+def verify_all(*, samples: int = SAMPLES, seed: int = 0) -> Iterator[tuple[str, Certificate]]:
+    """Yield the certificate of every layer with every option, every loss and every named network, by name.
+
+    Then those of `samples` networks that are drawn at random, from `seed` on.
+    """
     for name, specimen in specimens().items():
         yield name, verify_specimen(name, specimen)
     for name, loss in LOSSES.items():
@@ -68,11 +86,13 @@ def verify_all() -> Iterator[tuple[str, Certificate]]:
         yield row, _named(row, verify(_network(together()), loss=loss))
     for name, model in MODELS.items():
         yield name, _named(name, verify(Network(model(), (1, 28, 28))))
+    for each in range(seed, seed + samples):
+        yield f"sampled {each}", verify_sampled(each)
 
 
 def verify_specimen(name: str, specimen: Specimen) -> Certificate:
     """Check one specimen; all its layers share a row, called by its name."""
-    return _named(name, _checked(_network(specimen)))
+    return _named(name, _checked(_network(specimen), examples=specimen.examples))
 
 
 def verify_loss(name: str, loss: Loss) -> Certificate:
@@ -89,21 +109,24 @@ def _network(specimen: Specimen) -> Network:
 
 
 def _checked(
-    network: Network, loss: Loss = SoftmaxCrossEntropy(), references: dict[str, Reference] | None = None
+    network: Network,
+    loss: Loss = SoftmaxCrossEntropy(),
+    references: dict[str, Reference] | None = None,
+    examples: int = Specimen.examples,
 ) -> Certificate:
     with np.errstate(all="ignore"):  # what is not a number fails, and is shown
-        probe = _probe(network, loss)
+        probe = _probe(network, loss, examples)
         return Certificate((*layer_checks(probe, references or {}), *agreement_checks(probe)))
 
 
-def _probe(network: Network, loss: Loss) -> Probe:
+def _probe(network: Network, loss: Loss, examples: int) -> Probe:
     generator = np.random.default_rng(3)
-    images: Array = generator.standard_normal((EXAMPLES, *network.input_shape))
-    labels = generator.integers(network.output_shape[0], size=EXAMPLES)
+    images: Array = generator.standard_normal((examples, *network.input_shape))
+    labels = np.zeros(examples, np.int64)
     probe = Probe(network, loss, images, labels).in_precision(np.float64)
     parameters = probe.network.parameters.vector
     parameters += MOVED * generator.random(parameters.shape)
-    return probe
+    return probe.surprised()
 
 
 def _named(name: str, certificate: Certificate) -> Certificate:

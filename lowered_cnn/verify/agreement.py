@@ -24,9 +24,13 @@ from lowered_cnn.training import Recipe, train
 from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF
 from lowered_cnn.verify.probe import NOISE, Probe, sides
+from lowered_cnn.workspace import BLOCK_BYTES
 
 SMALL_BLOCKS = 4096
 """Bytes of a block that cut the columns of every convolution."""
+
+LARGE = 1e30
+"""What images are multiplied with, and their signs changed, for a step that must leave nothing behind."""
 
 PERTURBATION = 2.0**-30
 
@@ -42,10 +46,7 @@ TRAINED_ON = 96
 
 
 def agreement_checks(probe: Probe) -> Iterator[Check]:
-    """Compare the forms of one step with the plainest one: unfused, and one matrix product for each convolution.
-
-    The same step once more must give the same bits: nothing is left over from the one before.
-    """
+    """Compare the forms of one step with the plainest one: unfused, and one matrix product for each convolution."""
     with listen() as products:
         plain = probe.results(probe.lower(block_bytes=None)).arrays()
     terms = sum(product.k for product in products) + 8
@@ -57,9 +58,7 @@ def agreement_checks(probe: Probe) -> Iterator[Check]:
     ):
         found = probe.results(lowered).arrays()
         yield _compared(prop, plain, found, sensitivity, terms * UNIT_ROUNDOFF**2)
-        again = probe.results(lowered).arrays()
-        different = sum(int(np.sum(again[name] != found[name])) for name in found)
-        yield Check("network", "network", "repeated", different, 0.0)
+    yield from repeated_checks(probe)
     yield from _ties(probe)
     yield _inference(probe, terms)
     yield _float32(probe, terms)
@@ -81,6 +80,39 @@ def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check
         trained.append(copy.parameters.vector.view(np.uint8))
     different = sum(int(np.sum(one != other)) for one, other in itertools.pairwise(trained))
     return Check("network", "network", "workers", different, 0.0)
+
+
+def repeated_checks(probe: Probe) -> Iterator[Check]:
+    """Repeat the first step of each form after steps with images of NaN and of large numbers: the same bits.
+
+    Nothing may be left over from the steps before, in no buffer.
+    """
+    modes = {
+        "training": (True, False),
+        "training, dX too": (True, True),
+        "inference": (False, False),
+        "inference, dX too": (False, True),
+    }
+    for fused, block_bytes in itertools.product((False, True), (BLOCK_BYTES, SMALL_BLOCKS)):
+        for mode, (training, wants_dx) in modes.items():
+            lowered = probe.network.lower(
+                probe.examples, training=training, wants_dx=wants_dx, seed=1, fused=fused, block_bytes=block_bytes
+            )
+            first = _written(probe, lowered)
+            for images in (np.full_like(probe.images, np.nan), -LARGE * probe.images):
+                _written(replace(probe, images=images), lowered)
+            different = np.sum(_written(probe, lowered) != first)
+            form = f"{'fused' if fused else 'plain'}, blocks of {block_bytes} bytes, {mode}"
+            yield Check("network", form, "repeated", float(different), 0.0)
+
+
+def _written(probe: Probe, lowered: LoweredNetwork) -> Array:
+    """Take a step, and return all numbers that it writes: the outputs and, in training, all gradients."""
+    outputs = lowered.forward(probe.images, position=NOISE).copy()
+    gradients, dx = lowered.gradients.vector, None
+    if len(gradients):
+        dx = lowered.backward(probe.loss.value_and_gradient(outputs, probe.targets, probe.examples)[1])
+    return np.concatenate([outputs.ravel(), gradients, np.empty(0) if dx is None else dx.ravel()])
 
 
 def _ties(probe: Probe) -> Iterator[Check]:
@@ -146,7 +178,7 @@ def _float32(probe: Probe, terms: int) -> Check:
     """Compare float32 with float64, on a batch on which both take the same side of every kink."""
     for number in range(TRIES):
         images = np.random.default_rng(number).standard_normal(probe.images.shape).astype(np.float32)
-        single = replace(probe, images=images).in_precision(np.float32)
+        single = replace(probe, images=images).surprised().in_precision(np.float32)
         double = single.in_precision(np.float64)
         plain, found = (each.results(each.lower()).arrays() for each in (double, single))
         if _sides(single) == _sides(double):

@@ -73,6 +73,13 @@ class Probe:
         gradients = {name: lowered.gradients[name].copy() for name in self.learned}
         return Outcome(value, outputs, {**gradients, "images": dx.copy()})
 
+    def surprised(self) -> "Probe":
+        """Return the same with the class for each example that the network holds for the least likely.
+
+        Where it is sure of the right one, J and its gradients are smaller than the rounding of what they are made of.
+        """
+        return replace(self, targets=self.lower().forward(self.images, position=NOISE).argmin(axis=1))
+
     def in_precision(self, dtype: npt.DTypeLike) -> "Probe":
         """Return the same with parameters and images rounded to another precision."""
         network = Network(self.network.model, self.network.input_shape, dtype=dtype)

@@ -120,12 +120,17 @@ def scalar(layer: object) -> Callable[[float], float] | None:
 
 
 def statistics(stage: Stage, x: Array) -> dict[str, list[float]]:
-    """Return what a batch normalization measures of each channel: the mean, and the unbiased variance."""
-    means, variances = [], []
-    for channel in x:
+    """Return what a batch normalization measures of each channel: the mean, and the unbiased variance.
+
+    A single number has none: then the running variance stays what it is.
+    """
+    means: list[float] = []
+    variances: list[float] = []
+    for channel, running in zip(x, stage.site.parameter("running_var").tolist(), strict=True):
         numbers = channel.ravel().tolist()
         means.append(math.fsum(numbers) / len(numbers))
-        variances.append(math.fsum((number - means[-1]) ** 2 for number in numbers) / (len(numbers) - 1))
+        squares = math.fsum((number - means[-1]) ** 2 for number in numbers)
+        variances.append(squares / (len(numbers) - 1) if len(numbers) > 1 else running)
     return {"running_mean": means, "running_var": variances}
 
 

@@ -45,10 +45,11 @@ CLASSES = 3
 
 @dataclass(frozen=True)
 class Specimen:
-    """A network for inputs of one shape."""
+    """A network for inputs of one shape, and how many of them it is given."""
 
     model: Sequential
     input_shape: Shape
+    examples: int = 3
 
 
 def in_the_middle(layer: Layer, input_shape: Shape = IMAGE) -> Specimen:
@@ -70,6 +71,9 @@ def specimens() -> dict[str, Specimen]:
     )
     fused = Sequential(Conv2D(4, (3, 2), bias=False), MaxPool((2, 1)), Conv2D(3, 2), ReLU(), Flatten(), Dense(CLASSES))
     odd = Sequential(Conv2D(16, 3), Conv2D(16, 3), ReLU(), Conv2D(16, 2), MaxPool(2), ReLU(), Flatten(), Dense(CLASSES))
+    unseen = Sequential(
+        Conv2D(16, 1), BatchNorm(), Conv2D(17, 3, padding=((1, 0), (0, 0))), MaxPool((2, 4)), Flatten(), Dense(CLASSES)
+    )
     return {
         "conv1d": in_the_middle(Conv1D(3, 3), SIGNAL),
         "conv1d, every option": in_the_middle(Conv1D(4, 3, 2, ((2, 1),), 2, groups=2), SIGNAL),
@@ -136,6 +140,7 @@ def specimens() -> dict[str, Specimen]:
         "fused by rows": Specimen(fused, (2, 9, 7)),
         "fused, of odd sizes": Specimen(odd, (2, 9, 9)),
         "fused by winograd": Specimen(winograd, (2, 8, 8)),
+        "fused by winograd, not all seen": Specimen(unseen, (2, 8, 9)),
     }
 
 

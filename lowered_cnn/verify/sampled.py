@@ -1,0 +1,225 @@
+"""Networks drawn at random: any layers with any options in any order that fits, of sizes that do not divide."""
+
+import math
+from typing import TypeVar
+
+import numpy as np
+
+from lowered_cnn.arrays import InputError, Shape
+from lowered_cnn.layers import (
+    ELU,
+    GELU,
+    AvgPool,
+    BatchNorm,
+    Concatenate,
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    ConvTranspose1D,
+    ConvTranspose2D,
+    ConvTranspose3D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool,
+    Pad,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from lowered_cnn.layers.conv import Conv
+from lowered_cnn.lowering import im2col
+from lowered_cnn.verify.specimens import CLASSES, Specimen
+from lowered_cnn.window import Lengths, Padding
+
+LARGEST = (300, 3000, 3000, 3000)
+"""How many features, or numbers in maps of 1 to 3 axes, a layer may give: a network is checked in about a second."""
+
+CHANNELS = (1, 2, 3, 15, 16, 16, 16, 17, 17, 17, 18, 18)
+"""On both sides of `WINOGRAD_CHANNELS`."""
+
+SIZES = ((), (9, 18), (5, 11), (3, 6))
+"""From which length to which (not included), for inputs of so many axes."""
+
+Option = TypeVar("Option")
+
+
+def draw(seed: int) -> Specimen:
+    """Draw a network with its input's shape and its batch, the same for the same seed."""
+    return _Drawing(np.random.default_rng(seed)).specimen()
+
+
+class _Drawing:
+    """Draws layers for the shapes that come to them; what does not fit is drawn again."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self.generator = generator
+        self.depth = 0
+
+    def specimen(self) -> Specimen:
+        """Draw some layers for inputs of 0 to 3 axes, then those that lead to the classes."""
+        rank = self.one_of(0, 1, 2, 2, 2, 2, 2, 3)
+        size = (self.number(*SIZES[rank]) for _ in range(rank))
+        input_shape = (self.number(3, 18) if rank == 0 else self.one_of(*CHANNELS), *size)
+        layers, shape = self.run(input_shape, self.number(1, 7))
+        if len(shape) > 1:
+            layers.append(self.one_of(Flatten(), Flatten(), GlobalAvgPool(), GlobalMaxPool()))
+            shape = layers[-1].output_shape(shape, "sampled")
+        layers += self.run(shape, self.number(0, 2))[0]
+        return Specimen(Sequential(*layers, Dense(CLASSES)), input_shape, examples=self.number(1, 5))
+
+    def run(self, shape: Shape, count: int) -> tuple[list[Layer], Shape]:
+        """Draw so many layers, or a few more, one after the other, and return what shape comes out of them."""
+        layers: list[Layer] = []
+        while len(layers) < count:
+            try:
+                more = self.stretch(shape)
+                after = Sequential(*more).output_shape(shape, "sampled")
+            except InputError:
+                continue
+            if math.prod(after) <= LARGEST[len(after) - 1]:
+                layers, shape = layers + more, after
+        return layers, shape
+
+    def stretch(self, shape: Shape) -> list[Layer]:
+        """Draw a layer, or some that are lowered together; they may not fit."""
+        if len(shape) == 1:
+            return [self.one_of(self.dense, self.dense, self.pointwise, self.norm, self.branches)(shape)]
+        if self.chance(0.6):
+            return self.convolved(shape)
+        kinds = (self.convolution, self.transposed, self.pool, self.pointwise, self.norm, self.pad, self.branches)
+        return [self.one_of(*kinds, *kinds, self.collapsed)(shape)]
+
+    def convolved(self, shape: Shape) -> list[Layer]:
+        """Draw what is fused, all or part of it: (1 x 1,) (norm,) convolution, (norm,) (ReLU,) (pool,) (ReLU)."""
+        kernel: Lengths = 3 if self.chance(0.8) else self.lengths(shape, 3)
+        convolution = _convolution(shape)
+        before = convolution(self.one_of(*CHANNELS), 1)
+        middle = convolution(self.one_of(*CHANNELS), kernel, padding=self.padding(shape, 2), bias=self.chance(0.5))
+        patch: Lengths = 2 if self.chance(0.5) else self.lengths(shape, 3)
+        around: list[tuple[float, Layer]] = [
+            (0.3, before), (0.5, self.norm(shape)), (1, middle), (0.3, self.norm(shape)), (0.4, ReLU()),
+            (0.7, MaxPool(patch)), (0.4, ReLU()),
+        ]  # fmt: skip
+        return [layer for probability, layer in around if self.chance(probability)]
+
+    def convolution(self, shape: Shape) -> Layer:
+        """Draw a convolution with any options."""
+        groups = self.one_of(1, 1, 2, 3, shape[0])
+        return _convolution(shape)(
+            groups * self.number(1, 3),
+            self.lengths(shape, 3),
+            self.lengths(shape, 2),
+            self.padding(shape, 2),
+            self.lengths(shape, 2),
+            groups,
+            self.chance(0.5),
+        )
+
+    def transposed(self, shape: Shape) -> Layer:
+        """Draw a transposed convolution with any options."""
+        groups, stride = self.one_of(1, 1, 2, 3, shape[0]), self.lengths(shape, 2)
+        return (ConvTranspose1D, ConvTranspose2D, ConvTranspose3D)[len(shape) - 2](
+            groups * self.number(1, 3),
+            self.lengths(shape, 3),
+            stride,
+            self.padding(shape, 1),
+            tuple(self.number(0, s) for s in stride),
+            self.lengths(shape, 2),
+            groups,
+            self.chance(0.5),
+        )
+
+    def pool(self, shape: Shape) -> Layer:
+        """Draw a pooling with any options, but none that has a window in its padding alone: that has no maximum."""
+        stride = self.one_of(None, self.lengths(shape, 3))
+        options = (self.lengths(shape, 3), stride, self.padding(shape, 1), self.lengths(shape, 2), self.chance(0.5))
+        pool = self.one_of(MaxPool(*options), AvgPool(*options, count_include_pad=self.chance(0.5)))
+        sweep = pool.sweep(shape, "sampled")
+        inside = im2col(np.ones((1, *sweep.size, 1)), sweep)
+        return pool if inside.any(axis=tuple(range(1, len(shape)))).all() else self.pool(shape)
+
+    def pad(self, shape: Shape) -> Layer:
+        """Draw a border."""
+        return Pad(tuple((self.number(0, 3), self.number(0, 3)) for _ in shape[1:]), self.one_of(0.0, 0.5, -1.0))
+
+    def collapsed(self, shape: Shape) -> Layer:
+        """Draw what leaves no axes."""
+        return self.one_of(Flatten(), GlobalAvgPool(), GlobalMaxPool())
+
+    def dense(self, shape: Shape) -> Layer:
+        """Draw a dense layer."""
+        return Dense(self.number(2, 9), bias=self.chance(0.5))
+
+    def norm(self, shape: Shape) -> Layer:
+        """Draw a normalization."""
+        batch = BatchNorm(self.one_of(0.1, 1.0), self.one_of(0.1, 1e-5))
+        return self.one_of(batch, batch, LayerNorm(self.one_of(0.1, 1e-5)))
+
+    def pointwise(self, shape: Shape) -> Layer:
+        """Draw an activation, or noise."""
+        return self.one_of(
+            ReLU(), ReLU(), LeakyReLU(self.one_of(0.01, -0.5, 1.5)), ELU(self.one_of(0.7, 1.0)), GELU(), GELU(True),
+            SiLU(), Sigmoid(), Tanh(), Softmax(), Dropout(self.one_of(0.0, 0.3, 0.6)),
+        )  # fmt: skip
+
+    def branches(self, shape: Shape) -> Layer:
+        """Draw some layers in a layer; a branch beside them has a window with which it gets to the same size."""
+        if self.depth == 2:
+            return self.pointwise(shape)
+        self.depth += 1
+        inner, after = self.run(shape, self.number(0, 3))
+        self.depth -= 1
+        body = Sequential(*inner)
+        kind = self.one_of(Sequential, Residual, Concatenate)
+        if kind is Sequential or len(after) != len(shape):
+            return body
+        if kind is Residual:
+            return Residual(body) if after == shape else Residual(body, self.beside(shape, after))
+        other = self.beside(shape, (self.one_of(*CHANNELS), *after[1:]))
+        return Concatenate(*self.one_of((body, other), (other, body), (other, body, self.beside(shape, after))))
+
+    def beside(self, shape: Shape, after: Shape) -> Layer:
+        """Return a layer, or two, that make this shape of the other."""
+        if len(shape) == 1:
+            return Dense(after[0])
+        kernel = tuple(max(1, before - behind + 1) for before, behind in zip(shape[1:], after[1:], strict=True))
+        padding = tuple((0, max(0, behind - before)) for before, behind in zip(shape[1:], after[1:], strict=True))
+        if self.chance(0.5):
+            return _convolution(shape)(after[0], kernel, padding=padding)
+        pool = self.one_of(MaxPool(kernel, 1), AvgPool(kernel, 1))
+        return Sequential(pool, _convolution(shape)(after[0], 1, padding=padding))
+
+    def padding(self, shape: Shape, most: int) -> Padding:
+        """Draw every way to write a padding."""
+        pairs = tuple((self.number(0, most + 1), self.number(0, most + 1)) for _ in shape[1:])
+        return self.one_of("same", "valid", self.number(0, most + 1), pairs)
+
+    def lengths(self, shape: Shape, most: int) -> Shape:
+        """Draw a length for each axis."""
+        return tuple(self.number(1, most + 1) for _ in shape[1:])
+
+    def number(self, least: int, end: int) -> int:
+        """Draw a whole number, from the least up to, but not including, the end."""
+        return int(self.generator.integers(least, end))
+
+    def chance(self, probability: float) -> bool:
+        """Say yes with this probability."""
+        return bool(self.generator.random() < probability)
+
+    def one_of(self, *options: Option) -> Option:
+        """Draw one of the options."""
+        return options[self.number(0, len(options))]
+
+
+def _convolution(shape: Shape) -> type[Conv]:
+    return (Conv1D, Conv2D, Conv3D)[len(shape) - 2]
