@@ -26,6 +26,7 @@ from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli import main
 from lowered_cnn.cli import train as cli_train
 from lowered_cnn.models import deep
+from lowered_cnn.verify import Certificate, Check
 
 Run = Callable[..., str]
 
@@ -496,3 +497,22 @@ def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- verification before the training --------------------------------------------------------------------------------
+
+
+def test_a_training_can_verify_its_network_first(
+    few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", "--data", str(few_digits), "--epochs", "1", "--out", str(tmp_path / "run"), "--verify"]
+    failed = Certificate((Check("network", "fused", "repeated", 12.0, 0.0),))
+    with monkeypatch.context() as patched:
+        patched.setattr("lowered_cnn.cli.train.verify_forms", lambda network, loss: failed)
+        assert main(command) == 1
+    told = capsys.readouterr()
+    assert "network: fused: repeated: expected an error of at most 0.0e+00, got 1.2e+01" in told.err
+    assert told.out == ""
+    assert not (tmp_path / "run").exists()
+    assert main(command) == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()

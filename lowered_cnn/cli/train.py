@@ -27,6 +27,7 @@ from lowered_cnn.schedules import Schedule
 from lowered_cnn.storage import JSON
 from lowered_cnn.training import BEST
 from lowered_cnn.training.workers import POSIX
+from lowered_cnn.verify import verify_forms
 
 DEFAULT = Recipe()
 RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST)}
@@ -61,11 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=at_least(1), default=workers, help="processes (%(default)s)")
     parser.add_argument("--seed", type=at_least(0), default=DEFAULT.seed, help="(%(default)s)")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the folder to write (runs/1, runs/2, ...)")
+    text = "check first that all forms of this network agree, which takes seconds; exit with 1 if they do not"
+    parser.add_argument("--verify", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Load, train, test, save, report."""
+def run(arguments: argparse.Namespace) -> int:
+    """Load, train, test, save, report; return 1 if the network was to be verified, and does not pass."""
     start = time.perf_counter()
     if arguments.out:
         check_out(arguments.out)
@@ -73,6 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
     data, dev = _hold_out(splits.train, arguments.dev_size, arguments.seed)
     model, recipe = _chosen(arguments)
     network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=arguments.seed)
+    if arguments.verify and not (certificate := verify_forms(network, loss=recipe.loss)).passed:
+        print(certificate, file=sys.stderr)
+        return 1
     folder = RunFolder.create(arguments.out, _config(arguments, model, recipe, data))
     train_seconds = _train(network, data, dev, recipe, arguments.workers, folder)
     folder.save(network)
@@ -95,6 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f}; "
             f"trained in {train_seconds:.1f} s, {result['total_seconds']:.1f} s in all; saved in {folder.path}"
         )
+    return 0
 
 
 def _hold_out(data: Dataset, dev_size: int | None, seed: int) -> tuple[Dataset, Dataset | None]:

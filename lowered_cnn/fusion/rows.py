@@ -22,7 +22,7 @@ from lowered_cnn.lowering import Border
 
 
 @dataclass(frozen=True)
-class Run:
+class InputRows:
     """Input rows, `count` of them from `h`, whose dx are sums over output rows from `source`, weighed by `taps`.
 
     The taps are counted from the bottom one up, so that they ascend with the output rows.
@@ -115,7 +115,7 @@ class RowEngine(Engine):
         np.copyto(rows, self.windows[first : last + self.taps - 1])
         return _stacked(rows, last - first, self.taps)
 
-    def _runs(self, first: int, last: int) -> Iterator[Run]:
+    def _runs(self, first: int, last: int) -> Iterator[InputRows]:
         """Yield the input rows whose last output row is `first` up to `last`; with the last one, all that remain."""
         stop = last if last < self.height else self.height + self.taps - 1
         h = first
@@ -124,10 +124,10 @@ class RowEngine(Engine):
             count = min(stop, self.height) - h if inside else 1
             above = h - self.taps + 1
             source = max(0, above)
-            yield Run(h, count, source, slice(source - above, min(h + 1, self.height) - above))
+            yield InputRows(h, count, source, slice(source - above, min(h + 1, self.height) - above))
             h += count
 
-    def _add_dx(self, run: Run, dz: Array) -> None:
+    def _add_dx(self, run: InputRows, dz: Array) -> None:
         """dX[h] += col2im over the width of sum over a of weight[a]^T dZ[h - a]."""
         weight = self.transposed[run.taps]
         rows = self.scratch[: run.count]

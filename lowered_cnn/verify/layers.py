@@ -53,8 +53,8 @@ NUDGE = 1e-6
 
 LARGE = 1000.0
 
-BLOCK_BYTES = 512
-"""Blocks that cut even small windows' columns."""
+TINY_BLOCKS = 512
+"""Bytes of a block that cuts even the columns of small windows."""
 
 Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
 """y (*shape, N) of a layer of one's own, for x (C, *size, N) and its parameters by name."""
@@ -252,7 +252,7 @@ def _index_maps(stage: Stage) -> Iterator[Check]:
         x = _integers((channels, *sweep.size, site.batch), -4, 4, 1)
         c = _integers((channels, *sweep.window.kernel, *sweep.output, site.batch), -4, 4, 2)
         whole = np.sum(im2col(x, sweep) * c) - np.sum(x * col2im(c, sweep))
-        columns = Columns(sweep, channels, site.batch, Workspace(np.float64, BLOCK_BYTES))
+        columns = Columns(sweep, channels, site.batch, Workspace(np.float64, TINY_BLOCKS))
         columns.read(x)
         columns.clear()
         there = 0.0
