@@ -75,7 +75,7 @@ def test_a_network_drawn_at_random_passes(seed: int) -> None:
 
 @pytest.mark.slow
 @given(SEEDS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_many_networks_drawn_at_random_pass(seed: int) -> None:
     certificate = verify_sampled(seed)
     assert certificate.passed, f"{certificate}\n{draw(seed)}"

@@ -14,10 +14,12 @@ from running import normal, run
 
 from lowered_cnn import (
     AvgPool,
+    BatchNorm,
     Conv2D,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     InputError,
     Layer,
     MaxPool,
@@ -27,6 +29,7 @@ from lowered_cnn import (
     Residual,
     Sequential,
     SoftmaxCrossEntropy,
+    Tanh,
 )
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.cli import main
@@ -35,7 +38,7 @@ from lowered_cnn.models import MODELS
 from lowered_cnn.verify import Certificate, Check, verify, verify_layer, verify_loss, verify_specimen
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, noise, relative_error, smooth_step
 from lowered_cnn.verify.probe import sides
-from lowered_cnn.verify.specimens import LOSSES, specimens, together
+from lowered_cnn.verify.specimens import LOSSES, Specimen, specimens, together
 
 IMAGE: Shape = (2, 6, 5)
 
@@ -261,6 +264,22 @@ def test_a_layer_of_ones_own_is_checked(shape: Shape) -> None:
 def test_without_a_reference_the_forward_pass_of_ones_own_layer_is_not_checked() -> None:
     checks = verify_layer(Square(), IMAGE).checks
     assert not any(check.part == "square1" and check.prop == "forward" for check in checks)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 5])
+def test_a_network_that_is_sure_of_the_class_is_checked(seed: int) -> None:
+    """Its gradients for that class are smaller than the rounding of numbers near 1."""
+    network = Network(Sequential(Flatten(), Dense(8), Tanh(), Dense(3)), IMAGE, seed=seed)
+    network.parameters["dense2.weight"][...] *= 30
+    certificate = verify(network, workers=())
+    assert certificate.passed, str(certificate)
+
+
+def test_a_norm_of_a_single_number_is_checked() -> None:
+    model = Sequential(Conv2D(4, 2), GlobalAvgPool(), BatchNorm(), Dense(3))
+    certificate = verify_specimen("one", Specimen(model, IMAGE, examples=1))
+    assert certificate.passed, str(certificate)
+    assert any(check.prop == "statistics" for check in certificate.checks)
 
 
 # Kinks, and what a loss may do.
