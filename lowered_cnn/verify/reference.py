@@ -210,8 +210,10 @@ def _normalized(stage: Stage, x: Array, at: Shape) -> Array:
     def value(n: int) -> float:
         over = x[channel].ravel() if isinstance(layer, BatchNorm) else np.array([each[*at[1:], n] for each in x])
         mean = math.fsum(over) / len(over)
-        variance = math.fsum((float(number) - mean) ** 2 for number in over) / len(over)
-        return weight * (float(x[*at, n]) - mean) / math.sqrt(variance + layer.epsilon) + bias
+        # The mean is rounded: where the deviation is small beside it, what that leaves behind is not.
+        rest = math.fsum(float(number) - mean for number in over) / len(over)
+        variance = math.fsum((float(number) - mean - rest) ** 2 for number in over) / len(over)
+        return weight * (float(x[*at, n]) - mean - rest) / math.sqrt(variance + layer.epsilon) + bias
 
     return _scalars(value, x)
 
