@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from lowered_cnn import SGD, Constant, Dense, Flatten, InputError, Sequential
+from lowered_cnn import SGD, Constant, Dense, Flatten, InputError, Sequential, Softmax
 from lowered_cnn.interop.sklearn import CNNClassifier
 from lowered_cnn.models import lenet5
 
@@ -185,3 +185,9 @@ def test_a_missing_package_is_told() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     wanted = "CNNClassifier: expected scikit-learn (pip install 'lowered-cnn[sklearn]'), got no module named "
     assert wanted in done.stderr.splitlines()[-1]
+
+
+def test_a_model_that_ends_in_a_softmax_is_refused() -> None:
+    model = Sequential(Flatten(), Dense(2), Softmax())
+    with pytest.raises(InputError, match=r"^loss: expected a network without Softmax\(\) at its end"):
+        CNNClassifier(model).fit(np.zeros((4, 2, 2)), [0, 1, 0, 1])
