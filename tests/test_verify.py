@@ -31,8 +31,9 @@ from lowered_cnn import (
     SoftmaxCrossEntropy,
     Tanh,
 )
-from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.arrays import Array, Mask, Shape
 from lowered_cnn.cli import main
+from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.layers.layer import Lowered, Site
 from lowered_cnn.models import MODELS
 from lowered_cnn.verify import Certificate, Check, verify, verify_layer, verify_loss, verify_specimen
@@ -316,3 +317,27 @@ def test_a_network_is_checked_with_its_own_loss_and_parameters() -> None:
     network.parameters["dense1.bias"][0] = np.nan
     with np.errstate(all="ignore"):
         assert not verify(network, workers=()).passed
+
+
+@dataclass(frozen=True)
+class Fold(Elementwise):
+    """y = |x|, with a kink at 0, and the gradient -1 there."""
+
+    kind: ClassVar[str] = "fold"
+
+    def value(self, x: Array) -> Array:
+        return np.abs(x)
+
+    def derivative(self, x: Array) -> Array:
+        return np.where(x > 0, 1.0, -1.0)
+
+    def sides(self, x: Array) -> Mask:
+        return x > 0
+
+
+def test_a_layer_of_ones_own_declares_its_kinks() -> None:
+    lowered = Network(Sequential(Dense(3), Residual(Fold()), Dense(2)), (3,), dtype=np.float64).lower(1)
+    seen = {sides(lowered.layers) for x in (1.0, 2.0, -1.0) if len(lowered.forward(np.full((1, 3), x)))}
+    assert len(seen) == 2
+    checks = verify_layer(Fold(), IMAGE, reference=lambda x, parameters: np.sqrt(x * x))
+    assert checks.passed, str(checks)
