@@ -124,7 +124,7 @@ def test_a_window_takes_arrays_for_what_they_hold() -> None:
 def test_a_window_lies_over_as_many_axes_as_it_has(size: Shape) -> None:
     with pytest.raises(InputError) as caught:
         Window.of(2, 3).over(size)
-    assert str(caught.value) == f"window: expected an input of 2 lengths under a window of (3, 3), got {size}"
+    assert str(caught.value) == f"window: expected an input of 2 axes under a window of (3, 3), got {size}"
 
 
 def test_shapes_that_do_not_fit_the_sweep_are_refused() -> None:

@@ -262,7 +262,7 @@ def test_predict_refuses_other_shapes(shape: Shape) -> None:
             "conv1: expected an input of at least (3, 3) under a window of (5, 5), got (2, 9)",
         ),
         ([Conv2D(4, 3, groups=2)], (3, 8, 8), "conv1: expected channels to be a multiple of groups (2), got 3"),
-        ([ReLU(), Dense(3)], (1, 4), "dense1: input: expected shape (features), as Flatten() makes it, got (1, 4)"),
+        ([ReLU(), Dense(3)], (1, 4), "dense1: input: expected shape (features), as Flatten() gives, got (1, 4)"),
         (
             [Sequential(ReLU(), Sequential(Dense(3), Conv2D(2, 3)))],
             (4,),
