@@ -29,10 +29,10 @@ class Row:
         return sum(product.flops for product in self.products)
 
     def whole(self, role: Role) -> Product | None:
-        """Return the product of this role with its blocks put together again, or None if there is none.
+        """Return the product of this role with its blocks merged again, or None if there is none.
 
-        Blocks are runs of positions: they cut N in the forward product and in dx, and the summed K in dweight. Those of
-        a batch normalization are runs of channels, M.
+        Blocks are runs of positions: they split N in the forward product and in dx, and K, which is summed, in dweight.
+        The sums of a normalization are merged along M.
         """
         parts = [product for product in self.products if product.role == role]
         if not parts:

@@ -220,8 +220,8 @@ class _LoweredLayerNorm(Lowered):
     def backward(self, dy: Array) -> Array:
         """dX = (G - row G - Z row (Z G)) / deviation, with G = weight dY; dweight = (Z dY) 1, dbias = dY 1."""
         dx, z, spare = (each.reshape(self.matrix) for each in (dy, self.z, self.spare))
-        row_sums("sum", np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
-        row_sums("sum", dx, self.ones, out=self.dbias)
+        row_sums("dweight", np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
+        row_sums("dbias", dx, self.ones, out=self.dbias)
         np.multiply(dx, self.weight, out=dx)
         multiply("sum", self.row, np.multiply(dx, z, out=spare), out=self.mean)
         np.multiply(z, self.mean, out=spare)
