@@ -43,8 +43,8 @@ def whole_number(where: str, value: object, least: int, most: int | None = None)
     except TypeError:
         number = least - 1
     if number < least or (most is not None and number > most):
-        upto = "" if most is None else f" to {most}"
-        raise InputError(where, f"a whole number from {least}{upto}", repr(value))
+        wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(where, f"a whole number {wanted}", repr(value))
     return number
 
 

@@ -44,7 +44,7 @@ class Augmentation:
         for name in ("shift", "rotation", "scale", "shear", "elastic"):
             amount = getattr(self, name)
             if not (is_number(amount) and 0 <= amount < math.inf):
-                raise InputError(f"Augmentation: {name}", "a number from 0", repr(amount))
+                raise InputError(f"Augmentation: {name}", "a finite number of at least 0", repr(amount))
         if self.shear >= 90:
             raise InputError("Augmentation: shear", "less than 90 degrees", self.shear)
         whole_number("Augmentation: cutout", self.cutout, 0)

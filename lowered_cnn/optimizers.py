@@ -175,7 +175,7 @@ class AdamW(Optimizer):
 
     def __post_init__(self) -> None:
         if not (is_number(self.weight_decay) and 0 <= self.weight_decay < float("inf")):
-            raise InputError("AdamW: weight_decay", "a number from 0", repr(self.weight_decay))
+            raise InputError("AdamW: weight_decay", "a finite number of at least 0", repr(self.weight_decay))
         _check_adam("AdamW", self)
 
     def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
@@ -201,7 +201,7 @@ def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
     if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
         raise InputError(f"{where}: learning_rate", "a number above 0", repr(learning_rate))
     if not (is_number(l2) and 0 <= l2 < float("inf")):
-        raise InputError(f"{where}: l2", "a number from 0", repr(l2))
+        raise InputError(f"{where}: l2", "a finite number of at least 0", repr(l2))
     for name, rate in rates.items():
         if not (is_number(rate) and 0 <= rate < 1):
             raise InputError(f"{where}: {name}", "a number from 0 up to, but not including, 1", repr(rate))

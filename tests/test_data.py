@@ -171,7 +171,7 @@ def test_split_refuses_to_leave_a_side_empty(count: float) -> None:
 
 
 def test_split_refuses_a_negative_seed() -> None:
-    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected a whole number from 0, got -1"
+    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected a whole number of at least 0, got -1"
 
 
 def test_splits_refuses_unlike_sides() -> None:
@@ -704,10 +704,10 @@ def test_batches_are_shuffled_anew_for_each_seed_and_epoch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 1, 0, 0), "examples: expected a whole number from 1, got 0"),
-        ((5, 0, 0, 0), "batch size: expected a whole number from 1, got 0"),
-        ((5, 1, -1, 0), "seed: expected a whole number from 0, got -1"),
-        ((5, 1, 0, -1), "epoch: expected a whole number from 0, got -1"),
+        ((0, 1, 0, 0), "examples: expected a whole number of at least 1, got 0"),
+        ((5, 0, 0, 0), "batch size: expected a whole number of at least 1, got 0"),
+        ((5, 1, -1, 0), "seed: expected a whole number of at least 0, got -1"),
+        ((5, 1, 0, -1), "epoch: expected a whole number of at least 0, got -1"),
     ],
 )
 def test_batches_refuses_numbers_that_make_no_sense(arguments: tuple[int, ...], message: str) -> None:

@@ -301,4 +301,4 @@ def _twice_inner(x: Array) -> Array:
 
 def _check_finite(where: str, value: float) -> None:
     if not (is_number(value) and math.isfinite(value)):
-        raise InputError(where, "a number", repr(value))
+        raise InputError(where, "a finite number", repr(value))
