@@ -64,7 +64,7 @@ def check_images(where: str, images: object) -> None:
     if not isinstance(images, np.ndarray):
         raise InputError(where, "a NumPy array", type(images).__name__)
     if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise InputError(where, "uint8 (0 to 255) or float numbers", images.dtype)
+        raise InputError(where, "uint8 (0 to 255) or floats", images.dtype)
 
 
 def check_shape(where: str, expected: Shape, got: Shape) -> None:

@@ -51,7 +51,7 @@ def _words(path: Path, separator: str | None = None) -> list[str]:
 
 
 class _OneThread:
-    """Limits BLAS in the whole process, from when a first thread enters its `with` block until the last one leaves."""
+    """Limits BLAS in the whole process from when the first thread enters a `with` block until the last one leaves."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -58,7 +58,7 @@ def col2im(columns: Array, sweep: Sweep) -> Array:
 
 @dataclass(frozen=True)
 class Block:
-    """A run of consecutive positions in row-major order: its slices of the first axes, and its range."""
+    """A run of consecutive positions in row-major order: its slices of the first axes, and its range of positions."""
 
     positions: tuple[slice, ...]
     start: int

@@ -99,8 +99,8 @@ class Network:
         """Return the outputs (N, *output shape) for images (N, *input shape), uint8 or float.
 
         Grey images may come as (N, H, W). Many images run on `workers` threads (by default one per usable core), with
-        the same bits for any number. Raises InputError for images of another shape, or on another scale than those of
-        the training.
+        the same bits for any number. Raises InputError for images of another shape, or on another scale than the
+        training images.
         """
         if workers is not None:
             whole_number("predict: workers", workers, 1)
@@ -136,7 +136,7 @@ class Network:
         return Gradient(value, outputs, gradients)
 
     def check_scale(self, images: Images) -> None:
-        """Raise InputError for images on another scale than those of the training: floats from 0 to 255, say."""
+        """Raise InputError for images on another scale than the training images: floats from 0 to 255, say."""
         if self.input_range is None or not images.size:
             return
         low, high = self.input_range
@@ -235,7 +235,7 @@ class LoweredNetwork:
         return np.moveaxis(self.layers.forward(self.x), -1, 0)
 
     def backward(self, dy: Array) -> Array | None:
-        """Write all gradients, given that of the outputs, dy (N, *output shape); return the images', if it is wanted.
+        """Write the parameters' gradients for dy (N, *output shape), the outputs'; return the images', if wanted.
 
         Raises InputError if the network was lowered without gradients, or if dy has another shape.
         """

@@ -80,7 +80,7 @@ class Predictor:
 
 
 def _taken(chunks: SimpleQueue[slice]) -> Iterator[slice]:
-    """Take chunks from the queue until it is empty."""
+    """Yield chunks from the queue until it is empty."""
     with suppress(Empty):
         while True:
             yield chunks.get_nowait()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from lowered_cnn.arrays import Array, Shape
 
 BLOCK_BYTES = 2 * 1024 * 1024
-"""Most bytes in a block of columns: it fits a core's share of the L3 cache, and NumPy is not called too often."""
+"""Most bytes in a block of columns: few enough for a core's share of the L3 cache, enough to call NumPy seldom."""
 
 
 class Workspace:
@@ -25,13 +25,13 @@ class Workspace:
         self._ones = np.empty(0, self.dtype)
 
     def array(self, shape: Shape, value: float = 0.0, dtype: npt.DTypeLike | None = None) -> Array:
-        """Return a buffer of the caller's own, filled with `value`; its dtype is the network's unless given."""
+        """Return a buffer for the caller alone, filled with `value`; its dtype is the network's unless given."""
         buffer: Array = np.full(shape, value, self.dtype if dtype is None else dtype)
         self.bytes += buffer.nbytes
         return buffer
 
     def mask(self, shape: Shape) -> npt.NDArray[np.bool_]:
-        """Return a boolean buffer of the caller's own."""
+        """Return a boolean buffer for the caller alone."""
         buffer = np.zeros(shape, np.bool_)
         self.bytes += buffer.nbytes
         return buffer

@@ -81,7 +81,7 @@ def test_dataset_knows_its_size_and_takes_examples_in_order() -> None:
             [],
             "images: expected at least one example of at least one pixel, got (0, 1, 3, 3)",
         ),
-        (np.zeros((2, 1, 3, 3), int), [0, 1], "images: expected uint8 (0 to 255) or float numbers, got int64"),
+        (np.zeros((2, 1, 3, 3), int), [0, 1], "images: expected uint8 (0 to 255) or floats, got int64"),
     ],
 )
 def test_dataset_refuses_what_does_not_fit(images: Any, labels: list[int], message: str) -> None:

@@ -358,7 +358,7 @@ def test_a_lowered_network_takes_exactly_its_batch() -> None:
         ),
         (
             lambda: Network(Sequential(Dense(2)), (3,)).predict(np.zeros((1, 3), complex)),
-            "network: images: expected uint8 (0 to 255) or float numbers, got complex128",
+            "network: images: expected uint8 (0 to 255) or floats, got complex128",
         ),
         (
             lambda: Network(Sequential(Dense(2)), (3,)).predict(cast(Any, [[1.0, 2.0, 3.0]])),

@@ -58,8 +58,8 @@ class Noise:
 class Site:
     """What a layer is lowered for: its input, the gradients that are wanted, and where to find parameters and buffers.
 
-    `input_shape` excludes the batch. `training` decides what is computed where that differs, as in Dropout and
-    BatchNorm. `backward` is called only with `wants_gradients`, and must return dx if `wants_dx`.
+    `input_shape` excludes the batch. `training` matters to layers that compute something else at inference, such as
+    Dropout and BatchNorm. `backward` is called only if `wants_gradients`, and must return dx if `wants_dx`.
     """
 
     name: str
