@@ -1,4 +1,4 @@
-"""Convolutional neural networks in which every linear layer is a matrix product, with NumPy alone at the core."""
+"""Convolutional neural networks in which every linear layer is a matrix product, on a core of plain NumPy."""
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.augmentation import Augmentation

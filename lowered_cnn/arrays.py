@@ -1,4 +1,4 @@
-"""Array and shape types, and the one voice in which wrong input is reported."""
+"""Array and shape types, and the one error that reports wrong input."""
 
 import operator
 from numbers import Real
@@ -11,22 +11,22 @@ Array: TypeAlias = npt.NDArray[np.floating]
 """A float32 or float64 array: activations, parameters, gradients."""
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
-"""Truth values, one for each number of an activation."""
+"""Truth values, one per number of an activation."""
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-"""Images as they are stored: grey levels or colours from 0 to 255."""
+"""Images as stored: grey levels or colours from 0 to 255."""
 
 Images: TypeAlias = npt.NDArray[np.uint8 | np.floating]
-"""Images as networks take them: bytes, which become numbers from 0 to 1, or floats as they are."""
+"""Images as networks take them: bytes, which are scaled to 0 to 1, or floats, which are used as they are."""
 
 Labels: TypeAlias = npt.NDArray[np.int64]
-"""Class numbers, one an example."""
+"""Class numbers, one per example."""
 
 Shape: TypeAlias = tuple[int, ...]
 
 
 class InputError(ValueError):
-    """Wrong input, told in one line: where, what was expected, what was got."""
+    """Wrong input, reported in one line: where, what was expected, and what was got."""
 
     def __init__(self, where: str, expected: object, got: object) -> None:
         super().__init__(where, expected, got)
@@ -37,19 +37,19 @@ class InputError(ValueError):
 
 
 def whole_number(where: str, value: object, least: int, most: int | None = None) -> int:
-    """Return a whole number; raises InputError for anything else, and for numbers below `least` or above `most`."""
+    """Return `value` as an int; raises InputError unless it is a whole number from `least` to `most`."""
     try:
         number = operator.index(cast(SupportsIndex, value))
     except TypeError:
         number = least - 1
     if number < least or (most is not None and number > most):
-        upto = "" if most is None else f" to {most}"
-        raise InputError(where, f"a whole number from {least}{upto}", repr(value))
+        wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(where, f"a whole number {wanted}", repr(value))
     return number
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is one real number."""
+    """Return whether a value is a single real number."""
     return isinstance(value, Real)
 
 
@@ -64,16 +64,16 @@ def check_images(where: str, images: object) -> None:
     if not isinstance(images, np.ndarray):
         raise InputError(where, "a NumPy array", type(images).__name__)
     if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise InputError(where, "uint8 (0 to 255) or float numbers", images.dtype)
+        raise InputError(where, "uint8 (0 to 255) or floats", images.dtype)
 
 
 def check_shape(where: str, expected: Shape, got: Shape) -> None:
-    """Raise InputError unless both shapes are the same."""
+    """Raise InputError unless the two shapes are equal."""
     if expected != got:
         raise InputError(where, expected, got)
 
 
 def check_rank(where: str, axes: str, got: Shape) -> None:
-    """Raise InputError unless the shape has one length for each of the named axes, as in `"C H W"`."""
+    """Raise InputError unless the shape has as many axes as are named, as in `"C H W"`."""
     if len(got) != len(axes.split()):
         raise InputError(where, f"shape ({', '.join(axes.split())})", got)

@@ -1,4 +1,4 @@
-"""Augmentation: each image moved, turned, bent, mirrored or covered a little, anew in each epoch."""
+"""Augmentation: small random shifts, rotations, distortions, flips and cut-outs of images, new in each epoch."""
 
 import math
 from dataclasses import dataclass
@@ -10,25 +10,26 @@ from lowered_cnn.arrays import Array, Images, InputError, Labels, Shape, check_i
 from lowered_cnn.gemm import multiply
 
 KNOTS = 4
-"""Pixels between two points of the random grid whose smooth interpolation bends an image."""
+"""Pixels between neighbouring points of the random grid whose smooth interpolation distorts an image."""
 
 SHARPNESS = -0.75
-"""Of the cubic interpolation, as in OpenCV and PyTorch. Bilinear interpolation blurs: networks trained on its images,
-which have a quarter less of edges, know sharp ones less well."""
+"""The parameter a of cubic interpolation, as in OpenCV and PyTorch. Bilinear interpolation would blur: its images have
+edges weaker by a quarter, and networks trained on them do worse on sharp ones."""
 
 UNIFORMS = 8
-"""Random numbers for each image: two of the shift, rotation, scale, shear, mirror, two of the centre of the cut-out."""
+"""Random numbers per image: two for the shift; rotation, scale, shear, flip; two for the centre of the cut-out."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be done to an image (C, H, W) or (H, W); each amount is drawn uniformly from ± the one given.
+    """Random changes to an image (C, H, W) or (H, W); each amount is drawn uniformly from ± the one given.
 
-    `shift` in pixels along both axes, `rotation` and `shear` in degrees, `scale` as a part: from 1 / (1 + scale) to
-    1 + scale. `elastic` is the standard deviation, in pixels, of smooth random displacements: cubic B-splines over a
-    grid of normal numbers (Simard et al., 2003, smooth with a Gaussian). `flip` mirrors every other image, left to
-    right. `cutout` is the side, in pixels, of a square of zeros (DeVries and Taylor, 2017) with its centre in the
-    image. Whatever moves pixels does so in one cubic interpolation, with zeros outside of the image.
+    `shift` is in pixels along both axes, `rotation` and `shear` in degrees; `scale` multiplies sizes by 1 / (1 + scale)
+    to 1 + scale, uniformly in the logarithm. `elastic` is the standard deviation, in pixels, of smooth random
+    displacements: cubic B-splines over a grid of normal numbers (Simard et al., 2003, smooth with a Gaussian). `flip`
+    mirrors an image left to right with probability 1/2. `cutout` is the side, in pixels, of a square of zeros (DeVries
+    and Taylor, 2017) with its centre in the image. All that moves pixels is combined into one cubic interpolation, with
+    zeros outside the image.
     """
 
     shift: float = 0.0
@@ -43,16 +44,16 @@ class Augmentation:
         for name in ("shift", "rotation", "scale", "shear", "elastic"):
             amount = getattr(self, name)
             if not (is_number(amount) and 0 <= amount < math.inf):
-                raise InputError(f"Augmentation: {name}", "a number from 0", repr(amount))
+                raise InputError(f"Augmentation: {name}", "a finite number of at least 0", repr(amount))
         if self.shear >= 90:
             raise InputError("Augmentation: shear", "less than 90 degrees", self.shear)
         whole_number("Augmentation: cutout", self.cutout, 0)
 
     def __call__(self, images: Images, examples: Labels, seed: int, epoch: int) -> Array:
-        """Return images (n, C, H, W) or (n, H, W), changed; bytes from 0 to 255 become numbers from 0 to 1.
+        """Return changed copies of images (n, C, H, W) or (n, H, W); bytes from 0 to 255 are scaled to 0 to 1.
 
-        `examples` (n,) are their places in the data set: seed, epoch and place decide what happens to an image, and
-        nothing else does. Raises InputError for images that are not of two dimensions.
+        `examples` (n,) are their indices in the data set: what happens to an image depends only on the seed, the epoch
+        and its index. Raises InputError for images that are not two-dimensional.
         """
         check_images("augmentation: images", images)
         if images.ndim not in (3, 4):
@@ -72,7 +73,7 @@ class Augmentation:
         return scaled
 
     def _draw(self, examples: Labels, seed: int, epoch: int, size: Shape) -> tuple[Array, Array]:
-        """Return numbers from -1 to 1, (n, 8), and normal ones for the grid of each displacement, (n, 2, *grid)."""
+        """Return uniform numbers from -1 to 1, (n, 8), and normal ones for the displacement grids, (n, 2, *grid)."""
         grid = tuple(len(_splines(length)) for length in size) if self.elastic else (0, 0)
         uniform, normal = np.empty((len(examples), UNIFORMS)), np.empty((len(examples), 2, *grid), np.float32)
         for row, example in enumerate(examples.tolist()):
@@ -83,11 +84,11 @@ class Augmentation:
         return uniform, normal
 
     def _sources(self, uniform: Array, normal: Array, size: Shape) -> Array:
-        """Return where each pixel comes from, rows and columns: (n, 2, H, W)."""
+        """Return the row and column that each pixel comes from: (n, 2, H, W)."""
         turn, shear = np.radians(self.rotation) * uniform[:, 2], np.tan(np.radians(self.shear) * uniform[:, 4])
         scale = (1 + self.scale) ** uniform[:, 3]
         sine, cosine = np.sin(turn) / scale, np.cos(turn) / scale
-        # For (row, column): the rotation, over the scale, times the shear along the rows.
+        # For (row, column): the rotation, divided by the scale, times the shear along the rows.
         matrix = np.array([[cosine, cosine * shear - sine], [sine, sine * shear + cosine]], np.float32).T.swapaxes(1, 2)
         centre = [(length - 1) / 2 for length in size]
         down, across = (np.arange(length) - middle for length, middle in zip(size, centre, strict=True))
@@ -111,7 +112,7 @@ def _interpolate(normal: Array, size: Shape, deviation: float) -> Array:
 
 @cache
 def _splines(length: int) -> Array:
-    """Return the cubic B-spline around each grid point at each pixel, (grid, length); their sums have variance 1."""
+    """Return each grid point's cubic B-spline at each pixel, (grid, length), scaled to a mean variance of 1."""
     places = np.arange(length) / KNOTS
     distance = np.abs(np.arange(-1, math.floor(places[-1]) + 3)[:, None] - places)
     inner, outer = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance).clip(0) ** 3 / 6
@@ -121,9 +122,9 @@ def _splines(length: int) -> Array:
 
 
 def _resample(maps: Array, sources: Array) -> None:
-    """Replace maps (n, C, H, W) by what is at the sources (n, 2, H, W), between 16 pixels, and in each map's range."""
+    """Resample maps (n, C, H, W) in place at the sources (n, 2, H, W), from 16 pixels each, within each map's range."""
     count, channels, *size = maps.shape
-    # Two rows and columns of zeros before the image, and three after it, catch whatever comes from outside.
+    # Two rows and columns of zeros before the image, and three after it, supply whatever comes from outside.
     padded = np.zeros((channels, count, *(length + 5 for length in size)), maps.dtype)
     padded[:, :, 2:-3, 2:-3] = maps.swapaxes(0, 1)
     for axis, length in enumerate(size):
@@ -131,7 +132,7 @@ def _resample(maps: Array, sources: Array) -> None:
     corners = np.floor(sources).astype(np.int32)
     down, across = (_cubic(sources[:, axis] - corners[:, axis]) for axis in (0, 1))
     line = padded.shape[3]
-    corners += 1  # of the four by four pixels, in the padded image
+    corners += 1  # now the first of the four by four pixels, in the padded image
     first = corners[:, 0] * line + corners[:, 1] + np.arange(count, dtype=np.int32)[:, None, None] * padded[0, 0].size
     lowest, highest = padded.min(axis=(2, 3), keepdims=True), padded.max(axis=(2, 3), keepdims=True)
     for channel, plane in enumerate(padded.reshape(channels, -1)):
@@ -143,7 +144,7 @@ def _resample(maps: Array, sources: Array) -> None:
 
 
 def _cubic(t: Array) -> list[Array]:
-    """Return the weights of the pixels at -1, 0, 1 and 2 for a place t from 0 to 1 (Keys, 1981, with a = SHARPNESS)."""
+    """Return the weights of the pixels at -1, 0, 1 and 2 for a point t from 0 to 1 (Keys, 1981, with a = SHARPNESS)."""
     a = SHARPNESS
     inner = [((a + 2) * s - (a + 3)) * s * s + 1 for s in (t, 1 - t)]
     outer = [((a * s - 5 * a) * s + 8 * a) * s - 4 * a for s in (1 + t, 2 - t)]

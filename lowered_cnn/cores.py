@@ -1,4 +1,4 @@
-"""How many cores this process may keep busy, and how BLAS is kept from more of them than one."""
+"""How many cores this process may use, and how BLAS is limited to one thread."""
 
 import os
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Return the number of cores in this process's affinity, and no more than its cgroups' quota; at least 1.
+    """Return how many cores this process may use: its CPU affinity, capped by its cgroup quotas; at least 1.
 
-    The quota (cgroup version 2 or 1, as containers set it) is read from the files below `root`.
+    The quotas (cgroup version 2 or 1, as set by containers) are read from files below `root`.
     """
     if hasattr(os, "process_cpu_count"):  # from Python 3.13
         cores: int | None = os.process_cpu_count()
@@ -26,7 +26,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield the quota, in cores, of each cgroup that this process is in, and of each one around it."""
+    """Yield the quota, in cores, of each cgroup that this process is in, and of its ancestors."""
     for line in _words(root / "proc/self/cgroup", "\n"):
         _, controllers, path = line.split(":", 2)
         for group in (PurePosixPath(path), *PurePosixPath(path).parents):
@@ -38,7 +38,7 @@ def _quotas(root: Path) -> Iterator[float]:
                 quota = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
             else:
                 break
-            # No quota reads "max 100000" in version 2, and -1 and 100000 in version 1.
+            # Without a quota, version 2 says "max 100000", and version 1 says -1 and 100000.
             if len(quota) == 2 and quota[0].isdigit():
                 yield int(quota[0]) / int(quota[1])
 
@@ -51,7 +51,7 @@ def _words(path: Path, separator: str | None = None) -> list[str]:
 
 
 class _OneThread:
-    """Limits BLAS, in the whole process, from the first `with` block of any thread to the end of the last."""
+    """Limits BLAS in the whole process from when the first thread enters a `with` block until the last one leaves."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -81,4 +81,4 @@ class _OneThread:
 
 
 one_blas_thread = _OneThread().limit
-"""Let BLAS use one thread inside the `with` block, so that its sums have one order."""
+"""Limit BLAS to one thread inside the `with` block, so that it always sums in the same order."""

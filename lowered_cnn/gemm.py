@@ -1,4 +1,4 @@
-"""The only place with a matrix product: A B, A^T B and A B^T, each told its role, for the ledger that listens."""
+"""The only place with matrix products: A B, A^T B and A B^T, each with a role, which the ledger records."""
 
 import math
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ import numpy as np
 from lowered_cnn.arrays import Array
 
 SMALL = 1_000_000
-"""Up to so many multiplications, OpenBLAS multiplies at once; beyond, it packs both factors first (for AVX-512)."""
+"""Up to this many multiplications, OpenBLAS multiplies directly; beyond, it packs both factors first (on AVX-512)."""
 
 FEW = 1200
-"""Up to so many results, it does so for a product with a transposed second factor too."""
+"""With a transposed second factor, it multiplies directly only up to this many results, too."""
 
 
 Role: TypeAlias = Literal["forward", "sum", "dweight", "dbias", "dx"]
-"""What a product is for: an output, a sum inside a normalization, the gradient of a weight, of a bias, of an input."""
+"""What a product is for: an output, a sum inside a normalization, the gradient of a weight, a bias or an input."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)
 class Product:
-    """One matrix product (M x K) (K x N), done `count` times."""
+    """One matrix product (M x K) (K x N), computed `count` times."""
 
     role: Role
     m: int
@@ -37,7 +37,7 @@ class Product:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions."""
+        """The number of multiplications and additions."""
         return 2 * self.m * self.k * self.n * self.count
 
 
@@ -46,7 +46,7 @@ _ledger: ContextVar[list[Product] | None] = ContextVar("ledger", default=None)
 
 @contextmanager
 def listen() -> Iterator[list[Product]]:
-    """Write down every matrix product that is done inside the `with` block."""
+    """Record every matrix product computed inside the `with` block."""
     heard: list[Product] = []
     token = _ledger.set(heard)
     try:
@@ -80,7 +80,7 @@ def row_sums(role: Role, a: Array, ones: Array, out: Array) -> None:
 
 
 def row_dots(role: Role, a: Array, b: Array, out: Array) -> None:
-    """C[m] = A[m] B[m]^T, the product of each row with the same row: a, b (..., M, K), out (..., M)."""
+    """C[m] = A[m] B[m]^T, the dot product of matching rows: a, b (..., M, K), out (..., M)."""
     _hear(role, a, b[..., 0, :, None])
     np.matmul(a[..., None, :], b[..., None], out=out[..., None, None])
 
@@ -100,9 +100,9 @@ def _hear(role: Role, a: Array, b: Array) -> None:
 
 
 def _multiply_in_columns(a: Array, b: Array, out: Array) -> None:
-    """Multiply a by runs of b's columns that are short enough for a small product, if there are such runs."""
+    """Multiply a by runs of b's columns, each short enough for a small product, if N divides into such runs."""
     (m, k), n = a.shape[-2:], b.shape[-1]
-    if k == 1:  # nothing is summed (depthwise convolution, average pooling): ten times as fast as BLAS
+    if k == 1:  # no sum (dx of depthwise convolution, average pooling): ten times as fast as BLAS
         np.multiply(a, b, out=out)
         return
     run = _largest_part(n, SMALL // (m * k), 32)
@@ -112,7 +112,7 @@ def _multiply_in_columns(a: Array, b: Array, out: Array) -> None:
 
 
 def _multiply_in_rows(a: Array, b: Array, out: Array) -> None:
-    """Multiply runs of a's rows, few enough for a small product with the transposed b, if there are such runs."""
+    """Multiply runs of a's rows, each short enough for a small product, by the transposed b, if M divides so."""
     (m, k), n = a.shape[-2:], b.shape[-1]
     run = _largest_part(m, min(FEW, SMALL // k) // n, 8)
     if run < m:

@@ -1,4 +1,4 @@
-"""The ledger: what each layer of a network costs in one training step, written down in a dry run."""
+"""The ledger: what each layer of a network costs in one training step, recorded in a dry run."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from lowered_cnn.workspace import BLOCK_BYTES
 
 @dataclass(frozen=True)
 class Row:
-    """One layer: its output without the batch, its parameters, its products by role, and the bytes it asked for."""
+    """One layer: its output shape without the batch, its number of parameters, its products, and its buffers' bytes."""
 
     name: str
     output_shape: Shape
@@ -25,14 +25,14 @@ class Row:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions in all products."""
+        """The number of multiplications and additions in all products."""
         return sum(product.flops for product in self.products)
 
     def whole(self, role: Role) -> Product | None:
-        """Return the product of this role with its blocks put together again, or None if there is none.
+        """Return the product of this role with its blocks merged again, or None if there is none.
 
-        Blocks are runs of positions: they cut N in the forward product and in dx, and the summed K in dweight. Those of
-        a batch normalization are runs of channels, M.
+        Blocks are runs of positions: they split N in the forward product and in dx, and K, which is summed, in dweight.
+        The sums of a normalization are merged along M.
         """
         parts = [product for product in self.products if product.role == role]
         if not parts:
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The rows of all layers for one batch size; `bytes` counts every buffer, the gradients' vector included."""
+    """The rows of all layers for one batch size; `bytes` counts every buffer, the gradient vector included."""
 
     batch: int
     input_shape: Shape
@@ -58,7 +58,7 @@ class Ledger:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of one training step."""
+        """The number of multiplications and additions in one training step."""
         return sum(row.flops for row in self.rows)
 
     def __str__(self) -> str:
@@ -87,10 +87,10 @@ class Ledger:
 
 
 def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BYTES) -> Ledger:
-    """Lower the network for training on `batch` examples, run it once on zeros, and write down every product.
+    """Lower the network for training on `batch` examples, run it once on zeros, and record every product.
 
-    The layers are lowered one by one, in their readable form, and the batch as a whole: what the equations cost.
-    `train` does the same on shards of the batch and with fused layers, which take other products and less memory.
+    The layers are lowered one by one, in their readable form, for the batch as a whole: this is what the equations
+    cost. `train` uses shards of the batch and fused layers, which take other products and less memory.
     """
     lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
     with listen() as heard, lowered.tapped(bill := _Bill(heard)):
@@ -100,7 +100,7 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
 
 
 class _Bill(Tap):
-    """Charges each layer with the products that were heard while it ran."""
+    """Charges each layer for the products recorded while it ran."""
 
     def __init__(self, heard: list[Product]) -> None:
         self.heard = heard

@@ -1,4 +1,4 @@
-"""Losses: the value J of a batch and its gradient dZ together, with the 1/m of the cost applied once, here."""
+"""Losses: the value J of a batch and its gradient dZ together; the 1/m of the cost is applied here, once."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ class Loss(ABC):
 
     @abstractmethod
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
-        """Return the part of J, and dJ/dZ, of the outputs z (n, ...) of n examples.
+        """Return what n examples with outputs z (n, ...) contribute to J, and dJ/dZ.
 
-        `m` counts the examples of the whole batch, so that values and gradients of its shards add up. z is only read.
+        `m` is the size of the whole batch, so that the values and gradients of its shards add up. z is left unchanged.
         """
 
 
 def softmax(z: Array) -> Array:
-    """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), over the classes, axis 1, of z (N, classes, ...)."""
+    """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), over axis 1, the classes, of z (N, classes, ...)."""
     if z.ndim < 2:
         raise InputError("softmax", "outputs (N, classes, ...)", z.shape)
     powers: Array = np.exp(z - z.max(axis=1, keepdims=True))
@@ -66,7 +66,7 @@ class MeanSquaredError(Loss):
     """J = 1/(2 m) sum over examples and features of (Z - Y)^2; dJ/dZ = (Z - Y) / m."""
 
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
-        """Return J and dJ/dZ, for targets of the shape of z (n, ...), or class numbers (n), which become one-hot."""
+        """Return J and dJ/dZ, for targets shaped like z (n, ...), or class numbers (n), which are taken as one-hot."""
         difference = z.copy(order="K")
         if targets.ndim == 1:
             difference[np.arange(len(z)), _class_numbers(z, targets)] -= 1

@@ -1,11 +1,11 @@
 """im2col and col2im, an adjoint pair of index maps: <im2col x, c> = <x, col2im c>.
 
 Notation, for two axes (the code works for any number of them): an activation x is (C, H, W, N), a window of KH x KW
-taps stands on OH x OW positions, and
+taps is at OH x OW positions, and
 
-    columns[c, a, b, i, j, n] = x[c, i SH + a DH - PH, j SW + b DW - PW, n]      (zero where that is outside x)
+    columns[c, a, b, i, j, n] = x[c, i SH + a DH - PH, j SW + b DW - PW, n]      (zero outside x)
 
-Read as a matrix, (C KH KW) x (OH OW N), the columns are what a filter bank (K, C KH KW) is multiplied with.
+Seen as a matrix, (C KH KW) x (OH OW N), the columns are what a filter bank (K, C KH KW) multiplies.
 """
 
 import itertools
@@ -48,7 +48,7 @@ def im2col(x: Array, sweep: Sweep) -> Array:
 
 
 def col2im(columns: Array, sweep: Sweep) -> Array:
-    """Return the activation (C, *size, N) in which each column's entry is added to where im2col read it."""
+    """Return the activation (C, *size, N): each entry of the columns, added where im2col reads it from."""
     wanted = (*columns.shape[:1], *sweep.window.kernel, *sweep.output, *columns.shape[-1:])
     check_shape("col2im: columns", wanted, columns.shape)
     adjoint = Columns(sweep, columns.shape[0], columns.shape[-1], Workspace(columns.dtype, block_bytes=None))
@@ -58,14 +58,14 @@ def col2im(columns: Array, sweep: Sweep) -> Array:
 
 @dataclass(frozen=True)
 class Block:
-    """A run of neighbouring positions in row-major order: where it lies on the first axes, and from which to which."""
+    """A run of consecutive positions in row-major order: its slices of the first axes, and its range of positions."""
 
     positions: tuple[slice, ...]
     start: int
     stop: int
 
     def shape(self, output: Shape) -> Shape:
-        """Return how many of the positions `output` the run takes on each axis."""
+        """Return the run's number of positions on each axis, out of all positions `output`."""
         cut_axes = tuple(part.stop - part.start for part in self.positions)
         return cut_axes + output[len(cut_axes) :]
 
@@ -75,7 +75,7 @@ class Block:
 
 
 def cut(output: Shape, position_bytes: int, block_bytes: int | None) -> list[Block]:
-    """Cut all positions into blocks of at most `block_bytes` (at least one position), or into one block for None."""
+    """Cut all positions into blocks of at most `block_bytes` (at least one position); None makes one block."""
     total = math.prod(output)
     most = total if block_bytes is None else max(1, block_bytes // position_bytes)
     axis = next(i for i in range(len(output)) if math.prod(output[i + 1 :]) <= most)
@@ -92,9 +92,9 @@ def cut(output: Shape, position_bytes: int, block_bytes: int | None) -> list[Blo
 
 
 class Border:
-    """Puts a border of a constant value around an activation and, its adjoint, takes it off the gradient.
+    """Pads an activation with a constant and, as the adjoint, crops its gradient.
 
-    Where nothing is padded, both hand on what they are given.
+    Without padding, neither copies anything.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Border:
 class Columns:
     """The columns of one activation, made block by block, and their adjoint.
 
-    The columns live in scratch memory of bounded size; they are made again in the backward pass instead of being kept.
+    The columns live in scratch memory of bounded size; the backward pass computes them again, so that none are kept.
     """
 
     def __init__(self, sweep: Sweep, channels: int, batch: int, workspace: Workspace, *, wants_dx: bool = True) -> None:
@@ -147,7 +147,7 @@ class Columns:
         self._dwindows = windows(self._border.gradient, sweep) if wants_dx else self._scratch
 
     def read(self, x: Array) -> None:
-        """Take the activation (C, *size, N) that the columns are made of; it must not change while they are used."""
+        """Take the activation (C, *size, N) to make columns of; it must not change while they are in use."""
         self._windows = windows(self._border.around(x), self._sweep)
 
     def empty(self, block: Block) -> Array:
@@ -162,11 +162,11 @@ class Columns:
         return columns
 
     def clear(self) -> None:
-        """Set the gradient of the activation to zero, before its blocks are added."""
+        """Set the gradient of the activation to zero, before blocks are added to it."""
         self._border.gradient.fill(0)
 
     def col2im(self, block: Block, columns: Array) -> None:
-        """Add a block of the columns' gradient to the activation's, one tap after the other."""
+        """Add a block of the columns' gradient to the activation's, tap by tap."""
         target = self._dwindows[self._at(block)]
         for tap in itertools.product(*map(range, self._sweep.window.kernel)):
             index: Index = (slice(None), *tap)

@@ -6,7 +6,7 @@ from lowered_cnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPo
 
 
 def compact(classes: int = 10) -> Sequential:
-    """The default: LeNet's plan, with ReLU after pooling, which gives the same values for a quarter of the work."""
+    """The default: LeNet's layout, with ReLU after pooling, which gives the same values for a quarter of the work."""
     return Sequential(
         Conv2D(8, 5), MaxPool(2), ReLU(),
         Conv2D(24, 5), MaxPool(2), ReLU(),
@@ -15,7 +15,7 @@ def compact(classes: int = 10) -> Sequential:
 
 
 def lenet5(classes: int = 10) -> Sequential:
-    """LeNet-5 (LeCun et al., 1998) as it is written today: with ReLU and max pooling."""
+    """LeNet-5 (LeCun et al., 1998) in its modern form: with ReLU and max pooling."""
     return Sequential(
         Conv2D(6, 5, padding=2), ReLU(), MaxPool(2),
         Conv2D(16, 5), ReLU(), MaxPool(2),
@@ -59,7 +59,7 @@ def notebook(classes: int = 10) -> Sequential:
 
 
 def deep(classes: int = 10) -> Sequential:
-    """The network of the best recipe: six convolutions with batch normalization, which is done after pooling."""
+    """The network of the best recipe: six convolutions with batch normalization, which follows the pooling."""
     return Sequential(
         Conv2D(32, 3, bias=False), BatchNorm(), ReLU(),
         Conv2D(32, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),

@@ -1,4 +1,4 @@
-"""Network: layers with their parameters in one flat vector, and the public door where images come in."""
+"""Network: layers with their parameters in one flat vector, and the public entry point for images."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ from lowered_cnn.prediction import Predictor
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
 
 OTHER_SCALE = 8
-"""Images that leave the range of the training's by so many times its width are on another scale."""
+"""Images that leave the training images' range by this many times its width are on another scale."""
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """What one batch gives: J, the outputs (N, ...), and dJ of each parameter, by name and as a flat vector.
+    """The result of one batch: J, the outputs (N, ...), and dJ of each parameter, by name and as a flat vector.
 
-    In place of a gradient, a statistic has the amount by which it is off.
+    Instead of a gradient, a statistic has the amount that a step subtracts from it.
     """
 
     loss: float
@@ -34,12 +34,12 @@ class Gradient:
 
 
 class Network:
-    """A model with parameters for inputs of one shape: a Sequential, or one layer or a list of them.
+    """A model (a Sequential, a layer, or a list of layers) with its parameters, for inputs of one shape.
 
-    `parameters` is the flat vector with named views (`network.parameters["conv1.weight"]`), float32 unless
-    `dtype` says float64; its first values follow from `seed`. `input_range` is from where to where the numbers of the
-    images went that it was trained on, if it was, where bytes count as 0 to 1. Raises InputError, with the layer's
-    name, where shapes do not fit.
+    `parameters` is the flat vector with named views (`network.parameters["conv1.weight"]`), float32 unless `dtype` is
+    float64, and initialized from `seed`. `input_range` is the smallest and the largest number in the images it was
+    trained on, where bytes count as 0 to 1; it is None before training. Raises InputError, with the layer's name, if
+    shapes do not fit.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Network:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Start without any lowered forms: they are made when they are needed, and again in a copy."""
+        """Start without lowered forms: they are made when first needed, and a copy makes its own."""
         self._predictor = Predictor(lambda batch: self.lower(batch, training=False).forward)
         self._for_gradients: dict[int, LoweredNetwork] = {}
 
@@ -86,9 +86,9 @@ class Network:
     ) -> "LoweredNetwork":
         """Allocate everything for `batch` examples, for `training` or for inference.
 
-        `wants_dx` asks for the gradient of the input too, at inference as well, and then also for those of the
-        parameters. `seed` is that of the noise in training (Dropout), and `block_bytes` None makes each convolution
-        one im2col and one matrix product. The gradients are written to the flat vector `gradients`, if one is given.
+        `wants_dx` asks for the gradient of the input as well; at inference, it brings the parameters' gradients too.
+        `seed` is the seed of the noise in training (Dropout). Without `fused`, and with `block_bytes` None, each
+        convolution is one im2col and one matrix product. Gradients are written to the flat vector `gradients` if given.
         """
         whole_number("network: batch", batch, 1)
         if gradients is None:
@@ -98,8 +98,9 @@ class Network:
     def predict(self, images: Images, *, workers: int | None = None) -> Array:
         """Return the outputs (N, *output shape) for images (N, *input shape), uint8 or float.
 
-        Grey ones may come as (N, H, W). Many images are run on `workers` threads (as many as there are usable cores),
-        and to the same bits. Raises InputError for images of another shape, or on another scale than the training's.
+        Grey images may come as (N, H, W). Many images run on `workers` threads (by default one per usable core), with
+        the same bits for any number. Raises InputError for images of another shape, or on another scale than the
+        training images.
         """
         if workers is not None:
             whole_number("predict: workers", workers, 1)
@@ -114,10 +115,9 @@ class Network:
     ) -> Gradient:
         """Run a batch forward and backward, as in training, and return J, the outputs and the parameters' gradients.
 
-        With an optimizer that is a training loop of your own: `update = SGD(0.1).over(network.parameters)` once, and
-        `update.step(network.gradient(images, labels).parameters)` for each batch. The batch is one shard: what is
-        normalized, is normalized over all of it. Dropout draws another mask each time. The buffers of the last two
-        sizes of a batch are kept.
+        With an optimizer, this makes a training loop of your own: `update = SGD(0.1).over(network.parameters)` once,
+        then `update.step(network.gradient(images, labels).parameters)` for each batch. The batch is one shard:
+        BatchNorm normalizes over all of it. Dropout draws a new mask each time. Buffers are kept for two batch sizes.
         """
         check_loss(self, loss)
         images = as_batch(images, self.input_shape)
@@ -136,11 +136,11 @@ class Network:
         return Gradient(value, outputs, gradients)
 
     def check_scale(self, images: Images) -> None:
-        """Raise InputError for images on another scale than the training's: bytes of 0 to 255 as floats, say."""
+        """Raise InputError for images on another scale than the training images: floats from 0 to 255, say."""
         if self.input_range is None or not images.size:
             return
         low, high = self.input_range
-        wanted = f"numbers on the scale of the training, {low:g} to {high:g}"
+        wanted = f"numbers on the scale of the training images, {low:g} to {high:g}"
         if images.dtype == np.uint8:
             if low < 0 or high > 1:
                 raise InputError("network: images", wanted, "bytes, which count as 0 to 1")
@@ -151,12 +151,12 @@ class Network:
 
 
 def image_range(images: Images) -> tuple[float, float]:
-    """Return the smallest and the largest number of images; bytes count as 0 to 1."""
+    """Return the smallest and the largest number in images; bytes count as 0 to 1."""
     return (0.0, 1.0) if images.dtype == np.uint8 else (float(images.min()), float(images.max()))
 
 
 def has_softmax_twice(network: Network, loss: Loss) -> bool:
-    """Tell whether a network ends in a softmax, and the loss begins with its own."""
+    """Return whether a network ends in a softmax, and the loss applies softmax again."""
     last: Layer = network.model
     while isinstance(last, Sequential) and last.layers:
         last = last.layers[-1]
@@ -164,14 +164,14 @@ def has_softmax_twice(network: Network, loss: Loss) -> bool:
 
 
 def check_loss(network: Network, loss: Loss) -> None:
-    """Raise InputError for a softmax before a loss that has its own: the gradient would be that of a double softmax."""
+    """Raise InputError if a network ends in a softmax and the loss applies its own: it would be applied twice."""
     if has_softmax_twice(network, loss):
-        wanted = "a network without Softmax() at its end, as SoftmaxCrossEntropy() contains it"
-        raise InputError("loss", f"{wanted} (softmax(network.predict(images)) are the probabilities)", "Softmax()")
+        wanted = "a network without Softmax() at its end, as SoftmaxCrossEntropy() applies it"
+        raise InputError("loss", f"{wanted} (softmax(network.predict(images)) gives the probabilities)", "Softmax()")
 
 
 def as_batch(images: Images, input_shape: Shape, where: str = "network: images") -> Images:
-    """Return images as (N, *input shape); grey ones may come as (N, H, W). Raises InputError for other shapes."""
+    """Return images as (N, *input shape); grey images may come as (N, H, W). Raises InputError for other shapes."""
     check_images(where, images)
     if images.ndim == len(input_shape) and input_shape[0] == 1:
         images = images[:, None]
@@ -190,9 +190,9 @@ def _precision(dtype: npt.DTypeLike) -> np.dtype[np.generic]:
 
 
 class LoweredNetwork:
-    """A network with all buffers for one batch size; `gradients`, if there are any, are laid out as the parameters.
+    """A network with all buffers for one batch size; `gradients`, if there are any, are laid out like the parameters.
 
-    Here people's (N, ...) becomes the engine's (..., N), and back; nothing else turns axes.
+    Here the public batch-first layout (N, ...) becomes the internal batch-last layout (..., N), and back.
     """
 
     def __init__(
@@ -223,8 +223,8 @@ class LoweredNetwork:
     def forward(self, images: Images, *, position: tuple[int, ...] | None = None) -> Array:
         """Return the outputs (N, *output shape) for images (N, C, *size), until the next call.
 
-        Bytes from 0 to 255 become numbers from 0 to 1. `position` decides the noise of Dropout, together with the seed;
-        without one, it is another noise each time.
+        Bytes from 0 to 255 are scaled to 0 to 1. The noise of Dropout depends on the seed and `position`; without a
+        position, it is new each time.
         """
         self._passes += 1
         self.noise.position = (self._passes,) if position is None else position
@@ -235,12 +235,12 @@ class LoweredNetwork:
         return np.moveaxis(self.layers.forward(self.x), -1, 0)
 
     def backward(self, dy: Array) -> Array | None:
-        """Write all gradients for that of the outputs, dy (N, *output shape), and return that of the images, if wanted.
+        """Write the parameters' gradients for dy (N, *output shape), the outputs'; return the images', if wanted.
 
-        Raises InputError where the network was lowered without gradients, or dy has another shape.
+        Raises InputError if the network was lowered without gradients, or if dy has another shape.
         """
         if not self.dy.size:
-            raise InputError("network: backward", "a network that is lowered for training, or with wants_dx", "neither")
+            raise InputError("network: backward", "a network lowered for training, or with wants_dx", "neither")
         check_shape("network: dy", (self.dy.shape[-1], *self.dy.shape[:-1]), dy.shape)
         np.copyto(self.dy, np.moveaxis(dy, 0, -1), casting="same_kind")
         dx = self.layers.backward(self.dy)
@@ -248,7 +248,7 @@ class LoweredNetwork:
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
-        """Let a tap listen at every layer inside the `with` block; where layers are fused, at what they became."""
+        """Attach a tap to every layer inside the `with` block; fused layers count as one."""
         stages = list(stages_of(self.layers))
         for stage in stages:
             stage.taps.append(tap)

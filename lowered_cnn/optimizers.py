@@ -1,4 +1,4 @@
-"""Optimizers on the flat parameter vector, or a slice of it: a description, and beside it the state of the steps."""
+"""Optimizers on the flat parameter vector or a slice of it: each is a description and, beside it, its state."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from lowered_cnn.parameters import ParameterVector
 
 
 class LoweredOptimizer(ABC):
-    """The optimizer's buffers for some of the parameters."""
+    """An optimizer with its buffers for some of the parameters."""
 
     @abstractmethod
     def step(self, gradient: Array, learning_rate: float) -> None:
-        """Update the parameters in place; `gradient` is only read."""
+        """Update the parameters in place; `gradient` is left unchanged."""
 
 
 class Optimizer(ABC):
@@ -26,17 +26,17 @@ class Optimizer(ABC):
     def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
         """Allocate the state for these parameters.
 
-        `decays` is 1 for each entry that decays, else 0; `rates` multiply the learning rate. Every entry takes its
-        steps alone, so slices of a vector may be lowered apart, and to the same bits.
+        `decays` is 1 for each entry that decays, else 0; `rates` multiply the learning rate. Steps are element-wise, so
+        slices of a vector may be lowered separately, and give the same bits.
         """
 
     def over(self, parameters: ParameterVector, part: slice = slice(None)) -> "Update":
-        """Return the update of these parameters, or of one part of the vector, which keeps the optimizer's state."""
+        """Return the update of these parameters, or of a slice of their vector; it holds the optimizer's state."""
         return Update(self, parameters, part)
 
 
 class Update:
-    """An optimizer at work on a part of the parameter vector: what is `learned` there, and the `statistics` there."""
+    """An optimizer at work on a slice of the parameter vector: `learned` and `statistics` are its two parts."""
 
     def __init__(self, optimizer: Optimizer, parameters: ParameterVector, part: slice) -> None:
         start, stop, _ = part.indices(len(parameters.vector))
@@ -53,9 +53,9 @@ class Update:
         )
 
     def step(self, gradients: ParameterVector, learning_rate: float | None = None) -> None:
-        """Update the part in place, for the gradients of one batch and the amounts by which its statistics are off.
+        """Update the slice in place: learned entries by the optimizer, statistics by subtracting their "gradient".
 
-        The learning rate is the optimizer's own if none is given.
+        The learning rate is the optimizer's own unless given.
         """
         rate = self._learning_rate if learning_rate is None else learning_rate
         self._optimizer.step(gradients.vector[self.learned], rate)
@@ -162,9 +162,9 @@ class _LoweredAdam(LoweredOptimizer):
 
 @dataclass(frozen=True)
 class AdamW(Optimizer):
-    """Adam with the decay apart from the moments (Loshchilov and Hutter, 2019), as in PyTorch.
+    """Adam with weight decay decoupled from the moments (Loshchilov and Hutter, 2019), as in PyTorch.
 
-    Weights, not biases, become (1 - learning_rate weight_decay) w; then Adam's step, with g' = g.
+    Weights, not biases, become (1 - learning_rate weight_decay) w; then comes Adam's step, with g' = g.
     """
 
     learning_rate: float = 0.001
@@ -175,7 +175,7 @@ class AdamW(Optimizer):
 
     def __post_init__(self) -> None:
         if not (is_number(self.weight_decay) and 0 <= self.weight_decay < float("inf")):
-            raise InputError("AdamW: weight_decay", "a number from 0", repr(self.weight_decay))
+            raise InputError("AdamW: weight_decay", "a finite number of at least 0", repr(self.weight_decay))
         _check_adam("AdamW", self)
 
     def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
@@ -191,7 +191,7 @@ class _LoweredAdamW(LoweredOptimizer):
         self.adam = Adam(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon).lower(values, decays, rates)
 
     def step(self, gradient: Array, learning_rate: float) -> None:
-        """W = (1 - learning_rate weight_decay) w, and Adam's step from there."""
+        """W = (1 - learning_rate weight_decay) w, then Adam's step from there."""
         np.multiply(self.decay, self.values, out=self.spare)
         self.values -= np.multiply(self.spare, learning_rate, out=self.spare)
         self.adam.step(gradient, learning_rate)
@@ -201,7 +201,7 @@ def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
     if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
         raise InputError(f"{where}: learning_rate", "a number above 0", repr(learning_rate))
     if not (is_number(l2) and 0 <= l2 < float("inf")):
-        raise InputError(f"{where}: l2", "a number from 0", repr(l2))
+        raise InputError(f"{where}: l2", "a finite number of at least 0", repr(l2))
     for name, rate in rates.items():
         if not (is_number(rate) and 0 <= rate < 1):
             raise InputError(f"{where}: {name}", "a number from 0 up to, but not including, 1", repr(rate))

@@ -14,13 +14,13 @@ from lowered_cnn.arrays import Array, InputError, Shape
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a layer owns: its name and shape, and how it is drawn, whether it decays, and how fast it learns.
+    """A parameter of a layer: its name and shape, how it is initialized, whether it decays, and how fast it learns.
 
-    Its first values come from N(initial, deviation^2); without a deviation, every entry is `initial`. L2 and weight
-    decay apply to it if it `decays`, as weights do and biases do not. `rate` multiplies the learning rate.
+    It is drawn from N(initial, deviation^2); with a deviation of 0, every entry is `initial`. L2 and weight decay apply
+    to it only if it `decays`, as weights do and biases do not. `rate` multiplies the learning rate.
 
-    A `statistic` is not learned but measured in training: no optimizer sees it, and its "gradient" is the amount by
-    which it is off, times N.
+    A `statistic` is measured in training, not learned: no optimizer sees it, and its "gradient" is N times the amount
+    that a step subtracts from it.
     """
 
     name: str
@@ -33,15 +33,15 @@ class Parameter:
 
 
 def he_deviation(fan_in: int) -> float:
-    """Return sqrt(2 / fan_in), which keeps the variance from layer to layer through ReLU (He et al., 2015)."""
+    """Return sqrt(2 / fan_in), which preserves the variance from layer to layer through ReLU (He et al., 2015)."""
     return math.sqrt(2 / fan_in)
 
 
 class ParameterVector(Mapping[str, Array]):
-    """A flat `vector` in which each parameter is a view under its name: `parameters["conv1.weight"]`.
+    """A flat `vector` with a view of each parameter by name: `parameters["conv1.weight"]`.
 
-    What is `learned` comes first, the `statistics` after it; both are views of the vector. To assign is to write into
-    the array that is there, so that all views stay views: `parameters.vector = w`, `parameters["conv1.bias"] = 0`.
+    First come the `learned` ones, then the `statistics`; both are views of the vector. Assignment writes into the
+    existing array, so that all views stay views: `parameters.vector = w`, `parameters["conv1.bias"] = 0`.
     """
 
     def __init__(self, parameters: Sequence[Parameter], vector: Array) -> None:
@@ -56,7 +56,7 @@ class ParameterVector(Mapping[str, Array]):
         }
 
     def __reduce__(self) -> tuple[type["ParameterVector"], tuple[tuple[Parameter, ...], Array]]:
-        # The views of a copy are views of its own vector.
+        # A copy gets views of its own vector.
         return ParameterVector, (self.parameters, self.vector)
 
     __eq__ = object.__eq__
@@ -87,17 +87,17 @@ class ParameterVector(Mapping[str, Array]):
         return cls(parameters, np.zeros(sum(math.prod(p.shape) for p in parameters), dtype))
 
     def initialize(self, seed: int) -> None:
-        """Draw every parameter, from a generator of its own: `seed` and the parameter's name decide its values."""
+        """Draw every parameter from its own generator, which depends only on `seed` and the parameter's name."""
         for p in self.parameters:
             generator = np.random.default_rng([seed, zlib.crc32(p.name.encode())])
             self[p.name][...] = p.initial + p.deviation * generator.standard_normal(p.shape)
 
     def decays(self) -> Array:
-        """Return a vector laid out as `learned`: 1 for each entry that decays, else 0."""
+        """Return a vector laid out like `learned`: 1 for each entry that decays, else 0."""
         return self._spread(lambda p: p.decays)
 
     def rates(self) -> Array:
-        """Return a vector laid out as `learned`: what the learning rate is multiplied with, for each entry."""
+        """Return a vector laid out like `learned`: the factor on each entry's learning rate."""
         return self._spread(lambda p: p.rate)
 
     def _spread(self, value: Callable[[Parameter], float]) -> Array:
@@ -107,7 +107,7 @@ class ParameterVector(Mapping[str, Array]):
         return spread.learned
 
     def assign(self, name: str, values: npt.NDArray[np.generic], where: str) -> None:
-        """Overwrite one parameter; raises InputError when the shape is another."""
+        """Overwrite one parameter; raises InputError if the shape differs."""
         if values.shape != self[name].shape:
             raise InputError(f"{where}: {name}", self[name].shape, values.shape)
         self[name][...] = values

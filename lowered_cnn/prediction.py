@@ -1,4 +1,4 @@
-"""Prediction: the images in chunks, each through a network lowered for inference, on several cores at once."""
+"""Prediction: images run in chunks through a network lowered for inference, on several cores at once."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,24 +12,24 @@ from lowered_cnn.arrays import Array, Images
 from lowered_cnn.cores import one_blas_thread, usable_cores
 
 CHUNK = 64
-"""Examples in a chunk: enough that threads seldom wait for the interpreter, and few enough for the cache."""
+"""Examples per chunk: enough that threads seldom wait for the interpreter lock, few enough for the cache."""
 
 Forward: TypeAlias = Callable[[Images], Array]
-"""From images (N, C, *size) to outputs (N, ...), for one N; what it returns lasts until it is called again."""
+"""Maps images (N, C, *size) to outputs (N, ...), for a fixed N; the outputs are valid until the next call."""
 
 
 class Predictor:
-    """Runs chunks of images on threads: NumPy lets go of the interpreter while it computes.
+    """Runs chunks of images on threads: NumPy releases the interpreter lock while it computes.
 
-    What is in a chunk does not depend on the number of threads, and so neither do the bits of the outputs. The lowered
-    forms are kept between calls: one for each thread, and one for the images that do not fill a chunk.
+    The chunks do not depend on the number of threads, so neither do the bits of the outputs. The lowered forms are kept
+    between calls: one per thread, and one for the images that do not fill a chunk.
     """
 
     def __init__(self, lower: Callable[[int], Forward]) -> None:
         self._lower = lower
         self._full: dict[int, Forward] = {}
         self._rest: dict[int, Forward] = {}
-        self._predicting = Lock()  # the lowered forms have one set of buffers for all callers
+        self._predicting = Lock()  # all callers share the buffers of the lowered forms
 
     def predict(self, images: Images, outputs: Array, workers: int | None) -> None:
         """Write the outputs (N, ...) for images (N, C, *size)."""
@@ -40,7 +40,7 @@ class Predictor:
                 self._run(images, outputs, 0)
 
     def _share(self, images: Images, outputs: Array, workers: int) -> None:
-        """Let this thread and others take chunks until none is left."""
+        """Let this thread and others take chunks until none are left."""
         from concurrent.futures import ThreadPoolExecutor
 
         chunks: SimpleQueue[slice] = SimpleQueue()
@@ -51,20 +51,20 @@ class Predictor:
             try:
                 for part in _taken(chunks):
                     self._run(images[part], outputs[part], thread)
-            finally:  # after an error or Ctrl-C there is nothing more to do for anyone
+            finally:  # after an error or Ctrl-C, no thread takes another chunk
                 for _ in _taken(chunks):
                     pass
 
         others = range(1, min(chunks.qsize(), workers))
         with ThreadPoolExecutor(max(len(others), 1)) as pool:
-            helped = [pool.submit(copy_context().run, work, thread) for thread in others]
+            futures = [pool.submit(copy_context().run, work, thread) for thread in others]
             work(0)
-        for help in helped:
-            help.result()
+        for future in futures:
+            future.result()
 
     @cached_property
     def _cores(self) -> int:
-        return usable_cores()  # asked once: to read the quotas takes longer than a small chunk
+        return usable_cores()  # asked once: reading the quotas takes longer than a small chunk
 
     def _run(self, images: Images, outputs: Array, thread: int) -> None:
         outputs[...] = self._lowered_for(len(images), thread)(images)
@@ -80,7 +80,7 @@ class Predictor:
 
 
 def _taken(chunks: SimpleQueue[slice]) -> Iterator[slice]:
-    """Take what is in the queue."""
+    """Yield chunks from the queue until it is empty."""
     with suppress(Empty):
         while True:
             yield chunks.get_nowait()

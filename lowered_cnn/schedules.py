@@ -1,4 +1,4 @@
-"""Schedules: by which factor the optimizer's learning rate is multiplied at each point of the training."""
+"""Schedules: the factor on the optimizer's learning rate at each point of training."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,11 +9,11 @@ from lowered_cnn.arrays import InputError, is_number
 
 
 class Schedule(ABC):
-    """A function of the progress, from 0 (the first step) to just below 1 (the last one)."""
+    """A function of training progress, from 0 (the first step) to just below 1 (the last one)."""
 
     @abstractmethod
     def factor(self, progress: float) -> float:
-        """Return what the learning rate is multiplied with."""
+        """Return the factor on the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class StepDecay(Schedule):
-    """Multiplied by `drop` at each of the points `at` of the training."""
+    """Multiplied by `drop` at each of the points `at`, which are fractions of the training."""
 
     at: tuple[float, ...] = (0.5, 0.75)
     drop: float = 0.1
@@ -36,7 +36,7 @@ class StepDecay(Schedule):
         if not isinstance(self.at, Iterable) or not all(is_number(point) and 0 < point < 1 for point in self.at):
             raise InputError("StepDecay: at", "points between 0 and 1", repr(self.at))
         if not (is_number(self.drop) and 0 < self.drop <= 1):
-            raise InputError("StepDecay: drop", "a factor above 0, up to 1", repr(self.drop))
+            raise InputError("StepDecay: drop", "a factor above 0 and at most 1", repr(self.drop))
 
     def factor(self, progress: float) -> float:
         """Return drop^(number of points passed)."""
@@ -54,19 +54,19 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up from `start` to 1 during the `warmup` part, then down to 0, both along a cosine (Smith, 2018)."""
+    """Up from `start` to 1 during the `warmup` fraction, then down to 0, each along half a cosine (Smith, 2018)."""
 
     warmup: float = 0.3
     start: float = 0.04
 
     def __post_init__(self) -> None:
         if not (is_number(self.warmup) and 0 < self.warmup < 1):
-            raise InputError("OneCycle: warmup", "a part between 0 and 1", repr(self.warmup))
+            raise InputError("OneCycle: warmup", "a fraction between 0 and 1", repr(self.warmup))
         if not (is_number(self.start) and 0 <= self.start <= 1):
             raise InputError("OneCycle: start", "a factor from 0 to 1", repr(self.start))
 
     def factor(self, progress: float) -> float:
-        """Return start + (1 - start) up the cosine, then down it."""
+        """Return the rising half cosine from `start` to 1, then the falling one to 0."""
         if progress < self.warmup:
             return self.start + (1 - self.start) * (1 - math.cos(math.pi * progress / self.warmup)) / 2
         return (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2

@@ -23,10 +23,10 @@ HEADER = "lowered_cnn"
 
 
 def save(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network to `path`; the file appears whole or not at all.
+    """Write the network to `path`; the file appears complete or not at all.
 
-    Layers of your own are written as "module:Class". Raises InputError for a class that is not found there, as one
-    defined in a function.
+    Your own layers are stored as "module:Class". Raises InputError for a class that cannot be found by that name, such
+    as one defined in a function.
     """
     import json
 
@@ -45,7 +45,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Network:
     """Return the network that `save` wrote; raises InputError for any other file.
 
-    Nothing is imported: the modules of your own layers have to be already.
+    It imports nothing: the modules of your own layers must have been imported before.
     """
     import json
 
@@ -93,11 +93,11 @@ def describe(layer: Layer) -> dict[str, JSON]:
 
 
 def restore(description: dict[str, JSON]) -> Layer:
-    """Return the layer that `describe` was given; raises InputError where its class is not found."""
+    """Return the layer that `describe` described; raises InputError if its class is not found."""
     name = str(description["layer"])
     kind = _found(name)
     if kind is None:
-        wanted = "a layer of an imported module" if ":" in name else "the name of a layer, or module:Class for your own"
+        wanted = "a layer in an imported module" if ":" in name else "the name of a layer, or module:Class for your own"
         raise InputError("layer", wanted, name)
     fields: dict[str, Any] = {key: _from_json(value) for key, value in description.items() if key != "layer"}
     if issubclass(kind, Sequential | Concatenate):
@@ -106,7 +106,7 @@ def restore(description: dict[str, JSON]) -> Layer:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
+    """Write a file so that it appears complete or not at all."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(content)
@@ -125,7 +125,7 @@ def _describing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _name(kind: type[Layer]) -> str:
-    """Return the name by which a class is found again: a bare one for our own public layers, else module:Class."""
+    """Return the name to find a class by: a bare one for this package's public layers, else module:Class."""
     names = kind.__name__, f"{kind.__module__}:{kind.__qualname__}"
     for name in names:
         if _found(name) is kind:
@@ -134,7 +134,7 @@ def _name(kind: type[Layer]) -> str:
 
 
 def _found(name: str) -> type[Layer] | None:
-    """Return our public layer of a bare name, or your own layer module:Class if that module is imported."""
+    """Return this package's public layer for a bare name, or the layer module:Class if that module is imported."""
     module, path = name.split(":", 1) if ":" in name else (layers.__name__, name)
     found: object = sys.modules.get(module)
     for part in path.split("."):

@@ -1,4 +1,4 @@
-"""What goes through a network, layer by layer: activations, and their gradients."""
+"""What passes through a network, layer by layer: activations and their gradients."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from lowered_cnn.network import Network, as_batch, check_loss
 
 @dataclass(frozen=True)
 class Passage:
-    """What a layer was given and gave, in the engine's layout (..., N); dx is None where nobody needs it."""
+    """What went into and came out of a layer, in batch-last layout (..., N); dx is None where it is not needed."""
 
     stage: Stage
     x: Array
@@ -23,7 +23,7 @@ class Passage:
 
 
 class Recorder(Tap):
-    """Keeps a copy of what goes in and out of each layer, by its name, those in branches included."""
+    """Keeps copies of what goes into and comes out of each layer, by name, layers in branches included."""
 
     def __init__(self) -> None:
         self.passages: dict[str, Passage] = {}
@@ -40,10 +40,10 @@ class Recorder(Tap):
 
 @dataclass(frozen=True)
 class Trace:
-    """One batch on its way: J and the outputs, what each layer gives, and dJ of it.
+    """One batch traced through a network: J, the outputs, and the activation of each layer with its gradient.
 
-    `activations["conv1"]` is (N, *output shape of conv1), and so is `gradients["conv1"]`; `activations["images"]` are
-    the images as numbers, and `gradients["images"]` is dJ of them.
+    `activations["conv1"]`, the output of conv1, and `gradients["conv1"]`, dJ with respect to it, are both (N, *output
+    shape of conv1). Under "images" are the images as the network takes them, and their gradient.
     """
 
     loss: float
@@ -60,10 +60,10 @@ def trace(
     *,
     training: bool = False,
 ) -> Trace:
-    """Run images forward and backward, each layer by itself, and return what goes through all of them.
+    """Run images forward and backward, without fusing layers, and return every activation and its gradient.
 
-    That is done as at inference, without Dropout and with the running statistics of BatchNorm, or as in `training`.
-    Raises InputError where images, targets and network do not fit.
+    The layers compute as at inference (no Dropout, BatchNorm's running statistics) or, with `training`, as in training.
+    Raises InputError if images, targets and network do not fit.
     """
     check_loss(network, loss)
     images = as_batch(images, network.input_shape)

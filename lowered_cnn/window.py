@@ -1,4 +1,4 @@
-"""Where a sliding window stands: kernel, stride, padding and dilation, and the one home of the output-size formula."""
+"""The geometry of a sliding window: kernel, stride, padding, dilation, and the only copy of the output-size formula."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ import numpy as np
 from lowered_cnn.arrays import InputError, Shape, whole_number
 
 Lengths: TypeAlias = int | Sequence[int]
-"""One number for every axis, or one number an axis."""
+"""One number for all axes, or one per axis."""
 
 Padding: TypeAlias = Literal["same", "valid"] | int | Sequence[int | Sequence[int]]
-"""`"valid"` (none), `"same"`, one number for every side, or for each axis a number or a pair (before, after)."""
+"""`"valid"` (none), `"same"`, one number for all sides, or per axis a number or a pair (before, after)."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window over 1, 2, 3 or more axes; each field has one entry an axis.
+    """A window over 1, 2, 3 or more axes; each field has one entry per axis.
 
-    `padding` is None for "same": so much that the output has `ceil(size / stride)` positions, the odd one behind.
+    `padding` is None for "same": just enough for `ceil(size / stride)` positions, and the odd one goes after the input.
     """
 
     kernel: Shape
@@ -37,7 +37,7 @@ class Window:
         dilation: Lengths = 1,
         where: str = "window",
     ) -> "Window":
-        """Build a window over `rank` axes from what users write; raises InputError for what makes no sense."""
+        """Build a window over `rank` axes from a layer's arguments; raises InputError if they are invalid."""
         return cls(
             _lengths(rank, kernel, f"{where}: kernel"),
             _lengths(rank, stride, f"{where}: stride"),
@@ -47,21 +47,21 @@ class Window:
 
     @property
     def extent(self) -> Shape:
-        """What the window spans, holes included: `DH (KH - 1) + 1` on each axis."""
+        """The span of the window, the gaps of dilation included: `DH (KH - 1) + 1` on each axis."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     def pads(self, size: Shape) -> tuple[tuple[int, int], ...]:
-        """Return the padding in numbers, a pair (before, after) for each axis of an input."""
+        """Return the padding for an input of this size as numbers: a pair (before, after) per axis."""
         return self.padding or tuple(_same(*axis) for axis in zip(size, self.extent, self.stride, strict=True))
 
     def over(self, size: Shape, where: str = "window", *, ceil: bool = False) -> "Sweep":
-        """Lay the window over an input: `OH = floor((H + PH before + PH after - extent) / SH) + 1`, for each axis.
+        """Lay the window over an input: `OH = floor((H + PH before + PH after - extent) / SH) + 1`, on each axis.
 
-        With `ceil` the quotient is rounded up, by more padding behind, if the last position still begins before the
-        padding behind: so an input smaller than the window may have a position too.
+        With `ceil` the quotient is rounded up, by padding more after the input, unless the last window would then start
+        in the padding after it. So an input smaller than the window may have a position too.
         """
         if len(size) != len(self.kernel):
-            raise InputError(where, f"an input of {len(self.kernel)} lengths under a window of {self.extent}", size)
+            raise InputError(where, f"an input of {len(self.kernel)} axes under a window of {self.extent}", size)
         pads = self.pads(size)
         room = [h + sum(p) - e for h, p, e in zip(size, pads, self.extent, strict=True)]
         more = [-r % s for r, s in zip(room, self.stride, strict=True)] if ceil else [0] * len(size)
@@ -77,7 +77,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A window laid over an input of known size: the padding in numbers, and the output's size."""
+    """A window laid over an input of known size: the padding as numbers, and the output size."""
 
     window: Window
     size: Shape
@@ -86,12 +86,12 @@ class Sweep:
 
     @property
     def padded(self) -> Shape:
-        """The input's size with its border."""
+        """The size of the padded input."""
         return tuple(h + sum(p) for h, p in zip(self.size, self.pads, strict=True))
 
     @property
     def interior(self) -> tuple[slice, ...]:
-        """Where the input lies inside its border."""
+        """Where the input lies in the padded one."""
         return tuple(slice(p[0], p[0] + h) for h, p in zip(self.size, self.pads, strict=True))
 
 

@@ -193,10 +193,16 @@ def test_channels_move_together() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Augmentation(shift=-1), "Augmentation: shift: expected a number from 0, got -1"),
-        (lambda: Augmentation(elastic=math.inf), "Augmentation: elastic: expected a number from 0, got inf"),
+        (lambda: Augmentation(shift=-1), "Augmentation: shift: expected a finite number of at least 0, got -1"),
+        (
+            lambda: Augmentation(elastic=math.inf),
+            "Augmentation: elastic: expected a finite number of at least 0, got inf",
+        ),
         (lambda: Augmentation(shear=90), "Augmentation: shear: expected less than 90 degrees, got 90"),
-        (lambda: Augmentation(cutout=cast(Any, 1.5)), "Augmentation: cutout: expected a whole number from 0, got 1.5"),
+        (
+            lambda: Augmentation(cutout=cast(Any, 1.5)),
+            "Augmentation: cutout: expected a whole number of at least 0, got 1.5",
+        ),
         (
             lambda: augmented(EVERYTHING, np.zeros((2, 1, 8), np.uint8)[0]),
             "augmentation: images: expected shape (N, C, H, W) or (N, H, W), got (1, 8)",

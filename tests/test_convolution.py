@@ -196,13 +196,13 @@ def test_output_size_is_the_number_of_places_where_the_window_fits(placement: tu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kernel": 0}, "kernel: expected a whole number from 1, got 0"),
-        ({"kernel": 2.5}, "kernel: expected a whole number from 1, got 2.5"),
+        ({"kernel": 0}, "kernel: expected a whole number of at least 1, got 0"),
+        ({"kernel": 2.5}, "kernel: expected a whole number of at least 1, got 2.5"),
         ({"kernel": (3, 3, 3)}, "kernel: expected a number, or 2 of them, got (3, 3, 3)"),
-        ({"stride": -1}, "stride: expected a whole number from 1, got -1"),
-        ({"dilation": (1, 0)}, "dilation: expected a whole number from 1, got 0"),
-        ({"padding": -1}, "padding: expected a whole number from 0, got -1"),
-        ({"padding": None}, "padding: expected a whole number from 0, got None"),
+        ({"stride": -1}, "stride: expected a whole number of at least 1, got -1"),
+        ({"dilation": (1, 0)}, "dilation: expected a whole number of at least 1, got 0"),
+        ({"padding": -1}, "padding: expected a whole number of at least 0, got -1"),
+        ({"padding": None}, "padding: expected a whole number of at least 0, got None"),
         ({"padding": "full"}, "padding: expected 'same', 'valid', a number, or 2 numbers or pairs, got 'full'"),
         (
             {"padding": ((1, 2, 3), 0)},
@@ -219,9 +219,9 @@ def test_a_window_without_sense_is_refused(arguments: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("filters", "groups", "message"),
     [
-        (0, 1, "Conv2D: filters: expected a whole number from 1, got 0"),
-        (2.0, 1, "Conv2D: filters: expected a whole number from 1, got 2.0"),
-        (2, 0, "Conv2D: groups: expected a whole number from 1, got 0"),
+        (0, 1, "Conv2D: filters: expected a whole number of at least 1, got 0"),
+        (2.0, 1, "Conv2D: filters: expected a whole number of at least 1, got 2.0"),
+        (2, 0, "Conv2D: groups: expected a whole number of at least 1, got 0"),
         (3, 2, "Conv2D: expected filters to be a multiple of groups (2), got 3"),
     ],
 )

@@ -81,7 +81,7 @@ def test_dataset_knows_its_size_and_takes_examples_in_order() -> None:
             [],
             "images: expected at least one example of at least one pixel, got (0, 1, 3, 3)",
         ),
-        (np.zeros((2, 1, 3, 3), int), [0, 1], "images: expected uint8 (0 to 255) or float numbers, got int64"),
+        (np.zeros((2, 1, 3, 3), int), [0, 1], "images: expected uint8 (0 to 255) or floats, got int64"),
     ],
 )
 def test_dataset_refuses_what_does_not_fit(images: Any, labels: list[int], message: str) -> None:
@@ -171,7 +171,7 @@ def test_split_refuses_to_leave_a_side_empty(count: float) -> None:
 
 
 def test_split_refuses_a_negative_seed() -> None:
-    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected a whole number from 0, got -1"
+    assert error_of(small_dataset(20).split, 5, -1) == "seed: expected a whole number of at least 0, got -1"
 
 
 def test_splits_refuses_unlike_sides() -> None:
@@ -704,10 +704,10 @@ def test_batches_are_shuffled_anew_for_each_seed_and_epoch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 1, 0, 0), "examples: expected a whole number from 1, got 0"),
-        ((5, 0, 0, 0), "batch size: expected a whole number from 1, got 0"),
-        ((5, 1, -1, 0), "seed: expected a whole number from 0, got -1"),
-        ((5, 1, 0, -1), "epoch: expected a whole number from 0, got -1"),
+        ((0, 1, 0, 0), "examples: expected a whole number of at least 1, got 0"),
+        ((5, 0, 0, 0), "batch size: expected a whole number of at least 1, got 0"),
+        ((5, 1, -1, 0), "seed: expected a whole number of at least 0, got -1"),
+        ((5, 1, 0, -1), "epoch: expected a whole number of at least 0, got -1"),
     ],
 )
 def test_batches_refuses_numbers_that_make_no_sense(arguments: tuple[int, ...], message: str) -> None:

@@ -180,7 +180,7 @@ def test_a_gradient_of_another_shape_is_refused() -> None:
 def test_a_network_lowered_for_inference_says_that_it_has_no_gradients() -> None:
     lowered = Network(Dense(3), (4,)).lower(5, training=False)
     lowered.forward(normal(5, 4))
-    with pytest.raises(InputError, match="network: backward: expected a network that is lowered for training, or with"):
+    with pytest.raises(InputError, match="network: backward: expected a network lowered for training, or with"):
         lowered.backward(normal(5, 3))
 
 
@@ -451,8 +451,8 @@ def test_the_softmax_of_predictions_are_probabilities() -> None:
 def test_a_softmax_before_a_loss_with_its_own_is_refused(model: list[Layer]) -> None:
     network = Network(model, (3,))
     message = (
-        "loss: expected a network without Softmax() at its end, as SoftmaxCrossEntropy() contains it "
-        "(softmax(network.predict(images)) are the probabilities), got Softmax()"
+        "loss: expected a network without Softmax() at its end, as SoftmaxCrossEntropy() applies it "
+        "(softmax(network.predict(images)) gives the probabilities), got Softmax()"
     )
     refusing: list[Callable[..., object]] = [network.gradient, partial(trace, network)]
     for run in [*refusing, lambda images, labels: train(network, (images, labels))]:
@@ -483,7 +483,7 @@ def test_the_same_pixels_as_floats_from_0_to_255_are_refused_after_a_training_on
     assert network.input_range == (0.0, 1.0)
     assert_close(network.predict(pixels), network.predict(pixels.astype(np.float32) / 255), 1e-6)
     network.predict(normal(5, *IMAGE))
-    message = "network: images: expected numbers on the scale of the training, 0 to 1, got 0 to 255"
+    message = "network: images: expected numbers on the scale of the training images, 0 to 1, got 0 to 255"
     with pytest.raises(InputError, match=message):
         network.predict(pixels.astype(np.float32))
     with pytest.raises(InputError, match=message):
@@ -495,7 +495,7 @@ def test_bytes_are_refused_after_a_training_on_floats_on_another_scale() -> None
     network.gradient(pixels.astype(float) - 100, LABELS)
     with pytest.raises(InputError) as caught:
         network.predict(pixels)
-    wanted = "expected numbers on the scale of the training, 155 to 155, got bytes, which count as 0 to 1"
+    wanted = "expected numbers on the scale of the training images, 155 to 155, got bytes, which count as 0 to 1"
     assert str(caught.value) == f"network: images: {wanted}"
 
 
@@ -566,11 +566,11 @@ def anything(*arguments: Any) -> Any:
     [
         (
             lambda: Sequential(*anything(Dense(2), "relu")),
-            "Sequential: expected layers, as ReLU() or Dense(10), got 'relu'",
+            "Sequential: expected layers, such as ReLU() or Dense(10), got 'relu'",
         ),
-        (lambda: Sequential(*anything(ReLU)), "Sequential: expected layers, as ReLU() or Dense(10), got <class "),
-        (lambda: Network(*anything(None, (3,))), "Sequential: expected layers, as ReLU() or Dense(10), got None"),
-        (lambda: Residual(*anything(3)), "Sequential: expected layers, as ReLU() or Dense(10), got 3"),
+        (lambda: Sequential(*anything(ReLU)), "Sequential: expected layers, such as ReLU() or Dense(10), got <class "),
+        (lambda: Network(*anything(None, (3,))), "Sequential: expected layers, such as ReLU() or Dense(10), got None"),
+        (lambda: Residual(*anything(3)), "Sequential: expected layers, such as ReLU() or Dense(10), got 3"),
     ],
 )
 def test_what_is_no_layer_is_refused(make: Callable[[], object], message: str) -> None:

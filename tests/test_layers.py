@@ -414,15 +414,15 @@ def test_adamw_is_pytorchs(torch: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LeakyReLU(float("nan")), "LeakyReLU: slope: expected a number, got nan"),
-        (lambda: ELU(float("inf")), "ELU: alpha: expected a number, got inf"),
+        (lambda: LeakyReLU(float("nan")), "LeakyReLU: slope: expected a finite number, got nan"),
+        (lambda: ELU(float("inf")), "ELU: alpha: expected a finite number, got inf"),
         (lambda: LayerNorm(0), "LayerNorm: epsilon: expected a number above 0, got 0"),
         (lambda: Concatenate(), "Concatenate: expected at least one branch, got none"),
         (
             lambda: SoftmaxCrossEntropy(1),
             "SoftmaxCrossEntropy: label_smoothing: expected a number from 0 up to, but not including, 1, got 1",
         ),
-        (lambda: AdamW(weight_decay=-1), "AdamW: weight_decay: expected a number from 0, got -1"),
+        (lambda: AdamW(weight_decay=-1), "AdamW: weight_decay: expected a finite number of at least 0, got -1"),
         (lambda: AdamW(epsilon=0), "AdamW: epsilon: expected a number above 0, got 0"),
         (
             lambda: ConvTranspose2D(3, 3, groups=2),

@@ -5,8 +5,20 @@ import re
 import numpy as np
 import pytest
 
-from lowered_cnn import AvgPool, BatchNorm, Conv2D, Dense, Flatten, MaxPool, Network, ReLU, Sequential, summary
-from lowered_cnn.gemm import Product, listen
+from lowered_cnn import (
+    AvgPool,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Flatten,
+    LayerNorm,
+    MaxPool,
+    Network,
+    ReLU,
+    Sequential,
+    summary,
+)
+from lowered_cnn.gemm import ROLES, Product, listen
 from lowered_cnn.ledger import Ledger
 
 BATCH = 4
@@ -127,3 +139,14 @@ def test_the_sums_of_a_batch_normalization_are_products_of_rows() -> None:
     whole = ledger.rows[1].whole("sum")
     assert whole is not None
     assert (whole.m, whole.k, whole.n) == (5 * 40, 28 * 28 * 4, 1)  # mean, what is left of it, variance, dweight, dbias
+
+
+def test_the_table_charges_every_product_of_a_layer_normalization() -> None:
+    row = summary(Network(Sequential(Conv2D(8, 3), LayerNorm()), (3, 8, 8)), batch=4).rows[1]
+    wholes = [whole for role in ROLES if (whole := row.whole(role))]
+    assert [(whole.role, whole.m, whole.k, whole.n) for whole in wholes] == [
+        ("sum", 5, 8, 6 * 6 * 4),  # forward: mean, its correction, variance; backward: two means
+        ("dweight", 8, 6 * 6 * 4, 1),
+        ("dbias", 8, 6 * 6 * 4, 1),
+    ]
+    assert sum(whole.flops for whole in wholes) == row.flops

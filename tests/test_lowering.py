@@ -114,9 +114,13 @@ def test_a_window_takes_arrays_for_what_they_hold() -> None:
     window = Window.of(2, array([2, 3]), array(2), array([1, 0]), array([1, 2]))
     assert window == Window.of(2, (2, 3), 2, (1, 0), (1, 2))
     assert Window.of(2, 3, padding=array([[1, 0], [2, 1]])) == Window.of(2, 3, padding=((1, 0), (2, 1)))
-    with pytest.raises(InputError, match=r"^window: padding: expected a whole number from 0, got np.float64\(0.5\)$"):
+    with pytest.raises(
+        InputError, match=r"^window: padding: expected a whole number of at least 0, got np.float64\(0.5\)$"
+    ):
         Window.of(2, 3, padding=array([0.5, 0.5]))
-    with pytest.raises(InputError, match=r"^window: kernel: expected a whole number from 1, got array\(\[1, 2\]\)$"):
+    with pytest.raises(
+        InputError, match=r"^window: kernel: expected a whole number of at least 1, got array\(\[1, 2\]\)$"
+    ):
         Window.of(2, array([[1, 2], [1, 2]]))
 
 
@@ -124,7 +128,7 @@ def test_a_window_takes_arrays_for_what_they_hold() -> None:
 def test_a_window_lies_over_as_many_axes_as_it_has(size: Shape) -> None:
     with pytest.raises(InputError) as caught:
         Window.of(2, 3).over(size)
-    assert str(caught.value) == f"window: expected an input of 2 lengths under a window of (3, 3), got {size}"
+    assert str(caught.value) == f"window: expected an input of 2 axes under a window of (3, 3), got {size}"
 
 
 def test_shapes_that_do_not_fit_the_sweep_are_refused() -> None:

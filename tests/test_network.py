@@ -262,7 +262,7 @@ def test_predict_refuses_other_shapes(shape: Shape) -> None:
             "conv1: expected an input of at least (3, 3) under a window of (5, 5), got (2, 9)",
         ),
         ([Conv2D(4, 3, groups=2)], (3, 8, 8), "conv1: expected channels to be a multiple of groups (2), got 3"),
-        ([ReLU(), Dense(3)], (1, 4), "dense1: input: expected shape (features), as Flatten() makes it, got (1, 4)"),
+        ([ReLU(), Dense(3)], (1, 4), "dense1: input: expected shape (features), as Flatten() gives, got (1, 4)"),
         (
             [Sequential(ReLU(), Sequential(Dense(3), Conv2D(2, 3)))],
             (4,),
@@ -274,7 +274,7 @@ def test_predict_refuses_other_shapes(shape: Shape) -> None:
             "max_pool2: expected an input of at least (3, 3) under a window of (3, 3), got (2, 4)",
         ),
         ([Flatten(), GlobalAvgPool()], (1, 4, 4), "global_avg_pool1: input: expected shape (C, *size), got (16,)"),
-        ([], (0, 4), "network: input shape: expected a whole number from 1, got 0"),
+        ([], (0, 4), "network: input shape: expected a whole number of at least 1, got 0"),
         ([], (), "network: input shape: expected at least one length, got ()"),
         ([], 4, "network: input shape: expected at least one length, got 4"),
     ],
@@ -300,7 +300,7 @@ def test_dropout_of_everything_is_refused(rate: Any) -> None:
 
 
 def test_a_dense_layer_without_units_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^Dense: units: expected a whole number from 1, got 0$"):
+    with pytest.raises(InputError, match=r"^Dense: units: expected a whole number of at least 1, got 0$"):
         Dense(0)
 
 
@@ -348,11 +348,17 @@ def test_a_lowered_network_takes_exactly_its_batch() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Network(Sequential(Dense(2)), (3,), seed=-1), "network: seed: expected a whole number from 0, got -1"),
-        (lambda: Network(Sequential(Dense(2)), (3,)).lower(0), "network: batch: expected a whole number from 1, got 0"),
+        (
+            lambda: Network(Sequential(Dense(2)), (3,), seed=-1),
+            "network: seed: expected a whole number of at least 0, got -1",
+        ),
+        (
+            lambda: Network(Sequential(Dense(2)), (3,)).lower(0),
+            "network: batch: expected a whole number of at least 1, got 0",
+        ),
         (
             lambda: Network(Sequential(Dense(2)), (3,)).predict(np.zeros((1, 3), complex)),
-            "network: images: expected uint8 (0 to 255) or float numbers, got complex128",
+            "network: images: expected uint8 (0 to 255) or floats, got complex128",
         ),
         (
             lambda: Network(Sequential(Dense(2)), (3,)).predict(cast(Any, [[1.0, 2.0, 3.0]])),

@@ -143,7 +143,7 @@ def test_it_is_saved_with_its_statistics(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: BatchNorm(momentum=0), "BatchNorm: momentum: expected a number above 0, up to 1, got 0"),
+        (lambda: BatchNorm(momentum=0), "BatchNorm: momentum: expected a number above 0 and at most 1, got 0"),
         (lambda: BatchNorm(epsilon=-1), "BatchNorm: epsilon: expected a number above 0, got -1"),
     ],
 )

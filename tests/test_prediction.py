@@ -162,4 +162,4 @@ def test_products_on_all_threads_are_heard(network: Network) -> None:
 def test_a_wrong_number_of_workers_is_told(network: Network, workers: Any) -> None:
     with pytest.raises(InputError) as caught:
         network.predict(images(1), workers=workers)
-    assert str(caught.value) == f"predict: workers: expected a whole number from 1, got {workers!r}"
+    assert str(caught.value) == f"predict: workers: expected a whole number of at least 1, got {workers!r}"

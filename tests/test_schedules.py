@@ -63,11 +63,11 @@ def test_points_outside_the_training_are_refused() -> None:
     for at in ("a", 0.5, (None,)):
         with pytest.raises(InputError, match=r"^StepDecay: at: expected points between 0 and 1, got "):
             StepDecay(cast(Any, at))
-    with pytest.raises(InputError, match=r"^StepDecay: drop: expected a factor above 0, up to 1, got 'a'$"):
+    with pytest.raises(InputError, match=r"^StepDecay: drop: expected a factor above 0 and at most 1, got 'a'$"):
         StepDecay(drop=cast(Any, "a"))
     with pytest.raises(InputError, match=r"^OneCycle: start: expected a factor from 0 to 1, got 'a'$"):
         OneCycle(start=cast(Any, "a"))
-    with pytest.raises(InputError, match=r"^OneCycle: warmup: expected a part between 0 and 1, got 'a'$"):
+    with pytest.raises(InputError, match=r"^OneCycle: warmup: expected a fraction between 0 and 1, got 'a'$"):
         OneCycle(cast(Any, "a"))
-    with pytest.raises(InputError, match=r"^OneCycle: warmup: expected a part between 0 and 1, got 0$"):
+    with pytest.raises(InputError, match=r"^OneCycle: warmup: expected a fraction between 0 and 1, got 0$"):
         OneCycle(0)

@@ -161,12 +161,15 @@ def test_the_loss_curve_is_the_mean_over_examples() -> None:
     ("classifier", "message"),
     [
         (CNNClassifier(image_shape=(8, 9)), r"CNNClassifier: X: expected 72 features for images \(8, 9\), got .*"),
-        (CNNClassifier(n_iter_no_change=0), "CNNClassifier: n_iter_no_change: expected a whole number from 1, got 0"),
+        (
+            CNNClassifier(n_iter_no_change=0),
+            "CNNClassifier: n_iter_no_change: expected a whole number of at least 1, got 0",
+        ),
         (
             CNNClassifier(optimizer=cast(Any, "adam")),
             r"Recipe: optimizer: expected an optimizer, as SGD\(\) or Adam\(\), got 'adam'",
         ),
-        (CNNClassifier(epochs=0), "Recipe: epochs: expected a whole number from 1, got 0"),
+        (CNNClassifier(epochs=0), "Recipe: epochs: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_what_makes_no_sense_is_told(classifier: CNNClassifier, message: str) -> None:

@@ -133,7 +133,7 @@ def test_layers_of_ones_own_come_back_as_themselves(own: Any, tmp_path: Path) ->
 def test_no_module_is_imported_for_a_file(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(Network(Sequential(own.Dense(2)), (3,)), tmp_path / "network")
     monkeypatch.delitem(sys.modules, "own")
-    with pytest.raises(InputError, match=r"got layer: expected a layer of an imported module, got own:Dense$"):
+    with pytest.raises(InputError, match=r"got layer: expected a layer in an imported module, got own:Dense$"):
         load(tmp_path / "network")
     assert "own" not in sys.modules
 

@@ -281,7 +281,7 @@ def test_outputs_that_are_maps_are_refused(digits: Dataset) -> None:
 
 
 def test_no_workers_are_refused(digits: Dataset) -> None:
-    with pytest.raises(InputError, match=r"^train: workers: expected a whole number from 1, got 0$"):
+    with pytest.raises(InputError, match=r"^train: workers: expected a whole number of at least 1, got 0$"):
         train(noisy_network(), digits, workers=0)
 
 
@@ -309,11 +309,11 @@ def test_other_data_are_refused(digits: Dataset) -> None:
 
 
 def test_recipes_without_sense_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^Recipe: epochs: expected a whole number from 1, got 0$"):
+    with pytest.raises(InputError, match=r"^Recipe: epochs: expected a whole number of at least 1, got 0$"):
         Recipe(epochs=0)
-    with pytest.raises(InputError, match=r"^Recipe: batch_size: expected a whole number from 1, got -1$"):
+    with pytest.raises(InputError, match=r"^Recipe: batch_size: expected a whole number of at least 1, got -1$"):
         Recipe(batch_size=-1)
-    with pytest.raises(InputError, match=r"^Recipe: seed: expected a whole number from 0, got -1$"):
+    with pytest.raises(InputError, match=r"^Recipe: seed: expected a whole number of at least 0, got -1$"):
         Recipe(seed=-1)
 
 
@@ -409,7 +409,7 @@ def test_each_epoch_sees_the_images_in_another_way(digits: Dataset) -> None:
         (lambda: Recipe(clip_norm=0), "Recipe: clip_norm: expected a number above 0, got 0"),
         (lambda: Recipe(average=1), "Recipe: average: expected a number between 0 and 1, got 1"),
         (lambda: recipe(clip_norm="1"), "Recipe: clip_norm: expected a number above 0, got '1'"),
-        (lambda: recipe(epochs=2.5), "Recipe: epochs: expected a whole number from 1, got 2.5"),
+        (lambda: recipe(epochs=2.5), "Recipe: epochs: expected a whole number of at least 1, got 2.5"),
         (lambda: recipe(optimizer="adam"), "Recipe: optimizer: expected an optimizer, as SGD() or Adam(), got 'adam'"),
         (lambda: recipe(optimizer=None), "Recipe: optimizer: expected an optimizer, as SGD() or Adam(), got None"),
         (lambda: recipe(schedule=0.1), "Recipe: schedule: expected a schedule, as OneCycle() or Constant(), got 0.1"),

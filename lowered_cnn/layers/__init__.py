@@ -1,4 +1,4 @@
-"""One room for each kind of layer: the description and, beside it, its lowered form."""
+"""One module per kind of layer: the description and, beside it, its lowered form."""
 
 from lowered_cnn.layers.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from lowered_cnn.layers.container import Concatenate, Residual, Sequential

@@ -1,4 +1,4 @@
-"""Activations: functions of each number alone, and the softmax over channels."""
+"""Activations: element-wise functions, and the softmax over channels."""
 
 import math
 from abc import abstractmethod
@@ -14,7 +14,7 @@ from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.losses import softmax
 
 RUN = 16 * 1024
-"""So many numbers are given to a smooth function at a time."""
+"""How many numbers an element-wise function is given at a time."""
 
 
 class _SameShape(Layer):
@@ -25,12 +25,12 @@ class _SameShape(Layer):
 
 @dataclass(frozen=True)
 class ReLU(_SameShape):
-    """y = max(x, 0); its gradient is 1 where x > 0, else 0, also at 0 (S5). Any shape."""
+    """y = max(x, 0); its gradient is 1 where x > 0 and 0 elsewhere, at 0 as well (S5). Any shape."""
 
     kind: ClassVar[str] = "relu"
 
     def lower(self, site: Site) -> Lowered:
-        """Return the rectifier with a buffer for y and, in training, one for the mask."""
+        """Return the ReLU with a buffer for y and, if gradients are wanted, one for the mask."""
         return _LoweredReLU(site)
 
 
@@ -38,7 +38,7 @@ class _LoweredReLU(Lowered):
     def __init__(self, site: Site) -> None:
         shape = (*site.input_shape, site.batch)
         self.y = site.workspace.array(shape)
-        # A row of zeros, not the number 0: NumPy's vector loop for maximum wants two arrays (3 times as fast).
+        # A row of zeros, not the number 0: NumPy's vectorized maximum needs two arrays (3 times as fast).
         self.zeros = site.workspace.array(shape[-2:])
         if site.wants_gradients:
             self.active = site.workspace.mask(shape)
@@ -58,9 +58,9 @@ class _LoweredReLU(Lowered):
 
 
 class Elementwise(_SameShape):
-    """A function y = f(x) of each number alone, of any shape: f and its derivative are all that is needed.
+    """An element-wise function y = f(x), for any shape: a subclass only defines f and its derivative.
 
-    Both are exact to a few units in the last place, not of the largest number but of each, however small it is.
+    Both are accurate to a few units in the last place of each number, however small it is.
     """
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Elementwise(_SameShape):
         """Return f'(x)."""
 
     def sides(self, x: Array) -> npt.NDArray[np.generic]:
-        """Return on which side of f's kinks each x is; a smooth f has none."""
+        """Return the side of f's kinks that each x is on; empty if f is smooth."""
         return np.empty(0)
 
     def lower(self, site: Site) -> Lowered:
@@ -81,7 +81,7 @@ class Elementwise(_SameShape):
 
 
 class _LoweredElementwise(Lowered):
-    """Works on a run of numbers at a time, so that whatever is computed on the way is small and stays in cache."""
+    """Works on a run of numbers at a time, so that intermediate results are small and stay in cache."""
 
     def __init__(self, function: Elementwise, site: Site) -> None:
         self.function = function
@@ -104,7 +104,7 @@ class _LoweredElementwise(Lowered):
         return dy
 
     def sides(self) -> npt.NDArray[np.generic]:
-        """Return on which side of f's kinks each X was."""
+        """Return the side of f's kinks that each X was on."""
         return self.function.sides(self.x)
 
 
@@ -148,7 +148,7 @@ class ELU(Elementwise):
         return np.maximum(x, 0) + self.alpha * np.expm1(np.minimum(x, 0))
 
     def derivative(self, x: Array) -> Array:
-        """Return 1, or alpha exp(x); y + alpha would cancel."""
+        """Return 1, or alpha exp(x); y + alpha would lose digits."""
         return _one_or(self.alpha, x) * np.exp(np.minimum(x, 0))
 
     def sides(self, x: Array) -> Mask:
@@ -167,7 +167,7 @@ class Sigmoid(Elementwise):
         return _sigmoid(x)
 
     def derivative(self, x: Array) -> Array:
-        """Return y (1 - y) = 1 / (2 cosh(x / 2))^2; 1 - y would cancel."""
+        """Return y (1 - y) = 1 / (2 cosh(x / 2))^2; 1 - y would lose digits."""
         return _bell(x)
 
 
@@ -182,7 +182,7 @@ class Tanh(Elementwise):
         return np.tanh(x)
 
     def derivative(self, x: Array) -> Array:
-        """Return 1 - y^2 = 1 / cosh(x)^2; 1 - y^2 would cancel."""
+        """Return 1 - y^2 = 1 / cosh(x)^2; 1 - y^2 would lose digits."""
         return np.square(_over_cosh(1, x))
 
 
@@ -205,8 +205,8 @@ class SiLU(Elementwise):
 class GELU(Elementwise):
     """y = x Phi(x), with Phi(x) = (1 + erf(x / sqrt 2)) / 2 (Hendrycks and Gimpel, 2016).
 
-    With `approximate`, Phi(x) is (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. Computed in float64 always: the
-    exponent of a power is about x^2 / 2, so x in float32 would leave few digits of it.
+    With `approximate`, Phi(x) is (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. Always computed in float64: an
+    exponent of about -x^2 / 2 would leave few correct digits in float32.
     """
 
     approximate: bool = False
@@ -230,7 +230,7 @@ class GELU(Elementwise):
         return self._phi(x) + x * density
 
     def _phi(self, x: Array) -> Array:
-        """Return Phi(x), as sigmoid or erfc: sums of 1 and tanh or erf would cancel where x < 0."""
+        """Return Phi(x), by sigmoid or erfc: 1 + tanh and 1 + erf would lose digits where x < 0."""
         return _sigmoid(_twice_inner(x)) if self.approximate else erfc(x / -math.sqrt(2)) / 2
 
 
@@ -238,7 +238,7 @@ class GELU(Elementwise):
 class Softmax(_SameShape):
     """y[k] = exp(x[k]) / sum over k of the same (S9), over channels or features, for each position.
 
-    A network that is trained with SoftmaxCrossEntropy does without: that loss takes the numbers before it.
+    A network trained with SoftmaxCrossEntropy does without it: that loss applies softmax itself.
     """
 
     kind: ClassVar[str] = "softmax"
@@ -264,8 +264,8 @@ class _LoweredSoftmax(Lowered):
 
 
 def _sigmoid(x: Array) -> Array:
-    """Return exp(x) / (1 + exp(x)), which is 1 from 40 on, in float64 too."""
-    # An array of 40s, not the number: NumPy's vector loop wants two arrays.
+    """Return exp(x) / (1 + exp(x)), which rounds to 1 from x = 40 on, in float64 too."""
+    # An array of 40s, not the number: NumPy's vectorized minimum needs two arrays.
     power = np.exp(np.minimum(x, np.full_like(x, 40)))
     result: Array = power / (1 + power)
     return result
@@ -277,20 +277,20 @@ def _bell(x: Array) -> Array:
 
 
 def _over_cosh(height: float, x: Array) -> Array:
-    """Return height / cosh(x), or 0 where cosh overflows: its square, which is all that is wanted, is 0 long before."""
+    """Return height / cosh(x), or 0 where cosh overflows: its square, which is all that is used, is 0 long before."""
     with np.errstate(over="ignore"):
         result: Array = height / np.cosh(x)
     return result
 
 
 def _one_or(slope: float, x: Array) -> Array:
-    """Return 1 where x > 0, else the slope: sums of which one term is 0 are exact, and faster than a choice."""
+    """Return 1 where x > 0, else the slope: a sum with one term 0, which is exact, and faster than np.where."""
     positive = (x > 0).astype(x.dtype)
     return positive + slope * (1 - positive)
 
 
 def _within_tails(x: Array) -> Array:
-    """Return x in float64, but -40 and 40 for what is beyond: a normal distribution's tails are 0 there."""
+    """Return x in float64, clipped to -40 and 40: beyond, the tails of a normal distribution are 0."""
     return np.clip(x.astype(np.float64), -40, 40)
 
 
@@ -301,4 +301,4 @@ def _twice_inner(x: Array) -> Array:
 
 def _check_finite(where: str, value: float) -> None:
     if not (is_number(value) and math.isfinite(value)):
-        raise InputError(where, "a number", repr(value))
+        raise InputError(where, "a finite number", repr(value))

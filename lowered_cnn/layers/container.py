@@ -39,13 +39,13 @@ class Sequential(Layer):
             input_shape = layer.output_shape(input_shape, qualified(name, own))
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
-        """Return the shape that the last layer gives."""
+        """Return the shape of the last layer's output."""
         for own, layer in zip(self.names, self.layers, strict=True):
             input_shape = layer.output_shape(input_shape, qualified(name, own))
         return input_shape
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
-        """Return the parameters of all layers, as `conv1.weight`."""
+        """Return the parameters of all layers, named as in `conv1.weight`."""
         return tuple(
             replace(parameter, name=qualified(own, parameter.name))
             for own, layer, shape in self.steps(input_shape)
@@ -65,20 +65,20 @@ class Sequential(Layer):
 
 
 class Tap:
-    """Listens at stages, in both directions; a subclass overrides what it wants to hear. The arrays are only read."""
+    """Observes stages in both directions; a subclass overrides what it needs, and only reads the arrays."""
 
     def forward(self, stage: "Stage", x: Array, y: Array) -> None:
-        """Hear what went into a layer, and what came out of it."""
+        """Observe what went into a layer and what came out of it."""
 
     def backward(self, stage: "Stage", dy: Array, dx: Array | None) -> None:
-        """Hear the gradients of what came out of a layer, and of what went in."""
+        """Observe the gradients of what came out of a layer and of what went into it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place: where it was lowered, the description, what runs, the bytes it asked for, and the taps.
+    """A layer in its place: its site, description and lowered form, the bytes of its buffers, and its taps.
 
-    Holds the contract of `Lowered`: a layer of one's own may return what is strided, or of another precision.
+    Enforces the contract of `Lowered`: a custom layer may return strided arrays or arrays of another precision.
     """
 
     site: Site
@@ -96,14 +96,14 @@ class Stage:
         return cls(site, layer, lowered, site.workspace.bytes - before, y_shape)
 
     def forward(self, x: Array) -> Array:
-        """Return y of the layer, which the taps hear."""
+        """Return the layer's y, after showing it to the taps."""
         y = self._conforming("y", self.lowered.forward(x), self.y_shape)
         for tap in self.taps:
             tap.forward(self, x, y)
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        """Return dx of the layer, which the taps hear; the layer may overwrite dy."""
+        """Return the layer's dx, after showing it to the taps; the layer may overwrite dy."""
         heard = dy.copy() if self.taps else dy
         dx = self.lowered.backward(dy)
         if dx is not None:
@@ -113,7 +113,7 @@ class Stage:
         return dx
 
     def _conforming(self, what: str, array: Array, shape: Shape) -> Array:
-        """Return an array as the contract wants it: as it is, or else a copy."""
+        """Return the array if it meets the contract, else a copy that does; raises InputError for another shape."""
         dtype = self.site.workspace.dtype
         if array.shape == shape and array.dtype == dtype and array.flags.carray:
             return array
@@ -122,7 +122,7 @@ class Stage:
 
 
 class LoweredSequential(Lowered):
-    """Runs the stages in order, and backward in reverse, as far as gradients are wanted."""
+    """Runs the stages in order, and backward in reverse as far as gradients are needed."""
 
     def __init__(self, stages: list[Stage]) -> None:
         self.stages = stages
@@ -144,22 +144,22 @@ class LoweredSequential(Lowered):
 
 
 def _given(where: str, layers: Sequence[Layer | Sequence[Layer]]) -> tuple[Layer, ...]:
-    """Return the layers that were given one by one, or in one list; raises InputError for anything else."""
+    """Return the layers, which are given one by one or in one list; raises InputError for anything else."""
     if len(layers) == 1 and isinstance(layers[0], list | tuple):
         layers = layers[0]
     for layer in layers:
         if not isinstance(layer, Layer):
-            raise InputError(where, "layers, as ReLU() or Dense(10)", repr(layer))
+            raise InputError(where, "layers, such as ReLU() or Dense(10)", repr(layer))
     return cast(tuple[Layer, ...], tuple(layers))
 
 
 def _sequential(layer: Layer | Sequence[Layer]) -> Sequential:
-    """Return a branch as a Sequential, so that what is in it has a name of its own."""
+    """Return a branch as a Sequential, so that each layer in it has its own name."""
     return layer if isinstance(layer, Sequential) else Sequential(layer)
 
 
 class Branches(Layer):
-    """Layers side by side, which all take the same input."""
+    """Layers in parallel, which all take the same input."""
 
     @property
     @abstractmethod
@@ -171,7 +171,7 @@ class Branches(Layer):
         """Return the same with each branch changed."""
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
-        """Return the parameters of all branches, as `body.conv1.weight`."""
+        """Return the parameters of all branches, named as in `body.conv1.weight`."""
         return tuple(
             replace(parameter, name=qualified(name, parameter.name))
             for name, branch in self.branches
@@ -179,12 +179,12 @@ class Branches(Layer):
         )
 
     def shapes(self, input_shape: Shape, name: str) -> list[Shape]:
-        """Return the output's shape of each branch."""
+        """Return the output shape of each branch."""
         return [branch.output_shape(input_shape, qualified(name, own)) for own, branch in self.branches]
 
 
 class LoweredBranches(Lowered):
-    """The lowered branches, and the sum of what they give back."""
+    """The lowered branches, and the sum of their dX."""
 
     def __init__(self, layer: Branches, site: Site) -> None:
         self.stages: list[Stage] = []
@@ -194,7 +194,7 @@ class LoweredBranches(Lowered):
         self.dx = site.workspace.array((*site.input_shape, site.batch)) if site.wants_dx else None
 
     def sum_of_backward(self, dys: list[Array]) -> Array | None:
-        """dX = sum over the branches of what they make of their dY."""
+        """dX = sum over the branches of the dX that each returns for its dY."""
         if self.dx is not None:
             self.dx.fill(0)
         for stage, dy in zip(self.stages, dys, strict=True):
@@ -208,7 +208,7 @@ class LoweredBranches(Lowered):
 class Residual(Branches):
     """y = body(x) + shortcut(x) (He et al., 2016); without a shortcut, y = body(x) + x.
 
-    Raises InputError where the two have different shapes.
+    Raises InputError if their output shapes differ.
     """
 
     body: Layer
@@ -251,16 +251,16 @@ class _LoweredResidual(LoweredBranches):
         return np.add(body.forward(x), shortcut.forward(x), out=self.y)
 
     def backward(self, dy: Array) -> Array | None:
-        """Both branches get dY; the body may overwrite it, so the shortcut has a copy."""
+        """Both branches get dY; the body may overwrite it, so the shortcut gets a copy."""
         np.copyto(self.copy, dy)
         return self.sum_of_backward([dy, self.copy])
 
 
 @dataclass(frozen=True, init=False)
 class Concatenate(Branches):
-    """The outputs of all branches, one after the other along the channels: `Concatenate(Conv2D(8, 1), Conv2D(8, 3))`.
+    """The outputs of all branches, concatenated along the channels: `Concatenate(Conv2D(8, 1), Conv2D(8, 3))`.
 
-    Raises InputError where they differ in anything but the number of channels.
+    Raises InputError if they differ in anything but the number of channels.
     """
 
     layers: tuple[Layer, ...]
@@ -300,7 +300,7 @@ class _LoweredConcatenate(LoweredBranches):
         self.parts = [slice(sum(counts[:place]), sum(counts[: place + 1])) for place in range(len(counts))]
 
     def forward(self, x: Array) -> Array:
-        """Y is the outputs, one after the other."""
+        """Y is the outputs, concatenated."""
         for stage, part in zip(self.stages, self.parts, strict=True):
             np.copyto(self.y[part], stage.forward(x))
         return self.y
@@ -311,7 +311,7 @@ class _LoweredConcatenate(LoweredBranches):
 
 
 def stages_of(lowered: Lowered) -> Iterator[Stage]:
-    """Yield the stage of every layer, those in branches before the one that they are branches of."""
+    """Yield the stage of every layer; those inside branches come before the layer that has the branches."""
     if isinstance(lowered, LoweredSequential | LoweredBranches):
         for stage in lowered.stages:
             yield from stages_of(stage.lowered)

@@ -1,4 +1,4 @@
-"""Convolution in 1, 2 and 3 dimensions: im2col, one matrix product, and for the gradients two more and col2im."""
+"""Convolution in 1, 2 and 3 dimensions: im2col and one matrix product; for the gradients, two more and col2im."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Conv(Layer):
     """Z[k, i, j] = sum over c, a, b of weight[k, c, a, b] X[c, i SH + a DH - PH, j SW + b DW - PW] + bias[k] (S1).
 
     Input (C, *size), output (filters, *output size), weight (filters, C / groups, *kernel), bias (filters). With
-    `groups`, channels and filters are cut into that many parts, and each part of the filters sees its part of the
-    channels only. Raises InputError where they cannot be divided so, or where the input is too small.
+    `groups`, channels and filters are split into that many groups, and each group of filters sees only its group of
+    channels. Raises InputError if they do not divide evenly, or if the input is too small.
     """
 
     filters: int
@@ -64,7 +64,7 @@ class Conv(Layer):
         return _LoweredConv(self, site)
 
     def window(self, where: str) -> Window:
-        """Return the window; raises InputError, which speaks of `where`, for lengths that make no sense."""
+        """Return the window; raises InputError, starting with `where`, for invalid lengths."""
         rank = len(self.axes.split()) - 1
         return Window.of(rank, self.kernel, self.stride, self.padding, self.dilation, where)
 
@@ -93,7 +93,7 @@ class Conv3D(Conv):
 class _LoweredConv(Lowered):
     """The matrices, for each of G groups: weight (K, M), columns (M, P N), y (K, P N).
 
-    K filters and M = C KH KW numbers under the window, each over G; P = OH OW positions, taken in blocks.
+    K is filters / G, M is C KH KW / G, and the P = OH OW positions are taken in blocks.
     """
 
     def __init__(self, conv: Conv, site: Site) -> None:

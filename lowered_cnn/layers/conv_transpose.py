@@ -1,4 +1,4 @@
-"""Transposed convolution in 1, 2 and 3 dimensions: the adjoint of a convolution, a matrix product and col2im."""
+"""Transposed convolution in 1, 2 and 3 dimensions: the adjoint of a convolution, as a matrix product and col2im."""
 
 import math
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class ConvTranspose(Layer):
 
     That is S4, the input gradient of a convolution, as a layer. Input (C, *size), output (filters, *output size), with
     OH = (H - 1) SH + DH (KH - 1) + 1 - PH before - PH after + output_padding, weight (C, filters / groups, *kernel),
-    bias (filters). With "same" padding OH is H SH. Raises InputError where channels and filters cannot be divided into
-    groups, and where nothing is left of the output.
+    bias (filters). With "same" padding OH is H SH. Raises InputError if channels and filters do not divide into
+    groups, or if the output would be empty.
     """
 
     filters: int
@@ -57,14 +57,14 @@ class ConvTranspose(Layer):
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
         """Return weight (C, filters / groups, *kernel), and bias (filters) if there is one."""
         window, channels = self.window(self.kind), input_shape[0]
-        # Each output adds up so many numbers: those of the channels of its group, under 1 / stride of the taps.
+        # Each output is a sum of this many terms: the channels of its group, times 1 / stride of the taps.
         fan_in = max(1, channels // self.groups * math.prod(window.kernel) // math.prod(window.stride))
         shape = (channels, self.filters // self.groups, *window.kernel)
         weight = Parameter("weight", shape, deviation=he_deviation(fan_in), decays=True)
         return (weight, Parameter("bias", (self.filters,))) if self.bias else (weight,)
 
     def sweep(self, input_shape: Shape, name: str) -> Sweep:
-        """Lay the window over the output, so that it stands at one position for each place of the input."""
+        """Lay the window over the output, so that it has one position for each position of the input."""
         check_rank(f"{name}: input", self.axes, input_shape)
         if input_shape[0] % self.groups:
             raise InputError(name, f"channels to be a multiple of groups ({self.groups})", input_shape[0])
@@ -82,7 +82,7 @@ class ConvTranspose(Layer):
         return _LoweredConvTranspose(self, site)
 
     def window(self, where: str) -> Window:
-        """Return the window; raises InputError, which speaks of `where`, for lengths that make no sense."""
+        """Return the window; raises InputError, starting with `where`, for invalid lengths."""
         return Window.of(self._rank, self.kernel, self.stride, self.padding, self.dilation, where)
 
     def _output_padding(self, where: str) -> Shape:
@@ -118,7 +118,7 @@ class ConvTranspose3D(ConvTranspose):
 class _LoweredConvTranspose(Lowered):
     """The matrices, for each of G groups: weight (C, M), x (C, P N), columns (M, P N).
 
-    C channels and M = K KH KW numbers under the window, each over G; P = H W positions, taken in blocks.
+    C is channels / G, M is filters KH KW / G, and the P = H W positions are taken in blocks.
     """
 
     def __init__(self, conv: ConvTranspose, site: Site) -> None:

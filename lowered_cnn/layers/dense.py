@@ -25,7 +25,7 @@ class Dense(Layer):
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (units,)."""
         if len(input_shape) != 1:
-            raise InputError(f"{name}: input", "shape (features), as Flatten() makes it", input_shape)
+            raise InputError(f"{name}: input", "shape (features), as Flatten() gives", input_shape)
         return (self.units,)
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:

@@ -1,4 +1,4 @@
-"""Dropout: noise in training, nothing at inference."""
+"""Dropout: random zeros in training, the identity at inference."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from lowered_cnn.layers.layer import Layer, Lowered, Site
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training y = x m / (1 - rate), where m is 0 with probability `rate` and else 1; at inference y = x.
+    """In training y = x m / (1 - rate), where m is 0 with probability `rate`, else 1; at inference y = x.
 
     The masks depend on the seed, the step and the shard, never on the number of workers. (Srivastava et al., 2014.)
     """
@@ -29,7 +29,7 @@ class Dropout(Layer):
         return input_shape
 
     def lower(self, site: Site) -> Lowered:
-        """Return the noise for training, and the identity for inference."""
+        """Return the random mask for training, the identity for inference."""
         return _LoweredDropout(self, site) if site.training else _Identity()
 
 
@@ -59,5 +59,5 @@ class _Identity(Lowered):
         return x
 
     def backward(self, dy: Array) -> Array:
-        """The gradient goes back as it is."""
+        """dX is dY."""
         return dy

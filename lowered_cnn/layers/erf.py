@@ -1,4 +1,4 @@
-"""The complementary error function of arrays, which NumPy lacks."""
+"""The complementary error function for arrays, which NumPy lacks."""
 
 import math
 from functools import cache
@@ -20,9 +20,9 @@ TERMS = 200
 def erfc(x: Array) -> Array:
     """Return erfc(x) = 2 / sqrt(pi) times the integral of exp(-t^2) from x to infinity, for x in float64.
 
-    For x from 0 on it is exp(-x^2) g(x) / (1 + 2 x), and g, which hardly changes, a polynomial in (x - 3) / (x + 3)
-    (Shepherd and Laframboise, 1981), to 2e-15; erfc(-x) is 2 - erfc(x). Relative to erfc(x) itself, the rounding of x^2
-    adds an error of x^2 units in the last place, which a change of x in its last place would make too.
+    For x >= 0 it is exp(-x^2) g(x) / (1 + 2 x), where g varies slowly and is, to 2e-15, a polynomial in
+    (x - 3) / (x + 3) (Shepherd and Laframboise, 1981); erfc(-x) is 2 - erfc(x). The rounding of x^2 adds a relative
+    error of x^2 units in the last place, as a change of x in its last place would too.
     """
     size = np.minimum(np.abs(x), LARGEST)
     place = (size - MIDDLE) / (size + MIDDLE)
@@ -47,7 +47,7 @@ def _coefficients() -> list[float]:
 
 
 def _scaled(x: float) -> float:
-    """Return exp(x^2) erfc(x): as the standard library has it, or, where that loses digits, as Laplace's fraction."""
+    """Return exp(x^2) erfc(x): by the standard library or, where that loses digits, by Laplace's continued fraction."""
     if x < 2:
         return math.exp(x * x) * math.erfc(x)
     rest = x

@@ -15,16 +15,15 @@ from lowered_cnn.workspace import Workspace
 
 
 class Lowered(ABC):
-    """What runs: all buffers are allocated, so `forward` and `backward` only compute.
+    """The form of a layer that runs: all buffers are allocated, so `forward` and `backward` only compute.
 
-    The contract, which a network holds at its door and between its layers:
+    The contract, which a network enforces for its inputs and between its layers:
 
-    - x, y, dy and dx are (C, *size, N) or (features, N), the batch innermost. They are C-contiguous, and have the
+    - x, y, dy and dx are (C, *size, N) or (features, N), in batch-last layout. They are C-contiguous, and have the
       dtype of the parameters.
-    - x and y are only read by whoever is given them. x stays as it is until `backward` is done, y until the next
-      `forward`.
-    - dy belongs to `backward`, which may overwrite it, or return it. The same goes for dx and the layer before: a
-      buffer that is handed out as dx has to be written anew each time, and as a whole.
+    - Whoever receives x or y only reads it. x stays valid until `backward` is done, y until the next `forward`.
+    - dy belongs to `backward`, which may overwrite or return it. In the same way dx belongs to the layer before, so a
+      buffer returned as dx must be rewritten completely each time.
     """
 
     @abstractmethod
@@ -33,18 +32,18 @@ class Lowered(ABC):
 
     @abstractmethod
     def backward(self, dy: Array) -> Array | None:
-        """Write the parameters' gradients and return dx, or None where nobody needs it."""
+        """Write the parameters' gradients and return dx, or None if it is not needed."""
 
     def sides(self) -> npt.NDArray[np.generic]:
-        """Return on which side of its kinks each number of the last `forward` was; a smooth layer has none.
+        """Return the side of the layer's kinks that each number of the last `forward` was on; empty if it is smooth.
 
-        Finite differences are taken where these numbers do not change: a rectifier returns x > 0, say.
+        Finite differences are taken only where these do not change. A ReLU, for example, returns x > 0.
         """
         return np.empty(0)
 
 
 class Noise:
-    """Random numbers that depend on the seed, the position in training and the layer's name, and on nothing else."""
+    """Random numbers that depend only on the seed, the position in training and the layer's name."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -57,10 +56,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a layer is lowered: what comes in, who wants gradients, where parameters and buffers are found.
+    """What a layer is lowered for: its input, the gradients that are wanted, and where to find parameters and buffers.
 
-    `input_shape` is without the batch. `training` decides what the layer computes, as it is for Dropout and BatchNorm;
-    only if it `wants_gradients` will there be a `backward`, with the gradient of x if it `wants_dx`.
+    `input_shape` excludes the batch. `training` matters to layers that compute something else at inference, such as
+    Dropout and BatchNorm. `backward` is called only if `wants_gradients`, and must return dx if `wants_dx`.
     """
 
     name: str
@@ -83,7 +82,7 @@ class Site:
         return self.gradients[f"{self.name}.{name}"]
 
     def sibling(self, name: str) -> "Site":
-        """Return the site of the layer `name` in the same container: only its parameters are of use."""
+        """Return the site of the layer `name` in the same container: only its parameters are valid."""
         return replace(self, name=qualified(self.name.rpartition(".")[0], name))
 
     def child(self, name: str, input_shape: Shape, *, wants_dx: bool) -> "Site":
@@ -93,16 +92,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """A description: a frozen dataclass, without arrays. The network names a layer by its `kind`: conv1."""
+    """A description: a frozen dataclass without arrays. Networks name a layer after its `kind`: conv1."""
 
     kind: ClassVar[str]
 
     @abstractmethod
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
-        """Return the shape of y for that of x, both without the batch; raises InputError, with the layer's name."""
+        """Return y's shape for x's shape, both without the batch; raises InputError, with `name`, if x does not fit."""
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
-        """Return what the layer owns when it is given inputs of this shape."""
+        """Return the layer's parameters for inputs of this shape."""
         return ()
 
     @abstractmethod
@@ -111,10 +110,10 @@ class Layer(ABC):
 
 
 def is_stock(layer: Layer) -> bool:
-    """Tell whether a layer behaves as the class of this package that it is, or is derived from.
+    """Return whether a layer behaves like the class of this package that it is, or is derived from.
 
-    It does if nothing of that class is overridden but its constructor, its other special methods, and `kind`.
-    What knows the package's layers (fusion, ONNX, the certificate's references) may then stand in for it.
+    It does if it overrides nothing but `kind` and special methods such as the constructor. Code that knows the
+    package's layers (fusion, ONNX, the certificate's references) may then replace it.
     """
     return _is_stock(type(layer))
 

@@ -1,4 +1,4 @@
-"""Normalization to mean 0 and variance 1: of each channel over a shard, or of each position over its channels."""
+"""Normalization to mean 0 and variance 1: each channel over a shard, or each position over its channels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,17 +11,17 @@ from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
 BLOCK_BYTES = 128 * 1024
-"""Channels are normalized as many at a time as stay in a core's L2 cache together with their results."""
+"""Bytes of the channels normalized at a time: with their results, they fit in a core's L2 cache."""
 
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
     """y = weight (x - mean) / sqrt(variance + epsilon) + bias, for each channel (Ioffe and Szegedy, 2015).
 
-    Input (C, *size) or (features). In training, mean and variance are those of the shard (what a worker runs at once,
-    16 to 32 examples), over examples and positions. At inference they are `running_mean` and `running_var`, to which
-    each step adds `momentum` times the difference between the mean over its shards of what they measured (the
-    variance unbiased, as in PyTorch) and what they are. The sums over shards have one order for any number of workers.
+    Input (C, *size) or (features). In training, mean and variance are taken over the examples and positions of a shard
+    (the up to 32 examples that a worker runs at once). At inference they are `running_mean` and `running_var`, which
+    each step moves by `momentum` times their difference from the mean over its shards (the variance unbiased, as in
+    PyTorch). Shards are summed in the same order for any number of workers.
     """
 
     momentum: float = 0.1
@@ -31,7 +31,7 @@ class BatchNorm(Layer):
 
     def __post_init__(self) -> None:
         if not (is_number(self.momentum) and 0 < self.momentum <= 1):
-            raise InputError("BatchNorm: momentum", "a number above 0, up to 1", repr(self.momentum))
+            raise InputError("BatchNorm: momentum", "a number above 0 and at most 1", repr(self.momentum))
         if not (is_number(self.epsilon) and 0 < self.epsilon < float("inf")):
             raise InputError("BatchNorm: epsilon", "a number above 0", repr(self.epsilon))
 
@@ -50,11 +50,11 @@ class BatchNorm(Layer):
         )
 
     def lower(self, site: Site) -> Lowered:
-        """Return the normalization by the shard's statistics, or, for inference, by the running ones."""
+        """Return the normalization with the shard's statistics or, for inference, with the running ones."""
         return _LoweredBatchNorm(self, site) if site.training else _LoweredScale(self, site)
 
     def scale_and_shift(self, site: Site) -> tuple[Array, Array]:
-        """Return what inference does to each channel: y = scale x + shift."""
+        """Return the scale and shift of each channel at inference: y = scale x + shift."""
         scale = site.parameter("weight") / np.sqrt(site.parameter("running_var") + self.epsilon)
         return scale, site.parameter("bias") - site.parameter("running_mean") * scale
 
@@ -80,7 +80,7 @@ class _LoweredScale(Lowered):
         return self.y
 
     def backward(self, dy: Array) -> Array:
-        """dX = scale dY; dweight = (Z dY) 1, dbias = dY 1; the statistics stay as they are."""
+        """dX = scale dY; dweight = (Z dY) 1, dbias = dY 1; the statistics are left unchanged."""
         scale, _ = self.norm.scale_and_shift(self.site)
         mean = self.site.parameter("running_mean")
         dx, x = dy.reshape(self.matrix), self.x.reshape(self.matrix)
@@ -116,8 +116,8 @@ class _LoweredBatchNorm(Lowered):
     def forward(self, x: Array) -> Array:
         """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = X 1 / M.
 
-        The sum X 1 is rounded in proportion to its own size, which may be many deviations. So the mean is taken twice:
-        what is left of it in X - mean is as small as that rounding, and is subtracted too.
+        The rounding error of X 1 is proportional to the mean, which may be many deviations from 0. So the mean is taken
+        twice: the mean of X - mean, which is as small as that error, is subtracted too.
         """
         x, y, z = (each.reshape(self.matrix) for each in (x, self.y, self.z))
         for block in self.blocks:
@@ -149,7 +149,7 @@ class _LoweredBatchNorm(Lowered):
             np.subtract(dx[block], self.dbias[block] / self.matrix[1], out=dx[block])
             np.multiply(dx[block], self.weight[block] / self.deviation[block], out=dx[block])
         count = self.matrix[1]
-        # A single number says nothing of the variance, which then stays as it is.
+        # A single number says nothing about the variance, which is then left unchanged.
         unbiased = self.variance * (count / (count - 1)) if count > 1 else self.running[1]
         for off, running, measured in zip(self.off, self.running, (self.mean, unbiased), strict=True):
             np.multiply(running - measured, self.norm.momentum * self.examples, out=off)
@@ -164,8 +164,8 @@ class _LoweredBatchNorm(Lowered):
 class LayerNorm(Layer):
     """y = weight (x - mean) / sqrt(variance + epsilon) + bias, over the channels of each position (Ba et al., 2016).
 
-    Input (features) or (C, *size); weight and bias have one number for each feature or channel. Examples and positions
-    are independent, in training as at inference.
+    Input (features) or (C, *size); weight and bias have one number per feature or channel. Examples and positions are
+    independent, both in training and at inference.
     """
 
     epsilon: float = 1e-5
@@ -205,7 +205,7 @@ class _LoweredLayerNorm(Lowered):
             self.ones = site.workspace.ones(self.matrix[1])
 
     def forward(self, x: Array) -> Array:
-        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = row @ X, taken twice as above."""
+        """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = row @ X, twice, as above."""
         x, y, z, spare = (each.reshape(self.matrix) for each in (x, self.y, self.z, self.spare))
         multiply("sum", self.row, x, out=self.mean)
         np.subtract(x, self.mean, out=z)
@@ -220,8 +220,8 @@ class _LoweredLayerNorm(Lowered):
     def backward(self, dy: Array) -> Array:
         """dX = (G - row G - Z row (Z G)) / deviation, with G = weight dY; dweight = (Z dY) 1, dbias = dY 1."""
         dx, z, spare = (each.reshape(self.matrix) for each in (dy, self.z, self.spare))
-        row_sums("sum", np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
-        row_sums("sum", dx, self.ones, out=self.dbias)
+        row_sums("dweight", np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
+        row_sums("dbias", dx, self.ones, out=self.dbias)
         np.multiply(dx, self.weight, out=dx)
         multiply("sum", self.row, np.multiply(dx, z, out=spare), out=self.mean)
         np.multiply(z, self.mean, out=spare)

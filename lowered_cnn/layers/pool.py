@@ -40,7 +40,7 @@ class _Pool(Layer):
         return window.over(input_shape[1:], name, ceil=self.ceil_mode)
 
     def window(self, rank: int, where: str) -> Window:
-        """Return the window over `rank` axes; raises InputError, which speaks of `where`."""
+        """Return the window over `rank` axes; raises InputError, starting with `where`, for invalid lengths."""
         stride = self.kernel if self.stride is None else self.stride
         return Window.of(rank, self.kernel, stride, self.padding, self.dilation, where)
 
@@ -49,8 +49,8 @@ class _Pool(Layer):
 class MaxPool(_Pool):
     """y is the maximum of each window (S6), over inputs (C, *size) of any rank.
 
-    With `ceil_mode` there is one more window where a part of the input would be left over, as in PyTorch. The gradient
-    goes to the maximum only; among equal ones to the first in row-major order, as in PyTorch.
+    With `ceil_mode`, one more window covers what would be left over of the input, as in PyTorch. The gradient goes only
+    to the maximum; among equal ones, to the first in row-major order, as in PyTorch.
     """
 
     kind: ClassVar[str] = "max_pool"
@@ -75,7 +75,7 @@ class _LoweredMaxPool(Lowered):
             self.hit, self.free = site.workspace.mask((2, *self.y.shape))
 
     def forward(self, x: Array) -> Array:
-        """Y = max over the taps (a, b) of X[:, i SH + a - PH, j SW + b - PW]."""
+        """Y = max over the taps (a, b) of X[:, i SH + a DH - PH, j SW + b DW - PW]."""
         self.windows = windows(self.border.around(x), self.sweep)
         np.copyto(self.y, self._tap(self.windows, self.taps[0]))
         for tap in self.taps[1:]:
@@ -110,8 +110,8 @@ class _LoweredMaxPool(Lowered):
 class AvgPool(_Pool):
     """y is the mean of each window: a product with the constant row 1 / (KH KW) (S7), over inputs (C, *size).
 
-    With `count_include_pad` zeros of the border count as values, as in PyTorch; without, the mean is over what lies
-    inside the input, as in Keras. What `ceil_mode` adds behind never counts. Where nothing of a window counts, its mean
+    With `count_include_pad`, zeros of the padding count as values, as in PyTorch; without it, the mean is over what is
+    inside the input, as in Keras. Padding that `ceil_mode` adds never counts. If nothing in a window counts, its mean
     is 0, and so is its gradient.
     """
 
@@ -140,7 +140,7 @@ class _LoweredAvgPool(Lowered):
         self.row = new((1, 1, taps), 1 / taps)
         self.y = new((channels, *sweep.output, site.batch))
         self.matrix = (channels, 1, self.y.size // channels)
-        # Undoes the share of the border that does not count: KH KW over the number of taps that do.
+        # Corrects for taps that do not count: KH KW over the number of those that do.
         counted = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
         if pool.count_include_pad:
             plain = replace(sweep, pads=sweep.window.pads(sweep.size))
@@ -219,7 +219,7 @@ class _LoweredGlobalAvgPool(Lowered):
 class GlobalMaxPool(_GlobalPool):
     """y[c] is the maximum of channel c over all positions: input (C, *size), output (C).
 
-    The gradient goes to the maximum only; among equal ones to the first in row-major order.
+    The gradient goes only to the maximum; among equal ones, to the first in row-major order.
     """
 
     kind: ClassVar[str] = "global_max_pool"
@@ -252,6 +252,6 @@ class _LoweredGlobalMaxPool(Lowered):
         return self.dx
 
     def sides(self) -> npt.NDArray[np.intp]:
-        """Return which position has the first maximum."""
+        """Return the position of the first maximum."""
         first: npt.NDArray[np.intp] = self.x.reshape(self.matrix).argmax(axis=1)
         return first

@@ -1,4 +1,4 @@
-"""Layers that give an activation another shape, as a view or with a border."""
+"""Layers that change an activation's shape: a view, and a border."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lowered_cnn.window import Padding, Window
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """(C, H, W) becomes (C H W), channels first: a view, since the batch is innermost."""
+    """(C, H, W) becomes (C H W), channels first: a view, since the batch is the last axis."""
 
     kind: ClassVar[str] = "flatten"
 
@@ -36,13 +36,13 @@ class _View(Lowered):
         return x.reshape(self.y_shape)
 
     def backward(self, dy: Array) -> Array:
-        """The gradient goes back as it is, seen as maps again."""
+        """dX is dY, in the shape of X."""
         return dy.reshape(self.x_shape)
 
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """A border of a constant value around (C, *size): `padding` is a number, or for each axis a number or a pair."""
+    """A border of a constant value around (C, *size): `padding` is a number, or per axis a number or a pair."""
 
     padding: Padding = 1
     value: float = 0.0
@@ -50,7 +50,7 @@ class Pad(Layer):
     kind: ClassVar[str] = "pad"
 
     def pads(self, rank: int, where: str) -> tuple[tuple[int, int], ...]:
-        """Return how much is put before and behind each of `rank` axes."""
+        """Return the padding before and after each of `rank` axes."""
         pads = Window.of(rank, 1, padding=self.padding, where=where).padding
         if pads is None:
             raise InputError(f"{where}: padding", f"a number, or {rank} numbers or pairs", repr(self.padding))
