@@ -10,7 +10,7 @@ from lowered_cnn.gemm import multiply, row_dots, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
-BLOCK_BYTES = 128 * 1024
+CACHED_BYTES = 128 * 1024
 """Bytes of the channels normalized at a time: with their results, they fit in a core's L2 cache."""
 
 
@@ -104,7 +104,7 @@ class _LoweredBatchNorm(Lowered):
         self.y, self.z = new(shape), new(shape)
         self.matrix = (channels, self.y.size // channels)
         self.ones = site.workspace.ones(self.matrix[1])
-        step = max(1, BLOCK_BYTES // (self.matrix[1] * site.workspace.dtype.itemsize))
+        step = max(1, CACHED_BYTES // (self.matrix[1] * site.workspace.dtype.itemsize))
         self.blocks = [slice(start, start + step) for start in range(0, channels, step)]
         self.scratch = new((min(step, channels), self.matrix[1]))
         self.mean, self.rest, self.variance, self.deviation = new((4, channels, 1))
