@@ -110,9 +110,7 @@ class Network:
         self._predictor.predict(images, outputs, workers)
         return outputs
 
-    def gradient(
-        self, images: Images, targets: npt.NDArray[np.generic], loss: Loss = SoftmaxCrossEntropy()
-    ) -> Gradient:
+    def gradient(self, images: Images, targets: npt.ArrayLike, loss: Loss = SoftmaxCrossEntropy()) -> Gradient:
         """Run a batch forward and backward, as in training, and return J, the outputs and the parameters' gradients.
 
         With an optimizer, this makes a training loop of your own: `update = SGD(0.1).over(network.parameters)` once,
@@ -128,7 +126,7 @@ class Network:
             self._for_gradients = {**dict(list(self._for_gradients.items())[-1:]), count: self.lower(count)}
         lowered = self._for_gradients[count]
         z = lowered.forward(images)
-        value, dz = loss.value_and_gradient(z, targets, count)
+        value, dz = loss.value_and_gradient(z, np.asarray(targets), count)
         outputs = z.copy()
         lowered.backward(dz)
         gradients = ParameterVector(self.parameters.parameters, lowered.gradients.vector.copy())

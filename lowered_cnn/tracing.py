@@ -55,7 +55,7 @@ class Trace:
 def trace(
     network: Network,
     images: Images,
-    targets: npt.NDArray[np.generic],
+    targets: npt.ArrayLike,
     loss: Loss = SoftmaxCrossEntropy(),
     *,
     training: bool = False,
@@ -72,7 +72,7 @@ def trace(
     recorder = Recorder()
     with lowered.tapped(recorder):
         outputs = lowered.forward(images).copy()
-        value, dz = loss.value_and_gradient(outputs, targets, len(images))
+        value, dz = loss.value_and_gradient(outputs, np.asarray(targets), len(images))
         dx = lowered.backward(dz)
     assert dx is not None
     traced = Trace(value, outputs, {"images": _batch_first(lowered.x)}, {"images": dx.copy()})

@@ -351,6 +351,14 @@ def test_dropout_draws_anew_in_each_pass_of_a_loop_of_ones_own() -> None:
     assert 0.4 < np.mean(masks[0] == masks[1]) < 0.6
 
 
+def test_labels_may_be_a_list_or_of_any_integer_type() -> None:
+    network, images = normalized(), normal(5, *IMAGE)
+    expected = network.gradient(images, LABELS)
+    for labels in (LABELS.tolist(), LABELS.astype(np.int32), LABELS.astype(np.uint8)):
+        np.testing.assert_array_equal(network.gradient(images, labels).parameters.vector, expected.parameters.vector)
+        assert trace(network, images, labels, training=True).loss == pytest.approx(expected.loss, rel=1e-12)
+
+
 def test_batches_of_other_sizes_may_follow_each_other() -> None:
     network, images = normalized(), normal(5, *IMAGE)
     for count in (5, 2, 3, 5, 1, 2):
