@@ -144,8 +144,9 @@ def _sensitivity(probe: Probe, plain: dict[str, Array]) -> dict[str, float]:
         values *= 1 + PERTURBATION * generator.choice([-1.0, 1.0], values.shape)
     there = moved.results(moved.lower(block_bytes=None)).arrays()
     changes = {name: float(np.abs(there[name] - plain[name]).max()) / PERTURBATION for name in plain}
-    # Terms that cancel leave less than their rounding: no result is better known than the largest of its kind.
+    # Terms that cancel leave less than their rounding: no gradient is better known than the largest one on the way.
     floor = max(changes[name] + float(np.abs(plain[name]).max()) for name in plain if name != "outputs")
+    floor = max(floor, *(float(np.abs(each.dy).max()) for each in probe.passages().values() if each.dy is not None))
     return {name: change if name == "outputs" else max(change, floor) for name, change in changes.items()}
 
 

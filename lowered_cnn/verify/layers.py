@@ -27,7 +27,7 @@ from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.lowering import Columns, col2im, im2col
-from lowered_cnn.tracing import Passage, Recorder
+from lowered_cnn.tracing import Passage
 from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import (
     UNIT_ROUNDOFF,
@@ -62,7 +62,7 @@ Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
 
 def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Check]:
     """Check every layer: forward, dX, its index maps and kinks; then all parameters' gradients, and the images'."""
-    for name, passage in passages(probe).items():
+    for name, passage in probe.passages().items():
         yield from _forward(passage, references.get(name))
         yield _input_gradient(passage)
         yield from _index_maps(passage.stage)
@@ -70,14 +70,6 @@ def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Che
     yield from _statistics(probe)
     yield from _inference(probe)
     yield from parameter_gradients(probe)
-
-
-def passages(probe: Probe, *, training: bool = True) -> dict[str, Passage]:
-    """Take a step, and return what went in and out of each layer."""
-    lowered = probe.lower(training=training)
-    with lowered.tapped(recorder := Recorder()):
-        probe.results(lowered)
-    return recorder.passages
 
 
 def _check(stage: Stage, prop: str, error: float, bound: float) -> Check:
@@ -196,7 +188,7 @@ def parameter_gradients(probe: Probe) -> Iterator[Check]:
 
 def _statistics(probe: Probe) -> Iterator[Check]:
     """Compare what a batch normalization writes for its statistics: momentum N (running - measured)."""
-    for passage in passages(probe).values():
+    for passage in probe.passages().values():
         layer, site, x = passage.stage.layer, passage.stage.site, passage.x
         if isinstance(layer, BatchNorm) and is_stock(layer):
             scale = float(np.abs(x).max()) + float(np.square(x).max()) + 1
@@ -209,7 +201,7 @@ def _statistics(probe: Probe) -> Iterator[Check]:
 
 def _inference(probe: Probe) -> Iterator[Check]:
     """Compare what is lowered in another way for inference with what it should be then."""
-    for passage in passages(probe, training=False).values():
+    for passage in probe.passages(training=False).values():
         stage, x, y = passage.stage, passage.x, passage.y
         if isinstance(stage.layer, BatchNorm | Dropout) and is_stock(stage.layer):
             error = float(np.abs(y - inferred(stage, x)).max())

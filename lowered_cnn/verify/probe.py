@@ -12,6 +12,7 @@ from lowered_cnn.layers import Lowered
 from lowered_cnn.layers.container import LoweredBranches, LoweredSequential
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import LoweredNetwork, Network
+from lowered_cnn.tracing import Passage, Recorder
 from lowered_cnn.workspace import BLOCK_BYTES
 
 NOISE = (0,)
@@ -72,6 +73,13 @@ class Probe:
         assert dx is not None
         gradients = {name: lowered.gradients[name].copy() for name in self.learned}
         return Outcome(value, outputs, {**gradients, "images": dx.copy()})
+
+    def passages(self, *, training: bool = True) -> dict[str, Passage]:
+        """Take a step, and return what went in and out of each layer."""
+        lowered = self.lower(training=training)
+        with lowered.tapped(recorder := Recorder()):
+            self.results(lowered)
+        return recorder.passages
 
     def surprised(self) -> "Probe":
         """Return the same with the class for each example that the network holds for the least likely.
