@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     text = f"a folder of a training, one of {', '.join(MODELS)}, or all (%(default)s)"
     parser.add_argument("network", metavar="RUN|MODEL|all", nargs="?", default="all", help=text)
-    text = "how many networks drawn at random all has (%(default)s)"
+    text = "how many networks to draw at random, with all (%(default)s)"
     parser.add_argument("--samples", metavar="N", type=at_least(0), default=SAMPLES, help=text)
-    text = "the seed of the first of them; each one has the next (%(default)s)"
+    text = "the seed of the first of them; the others count on from it (%(default)s)"
     parser.add_argument("--seed", metavar="S", type=at_least(0), default=0, help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

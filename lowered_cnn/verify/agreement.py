@@ -85,7 +85,7 @@ def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check
 def repeated_checks(probe: Probe) -> Iterator[Check]:
     """Repeat the first step of each form after steps with images of NaN and of large numbers: the same bits.
 
-    Nothing may be left over from the steps before, in no buffer.
+    No buffer may keep anything of the steps before.
     """
     modes = {
         "training": (True, False),
