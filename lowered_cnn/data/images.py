@@ -31,7 +31,7 @@ def read_image(path: str | Path) -> Bytes:
 
     try:
         with Image.open(path) as file:
-            return to_bytes(ImageOps.exif_transpose(file))  # cameras store the rotation beside the pixels
+            return to_bytes(ImageOps.exif_transpose(file))  # cameras store a rotation without applying it
     except Exception as error:  # what Pillow raises depends on how the file is broken
         raise InputError(str(path), "a readable image", error) from error
 
