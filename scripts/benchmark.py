@@ -1,4 +1,4 @@
-"""Measure the package against other frameworks on the same cores, each in a process of its own, in turn."""
+"""Measure the package against other frameworks on the same cores, in separate processes that take turns."""
 
 import argparse
 import sys
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked for, or print what was measured before; return 0, 2 for an error, 130 if interrupted."""
+    """Run the measurements, or print earlier ones; return 0, 2 for an error, 130 if interrupted."""
     parser = _parser()
     parsed = parser.parse_args(arguments)
     try:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _merged(paths: Sequence[Path]) -> list[Results]:
-    """Read results, and put those together that were measured on the same machine with the same settings."""
+    """Read results and merge those measured on the same machine with the same settings."""
     merged: list[Results] = []
     for results in map(Results.read, paths):
         place = next((number for number, other in enumerate(merged) if other.alike(results)), None)
@@ -60,7 +60,7 @@ def _measure(parsed: argparse.Namespace) -> Results:
 
 
 def _measurements(parsed: argparse.Namespace, results: Results) -> Iterator[None]:
-    """Fill in the results, and stop after each of them."""
+    """Fill in the results one by one, and yield after each."""
     peers = _peers(parsed.against)
     frameworks = [OURS, *(peer.name for peer in peers)]
     results.installed = [installed(framework) for framework in frameworks]
@@ -78,14 +78,14 @@ def _measurements(parsed: argparse.Namespace, results: Results) -> Iterator[None
 
 def _duels(tournament: Tournament, results: Results) -> Iterator[None]:
     def failed(text: str) -> None:
-        _tell(text)
+        _report(text)
         results.failures.append(text)
 
     results.costs = [cost(network, batch) for network in tournament.networks for batch in tournament.batches]
     results.peaks = [peak(count, tournament.seconds) for count in tournament.cores]
     works = tournament.works()
     for number, work in enumerate(works, 1):
-        _tell(f"{number} of {len(works)}: {work}")
+        _report(f"{number} of {len(works)}: {work}")
         for pair in fight(tournament, work, failed):
             results.pairs.append(pair)
             yield
@@ -101,7 +101,7 @@ def _tournament(parsed: argparse.Namespace, peers: Sequence[Known]) -> Tournamen
 
 
 def _peers(asked: list[str] | None) -> list[Known]:
-    """Return the peers that were asked for, by default those that are installed."""
+    """Return the requested peers, by default those that are installed."""
     if asked is None:
         return [peer for peer in PEERS if peer.installed]
     peers = [peer for peer in PEERS if peer.name in asked]
@@ -111,7 +111,7 @@ def _peers(asked: list[str] | None) -> list[Known]:
     return peers
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -119,17 +119,17 @@ def _parser() -> Parser:
     parser = Parser(prog="benchmark", description=__doc__)
     add = parser.add_argument
     add("--against", type=_list(_one_of([*(p.name for p in PEERS), "none"])), help="peers, or none (all installed)")
-    add("--modes", type=_list(_one_of(MODES)), default=[], help="only these modes of theirs")
-    add("--jobs", type=_list(_one_of(JOBS)), default=list(JOBS), help=f"of {', '.join(JOBS)} (both)")
+    add("--modes", type=_list(_one_of(MODES)), default=[], help="only these modes of the peers (all)")
+    add("--jobs", type=_list(_one_of(JOBS)), default=list(JOBS), help=f"{', '.join(JOBS)} (both)")
     add("--networks", type=_list(_one_of(list(MODELS))), default=NETWORKS, help=f"({', '.join(NETWORKS)})")
     add("--batches", type=_list(at_least(1)), default=[1, 32, 128], help="(1,32,128)")
-    add("--cores", type=_list(_core_count), default=[1, usable_cores()], help="numbers, or all (1,all)")
+    add("--cores", type=_list(_core_count), default=[1, usable_cores()], help="core counts, or all (1,all)")
     add("--allocator", choices=[*ALLOCATORS, "both"], default="both", help="glibc's allocator for the peers (both)")
     add("--rounds", type=at_least(1), default=5, help="pairs of processes (%(default)s)")
-    add("--seconds", type=positive(), default=1.0, help="of timing in each process, for each job (%(default)s)")
+    add("--seconds", type=positive(), default=1.0, help="timing of each job in each process (%(default)s)")
     add("--cold-start", action="store_true", help="measure imports, first predictions and installed sizes instead")
     add("--growth", action="store_true", help="measure how time and memory grow with batch and image instead")
-    add("--json", type=Path, metavar="FILE", help="write all results, after each pair")
+    add("--json", type=Path, metavar="FILE", help="write all results, after every pair")
     add("--report", type=Path, nargs="+", metavar="FILE", help="print the tables of earlier results instead")
     return parser
 
@@ -141,7 +141,7 @@ def _list(parse: Callable[[str], Item]) -> Callable[[str], list[Item]]:
 def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
-            raise argparse.ArgumentTypeError(f"expected some of {', '.join(allowed)}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(allowed)}, got {text!r}")
         return text
 
     return parse

@@ -1,6 +1,6 @@
-"""Run the default command over several seeds, each in a process of its own: test accuracy, and time from a cold start.
+"""Run the default command with several seeds, each in a fresh process: test accuracy, and time from a cold start.
 
-With --torch, the same network and recipe run in PyTorch, in turn.
+With --torch, the same network and recipe take turns in PyTorch. Other options are passed on to `lowered-cnn train`.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def timed(command: Sequence[str]) -> tuple[float, float]:
-    """Run Python with these arguments, and return the test accuracy that it prints and the seconds it takes."""
+    """Run Python with these arguments; return the test accuracy that it prints and the seconds that it takes."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
     start = time.perf_counter()
     done = subprocess.run(

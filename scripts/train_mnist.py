@@ -1,4 +1,4 @@
-"""Train a convolutional network on MNIST, and save it: the example to read first."""
+"""Train a convolutional network on MNIST and save it: the example to read first."""
 
 import argparse
 

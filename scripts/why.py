@@ -1,4 +1,4 @@
-"""Measure three decisions: the batch as the innermost axis, columns in blocks, gradients summed by a fixed tree."""
+"""Measure three design decisions: batch innermost, columns in blocks, gradients summed by a fixed tree."""
 
 import argparse
 import itertools
@@ -32,9 +32,9 @@ def milliseconds(contenders: Sequence[Callable[[], object]], rounds: int) -> lis
 
 
 class Convolution:
-    """A convolution, maximum pooling and ReLU forward, and col2im; arrays lie in memory as CHWN or as NHWC.
+    """The forward pass of a convolution, max pooling and ReLU, and col2im, with arrays in memory as CHWN or NHWC.
 
-    All are viewed as (C, H, W, N) or (C, KH, KW, OH, OW, N): NumPy goes through views in the order of memory.
+    All are viewed as (C, H, W, N) or (C, KH, KW, OH, OW, N): NumPy traverses views in memory order.
     """
 
     def __init__(self, channels: int, size: int, filters: int, kernel: int, *, innermost: bool) -> None:
@@ -60,7 +60,7 @@ class Convolution:
         return np.zeros((batch, height, width, channels), np.float32).transpose(3, 1, 2, 0)
 
     def taps(self, x: Array) -> Iterator[tuple[tuple[int, int], Array]]:
-        """Yield each tap of the window, and what it sees."""
+        """Yield each tap of the window and the inputs it reads."""
         for a, b in itertools.product(range(self.kernel), repeat=2):
             yield (a, b), x[:, a : a + self.positions, b : b + self.positions]
 
@@ -70,7 +70,7 @@ class Convolution:
             np.copyto(self.columns[:, a, b], windows)
 
     def product(self) -> None:
-        """Multiply, which gives the next activation."""
+        """Multiply; the result is the next activation."""
         filters, length = self.weight.shape
         if self.innermost:
             np.matmul(self.weight, self.memory.reshape(length, -1), out=self.y.reshape(filters, -1))
@@ -79,7 +79,7 @@ class Convolution:
             np.matmul(self.memory.reshape(-1, length), self.weight.T, out=out)
 
     def pool(self) -> None:
-        """Take the maximum of 2 x 2, and of that and 0."""
+        """Take the maximum over 2 x 2, then the maximum of that and 0."""
         even = self.positions // 2 * 2
         first, *taps = (self.y[:, a:even:2, b:even:2] for a, b in itertools.product(range(2), repeat=2))
         np.maximum(first, taps[0], out=self.pooled)
@@ -106,7 +106,7 @@ def innermost(rounds: int) -> None:
 
 
 def blocks(rounds: int) -> None:
-    """Time a training step with blocks of several sizes, and tell what memory it takes."""
+    """Time a training step with several block sizes, and print the memory that it takes."""
     network = Network(keras_mnist(), (1, 28, 28))
     images = np.random.default_rng(0).random((4 * BATCH, 1, 28, 28), np.float32)
     lowered = [network.lower(4 * BATCH, fused=False, block_bytes=size) for size in BLOCK_BYTES]
@@ -122,7 +122,7 @@ def blocks(rounds: int) -> None:
 
 
 def tree(rounds: int) -> None:
-    """Sum the gradients of 8 shards in several orders: which bits differ, how far off they are, how long it takes."""
+    """Sum the gradients of 8 shards in several orders; print how many bits differ, the error and the time."""
     rng = np.random.default_rng(0)
     shards = rng.standard_normal((8, 200_000)).astype(np.float32)
     exact = shards.sum(axis=0, dtype=np.float64)
@@ -143,7 +143,7 @@ def tree(rounds: int) -> None:
 
     first = row(range(8))
     others = [float(np.mean(row(rng.permutation(8).tolist()) != first)) for _ in range(10)]
-    print(f"added as they happen to arrive: {statistics.mean(others):.0%} of the numbers have other bits")
+    print(f"added in order of arrival: {statistics.mean(others):.0%} of the numbers have different bits")
     for name, total in (("in a row", first), ("by a tree", pairs())):
         print(f"{name + ':':<11}mean error {np.abs(total - exact).mean():.1e}")
     in_a_row, by_a_tree, copied = milliseconds([lambda: row(range(8)), pairs, shards.copy], rounds)

@@ -199,9 +199,9 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--against", "caffe"], "argument --against: expected some of torch, tensorflow, jax, onnxruntime, none, got"),
-        (["--networks", "resnet"], "argument --networks: expected some of compact, lenet5,"),
-        (["--batches", "1,0"], "argument --batches: expected a whole number from 1, got '0'"),
+        (["--against", "caffe"], "argument --against: expected one of torch, tensorflow, jax, onnxruntime, none, got"),
+        (["--networks", "resnet"], "argument --networks: expected one of compact, lenet5,"),
+        (["--batches", "1,0"], "argument --batches: expected a whole number of at least 1, got '0'"),
         (["--cores", "100000"], "argument --cores: expected a whole number from 1 to "),
         (["--report", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
     ],
@@ -252,7 +252,7 @@ def test_layers_that_peers_have_not_are_refused() -> None:
     uneven = Network(Sequential(Conv2D(2, 2, padding="same")), INPUT_SHAPE)
     (place,) = placed(uneven)
     assert isinstance(place.layer, Conv2D)
-    with pytest.raises(InputError, match="padding: expected the same before and behind"):
+    with pytest.raises(InputError, match="padding: expected the same before and after"):
         sides(place.layer.sweep(place.input_shape, place.name))
     (place,) = placed(Network(Sequential(MaxPool(3, 2)), INPUT_SHAPE))
     with pytest.raises(InputError, match="a pool without padding"):

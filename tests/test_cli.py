@@ -288,13 +288,13 @@ def test_settings_without_a_kind_of_data_are_refused(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--epochs", "0"], "argument --epochs: expected a whole number from 1, got '0'"),
-        (["--epochs", "some"], "argument --epochs: expected a whole number from 1, got 'some'"),
+        (["--epochs", "0"], "argument --epochs: expected a whole number of at least 1, got '0'"),
+        (["--epochs", "some"], "argument --epochs: expected a whole number of at least 1, got 'some'"),
         (["--learning-rate", "nan"], "argument --learning-rate: expected a number above 0, got 'nan'"),
-        (["--workers", "-1"], "argument --workers: expected a whole number from 1, got '-1'"),
+        (["--workers", "-1"], "argument --workers: expected a whole number of at least 1, got '-1'"),
         (
             ["--data", "nowhere"],
-            "nowhere: expected a folder of four IDX files or of a folder of images for each class,",
+            "nowhere: expected a folder with four IDX files, or with one sub-folder of images per class,",
         ),
         (["--model", "resnet"], "argument --model: invalid choice: 'resnet' (choose from"),
         (["--speed"], "unrecognized arguments: --speed"),
@@ -307,7 +307,7 @@ def test_train_says_what_is_wrong(options: list[str], line: str, capsys: pytest.
 def test_train_leaves_earlier_runs_alone(trained: Path, few_digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (trained / "model.safetensors").read_bytes()
     line = fails(["train", "--data", str(few_digits), "--out", str(trained)], capsys)
-    assert line == f"lowered-cnn train: --out: expected a new or an empty folder, got {trained}"
+    assert line == f"lowered-cnn train: --out: expected a new or empty folder, got {trained}"
     assert (trained / "model.safetensors").read_bytes() == before
 
 
@@ -315,10 +315,10 @@ def test_train_asks_for_its_folder_before_it_loads_anything(tmp_path: Path, caps
     (file := tmp_path / "file").write_text("")
     told = "lowered-cnn train: --out: expected "
     for out, line in (
-        (file, f"{told}a new or an empty folder, got {file}"),
-        (file / "run", f"{told}a folder that can be written, got {file / 'run'} in {file}"),
-        (tmp_path, f"{told}a new or an empty folder, got {tmp_path}"),
-        (tmp_path / ("x" * 300), f"{told}a new or an empty folder, got {tmp_path / ('x' * 300)} (File name too long)"),
+        (file, f"{told}a new or empty folder, got {file}"),
+        (file / "run", f"{told}a writable folder, got {file / 'run'} in {file}"),
+        (tmp_path, f"{told}a new or empty folder, got {tmp_path}"),
+        (tmp_path / ("x" * 300), f"{told}a new or empty folder, got {tmp_path / ('x' * 300)} (File name too long)"),
     ):
         assert fails(["train", "--data", "nowhere", "--out", str(out)], capsys) == line
 
@@ -327,7 +327,8 @@ def test_train_says_when_it_diverges(few_digits: Path, tmp_path: Path, capsys: p
     options = ["--learning-rate", "1e30", "--schedule", "constant", "--workers", "2", "--out", str(tmp_path / "run")]
     line = fails(["train", "--data", str(few_digits), *options], capsys)
     assert re.fullmatch(
-        r"lowered-cnn train: loss at step \d+: expected a number \(try a lower --learning-rate\), got (nan|inf)", line
+        r"lowered-cnn train: loss at step \d+: expected a finite number \(try a lower --learning-rate\), got (nan|inf)",
+        line,
     )
 
 
@@ -359,7 +360,7 @@ def test_settings_of_another_network_are_reported(
     (tmp_path / "config.json").write_text('{"classes": ["a"]}')
     (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
     line = fails(["predict", str(tmp_path), "docs/seven.png"], capsys)
-    assert line.endswith("config.json: expected a class for each of the outputs (10,), got 1")
+    assert line.endswith("config.json: expected one class per output (10,), got 1")
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_settings_of_another_network_are_reported(
     [
         ("[" * 100_000, "config.json: expected JSON, got maximum recursion depth exceeded"),
         ("\xff", "config.json: expected JSON, got "),
-        ('{"classes": ["b", "a", "b"]}', "classes: expected a name of its own for each class, got 2 times 'b'"),
+        ('{"classes": ["b", "a", "b"]}', "classes: expected a different name for each class, got 'b' 2 times"),
     ],
     ids=["nested", "no text", "twice"],
 )
@@ -455,7 +456,7 @@ def test_a_training_is_saved_though_nobody_reads_its_progress(few_digits: Path, 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the full disk of Linux")
 def test_a_full_disk_is_reported() -> None:
     done = in_shell("> /dev/full", "summary", "lenet5")
-    told = "lowered-cnn summary: output: expected what can be read and written, got No space left on device\n"
+    told = "lowered-cnn summary: output: expected a readable or writable file, got No space left on device\n"
     assert (done.returncode, done.stderr.decode()) == (2, told)
 
 

@@ -135,7 +135,7 @@ def test_labels_in_uneven_rows_are_refused() -> None:
 
 
 def test_dataset_refuses_two_classes_of_one_name() -> None:
-    told = "classes: expected a name of its own for each class, got 2 times 'a'"
+    told = "classes: expected a different name for each class, got 'a' 2 times"
     assert error_of(Dataset, random_bytes(2, 1, 3, 3), np.zeros(2, np.int64), ("a", "b", "a")) == told
 
 
@@ -199,7 +199,7 @@ def test_idx_round_trip(shape: list[int], zipped: bool) -> None:
 
 GOOD = idx_bytes(random_bytes(2, 3, 4))
 ZIPPED = gzip.compress(GOOD)
-WANTED_MAGIC = "expected IDX magic 00 00 08 (unsigned bytes) and 01 to 04 (axes), got "
+WANTED_MAGIC = "expected the IDX magic number 00 00 08 (unsigned bytes), then 01 to 04 (axes), got "
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_idx_folder_refuses_files_that_do_not_fit_together(tmp_path: Path) -> No
     write_idx_folder(tmp_path)
     labels, images = tmp_path / "train-labels-idx1-ubyte", tmp_path / "t10k-images-idx3-ubyte"
     labels.write_bytes(idx_bytes(random_bytes(5)))
-    message = f"{labels}: expected shape (6,) as train-images-idx3-ubyte has images, got (5,)"
+    message = f"{labels}: expected shape (6,), as in train-images-idx3-ubyte, got (5,)"
     assert error_of(load, tmp_path) == message
     write_idx_folder(tmp_path)
     images.write_bytes(idx_bytes(random_bytes(4, 6)))
@@ -368,7 +368,7 @@ def test_load_without_a_folder_is_mnist() -> None:
 
 
 def test_load_refuses_a_folder_without_data(tmp_path: Path) -> None:
-    wanted = "expected a folder of four IDX files or of a folder of images for each class"
+    wanted = "expected a folder with four IDX files, or with one sub-folder of images per class"
     (file := tmp_path / "file.png").write_bytes(b"")
     assert error_of(load, tmp_path / "missing") == f"{tmp_path / 'missing'}: {wanted}, got no such folder"
     assert error_of(load, str(file)) == f"{file}: {wanted}, got a file"
@@ -506,12 +506,12 @@ def test_image_folder_is_in_colour_if_one_image_is(tmp_path: Path) -> None:
 def test_image_folder_refuses_other_sizes(tmp_path: Path) -> None:
     save(tmp_path / "train" / "a" / "1.png", solid(0))
     other = save(tmp_path / "test" / "a" / "2.png", random_bytes(3, 4))
-    assert error_of(load, tmp_path) == f"{other}: expected 4x3 pixels (HxW) as in 1.png, got 3x4"
+    assert error_of(load, tmp_path) == f"{other}: expected 4x3 pixels (HxW), as in 1.png, got 3x4"
 
 
 def test_image_folder_refuses_classes_that_lack_images(tmp_path: Path) -> None:
     lonely = save(tmp_path / "a" / "1.png", solid(0))
-    assert error_of(load, tmp_path) == f"{tmp_path / 'a'}: expected at least 2 images, to train and to test on, got 1"
+    assert error_of(load, tmp_path) == f"{tmp_path / 'a'}: expected at least 2 images, for training and testing, got 1"
     lonely.unlink()
     suffixes = ".png, .jpg, .jpeg, .bmp, .gif, .webp, .pgm, .ppm"
     assert error_of(load, tmp_path) == f"{tmp_path / 'a'}: expected images ({suffixes}), got none"
@@ -524,7 +524,7 @@ def test_image_folder_refuses_unlike_splits(tmp_path: Path) -> None:
 
 
 def test_image_folder_refuses_no_folders(tmp_path: Path) -> None:
-    wanted = f"{tmp_path}: expected a folder of images for each class, got no folders"
+    wanted = f"{tmp_path}: expected one sub-folder of images per class, got no sub-folders"
     assert error_of(read_image_folder, tmp_path) == wanted
     missing = tmp_path / "missing"
     assert error_of(read_image_folder, missing).startswith(f"{missing}: expected a readable folder, got ")
@@ -558,7 +558,8 @@ def test_grey_of_a_colour_is_its_luma() -> None:
 def test_fit_image_refuses_other_channels() -> None:
     image = random_bytes(1, 4, 4)
     assert (
-        error_of(fit_image, image, (2, 4, 4)) == "image: channels: expected 1 (grey) or 3 (colour), got 1 to become 2"
+        error_of(fit_image, image, (2, 4, 4))
+        == "image: channels: expected 1 (grey) or 3 (colour), got 1 to convert to 2"
     )
     assert (
         error_of(fit_image, image, (4, 4)) == "image: input shape of the network: expected shape (C, H, W), got (4, 4)"
@@ -672,7 +673,7 @@ def test_mnist_style_reads_thin_lines() -> None:
 @pytest.mark.parametrize("level", [0, 100, 255])
 def test_mnist_style_refuses_blank_paper(level: int) -> None:
     blank = np.full((1, 40, 50), level, np.uint8)
-    wanted = "image: expected a digit, of a contrast of at least 32, got "
+    wanted = "image: expected a digit with a contrast of at least 32, got "
     assert error_of(mnist_style, blank) == wanted + "0"
     blank[0, 10, 10] ^= 1
     assert error_of(mnist_style, blank).startswith(wanted)

@@ -163,9 +163,7 @@ def test_pools_round_up_and_pad_in_onnx_as_here(name: str) -> None:
 
 def test_a_pool_that_onnx_cannot_express_is_told() -> None:
     network = Network(Sequential(AvgPool(2, 1, 2, 3, count_include_pad=False)), (2, 6, 5))
-    told = (
-        r"^avg_pool1: padding: expected less than the kernel \(2, 2\), as in ONNX Runtime, got \(\(2, 2\), \(2, 2\)\)$"
-    )
+    told = r"^avg_pool1: padding: expected less than the kernel \(2, 2\), for ONNX Runtime, got \(\(2, 2\), \(2, 2\)\)$"
     with pytest.raises(InputError, match=told):
         to_onnx(network)
 
@@ -367,7 +365,7 @@ def test_other_peoples_graphs_are_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (graph([node("Sin", "x", "y")], {}), r"node y_node: expected an operator of AveragePool, .*, got Sin"),
+        (graph([node("Sin", "x", "y")], {}), r"node y_node: expected one of AveragePool, .*, got Sin"),
         (
             graph([node("Softmax", "x", "y", axis=2)], {}),
             r"node y_node \(Softmax\): axis: expected 1 \(channels\), got 2",
@@ -386,11 +384,11 @@ def test_other_peoples_graphs_are_read(name: str) -> None:
         ),
         (
             graph([node("Add", "x b", "y")], {"b": np.float32(1)}),
-            r"node y_node \(Add\): expected two branches, or the bias of a MatMul, got a constant",
+            r"node y_node \(Add\): expected two branches, or a MatMul and its bias, got a constant",
         ),
         (
             graph([node("Relu", "x", "y")], {}, ["batch", 2, "height", 4]),
-            r"ONNX model: input x: expected a shape \(batch, lengths that are known\), got \[0, 2, 0, 4\]",
+            r"ONNX model: input x: expected a shape \(batch, known lengths\), got \[0, 2, 0, 4\]",
         ),
         (
             graph([node("Relu", "x", "y"), node("Relu", "y", "z")], {}, None, "y z"),
@@ -402,22 +400,22 @@ def test_other_peoples_graphs_are_read(name: str) -> None:
         ),
         (
             graph([node("Add", "x z", "y"), node("Relu", "y", "z")], {}),
-            r"node y_node \(Add\): expected inputs that are known or first outputs of nodes before, got z",
+            r"node y_node \(Add\): expected inputs that are constant or first outputs of earlier nodes, got z",
         ),
         (
             graph([node("Relu", "x", "y"), node("Tanh", "x", "y")], {}),
-            r"node y_node \(Tanh\): expected an output that no other node has, got y",
+            r"node y_node \(Tanh\): expected an output name that is not taken, got y",
         ),
         (
             graph([node("Relu", "x", "y", domain="com.example")], {}),
-            r"node y_node: expected an operator of AveragePool, .*, got com.example.Relu",
+            r"node y_node: expected one of AveragePool, .*, got com.example.Relu",
         ),
         (
             graph(
                 [node("Conv", "x w", "c"), node("Concat", "x b", "a", axis=1), node("Add", "c a", "y")],
                 {"w": WEIGHT, "b": WEIGHT},
             ),
-            r"node a_node \(Concat\): expected branches, got a constant",
+            r"node a_node \(Concat\): expected branches only, got a constant",
         ),
         (
             graph([node("BatchNormalization", "x s s s s", "y")], {"s": np.ones(3, np.float32)}),
@@ -465,7 +463,7 @@ def test_dense_blocks_are_refused_at_once(blocks: list[int]) -> None:
         nodes, channels = nodes + more, channels + 2 * layers
     nodes.append(node("Relu", x, "y"))
     told = (
-        r"^node block\d_\d+\w* \(\w+\): expected a place in one branch, or without parameters in at most 64, got more$"
+        r"^node block\d_\d+\w* \(\w+\): expected a place in one branch, or in at most 64 without parameters, got more$"
     )
     with pytest.raises(InputError, match=told):
         from_onnx(graph(nodes, constants))
@@ -494,7 +492,7 @@ def test_branches_without_end_are_refused_at_once() -> None:
     for place in range(60):
         nested.append(node("Tanh", seen[place], f"t{place}"))
         nested.append(node("Add", f"x t{place}", f"r{place}"))
-    with pytest.raises(InputError, match=r"^node r\d+_node \(Add\): expected at most 32 branches inside each other"):
+    with pytest.raises(InputError, match=r"^node r\d+_node \(Add\): expected branches nested at most 32 deep"):
         from_onnx(graph([*nested, node("Relu", "r59", "y")], {}))
 
 

@@ -117,9 +117,7 @@ def test_partial_fit_goes_on() -> None:
     assert classifier.score(IMAGES, NUMBERS) > 0.95
     with pytest.raises(InputError, match=r"^partial_fit: y: expected classes \[0, .* 9\], got \[10\]$"):
         classifier.partial_fit(IMAGES[:2], [1, 10])
-    with pytest.raises(
-        InputError, match=r"^partial_fit: classes: expected those of all calls, in the first one, got None$"
-    ):
+    with pytest.raises(InputError, match=r"^partial_fit: classes: expected all classes in the first call, got None$"):
         CNNClassifier().partial_fit(IMAGES, NUMBERS)
     with pytest.raises(InputError, match=r"^partial_fit: classes: expected \[0, .* 9\], got \[1, 2\]$"):
         classifier.partial_fit(IMAGES[:2], [1, 2], classes=[1, 2])
@@ -167,7 +165,7 @@ def test_the_loss_curve_is_the_mean_over_examples() -> None:
         ),
         (
             CNNClassifier(optimizer=cast(Any, "adam")),
-            r"Recipe: optimizer: expected an optimizer, as SGD\(\) or Adam\(\), got 'adam'",
+            r"Recipe: optimizer: expected an optimizer, such as SGD\(\) or Adam\(\), got 'adam'",
         ),
         (CNNClassifier(epochs=0), "Recipe: epochs: expected a whole number of at least 1, got 0"),
     ],

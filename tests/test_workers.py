@@ -432,13 +432,13 @@ def test_a_program_without_a_guard_is_told_to_put_one(arguments: list[str], tmp_
     assert run.stderr.count("Traceback (most recent") == 1
     assert run.stderr.splitlines()[-1] == (
         "lowered_cnn.arrays.InputError: train: workers: expected a main module that trains only under "
-        '`if __name__ == "__main__":`, as each worker imports it, got one that trains when it is imported'
+        '`if __name__ == "__main__":`, because each worker imports it, got one that trains on import'
     )
 
 
 def test_a_program_that_is_piped_in_is_told_to_be_a_file() -> None:
     run = python("-", stdin=PROGRAM + "main()")
-    line = "train: workers: expected a program in a file, as each worker imports it, got <stdin>"
+    line = "train: workers: expected a program in a file, because each worker imports it, got <stdin>"
     assert run.stderr.splitlines()[-1] == f"lowered_cnn.arrays.InputError: {line}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: one module for each command, and one line on stderr for whatever is wrong."""
+"""The command line: one module per command, and one line on stderr for any error."""
 
 import io
 import os
@@ -20,10 +20,10 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 for a certificate that fails, 2 for wrong input, 130 when interrupted, 141 when
-    nobody reads on.
+    """Run one command and return its exit code.
 
-    This is the one place that turns errors into lines; what is raised elsewhere stays as it is.
+    That is 0, 1 for a certificate that fails, 2 for invalid input, 130 after Ctrl-C, and 141 if
+    nothing reads the output any more. This is the only place that turns errors into messages.
     """
     _prepare_streams()
     parsed = _parser().parse_args(arguments)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         line, code = "interrupted", 130
     except (InputError, OSError, MemoryError, RecursionError) as error:
-        line, code = str(_told(error)), 2
+        line, code = str(_as_input_error(error)), 2
     finally:
         _leave_streams()
     print(f"lowered-cnn {parsed.command}: {line}", file=sys.stderr)
@@ -53,21 +53,21 @@ def _parser() -> Parser:
     return parser
 
 
-def _told(error: Exception) -> InputError:
-    """Say what, wanted, got and where of an error that does not."""
+def _as_input_error(error: Exception) -> InputError:
+    """Give an error the form of ours: where, what was expected, what was got."""
     match error:
         case InputError():
             return error
         case OSError():
-            return InputError(str(error.filename or "output"), "what can be read and written", error.strerror or error)
+            return InputError(str(error.filename or "output"), "a readable or writable file", error.strerror or error)
         case MemoryError():
             return InputError("memory", "enough for this network, batch and data", str(error) or "less")
         case _:
-            return InputError("layers", "some nested in each other", "too many")
+            return InputError("layers", "nesting within Python's recursion limit", "too many levels")
 
 
 def _prepare_streams() -> None:
-    """Let any text be printed: in another alphabet's place stand escapes, and a closed stream is the null device."""
+    """Make any text printable: escape what the encoding lacks, and replace closed streams by the null device."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -77,7 +77,7 @@ def _prepare_streams() -> None:
 
 
 def _leave_streams() -> None:
-    """Lose what cannot be written, so that the interpreter does not complain of it when it ends."""
+    """Discard what cannot be written, so that the interpreter does not complain about it on exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

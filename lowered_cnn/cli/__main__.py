@@ -1,4 +1,4 @@
-"""Lets `python -m lowered_cnn.cli` do what `lowered-cnn` does."""
+"""Makes `python -m lowered_cnn.cli` do what `lowered-cnn` does."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Command-line arguments: a parser that tells what is wrong in one line, and types that say what they wanted."""
+"""Command-line arguments: a parser whose errors take one line, and types that say what they expect."""
 
 import argparse
 from collections.abc import Callable
@@ -8,7 +8,7 @@ Number = TypeVar("Number", int, float)
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints no usage where an argument is wrong, only the message."""
+    """Prints only the message, without the usage, if an argument is wrong."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message and code 2."""
@@ -16,8 +16,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return the type of whole numbers from `least`."""
-    return _checked(int, lambda number: number >= least, f"a whole number from {least}")
+    """Return the type of whole numbers that are at least `least`."""
+    return _checked(int, lambda number: number >= least, f"a whole number of at least {least}")
 
 
 def between(least: int, most: int) -> Callable[[str], int]:

@@ -1,4 +1,4 @@
-"""Test a trained network on the test images of its data, or of others."""
+"""Test a trained network on the test images of its data set, or of another one."""
 
 import argparse
 import json
@@ -13,12 +13,12 @@ from lowered_cnn.data import load as load_data
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder written by lowered-cnn train")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="other data (those of the training)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="another data set (the one it was trained on)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Load network and data, and print accuracy and loss."""
+    """Load the network and the data, and print accuracy and loss."""
     folder = RunFolder.open(arguments.run)
     trained_on = folder.config.get("data")
     test = load_data(arguments.data or (str(trained_on) if trained_on else None)).test

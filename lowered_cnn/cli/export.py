@@ -1,4 +1,4 @@
-"""Write a trained network as an ONNX model, which other programs run."""
+"""Write a trained network as an ONNX model, which other programs can run."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Load the network, write the model, and say what goes in and out."""
+    """Load the network, write the model, and print its input and output."""
     folder = RunFolder.open(arguments.run)
     network = folder.network()
     save_onnx(network, arguments.model)

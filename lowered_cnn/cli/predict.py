@@ -1,4 +1,4 @@
-"""Tell the class of images: PNG or JPEG files of any size."""
+"""Classify images: PNG or JPEG files of any size."""
 
 import argparse
 import json
@@ -15,12 +15,12 @@ from lowered_cnn.data import fit_image, mnist_style, read_image
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder written by lowered-cnn train")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a picture of one digit or thing")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a picture of a single digit or object")
     parser.add_argument("--json", action="store_true", help="print one JSON object with all probabilities")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read the images as the network was trained to see them, and print the likeliest class of each."""
+    """Prepare the images as in training, and print the most likely class of each."""
     folder = RunFolder.open(arguments.run)
     classes, network = folder.classes, folder.network()
     are_digits = folder.data_kind == "idx" and network.input_shape == (1, 28, 28)

@@ -1,4 +1,4 @@
-"""The folder of one training: its settings, its records, its network."""
+"""The folder of one training run: its settings, its records, its network."""
 
 import itertools
 import json
@@ -16,27 +16,27 @@ from lowered_cnn.storage import JSON, load, save, write_whole
 
 
 def check_out(path: Path) -> None:
-    """Raise InputError unless a run can be written to `path`: a new or an empty folder, in one that can be written."""
+    """Raise InputError unless `path` is a new or empty folder that a run can be written to."""
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:
-        raise InputError("--out", "a new or an empty folder", f"{path} ({error.strerror})") from error
+        raise InputError("--out", "a new or empty folder", f"{path} ({error.strerror})") from error
     if taken:
-        raise InputError("--out", "a new or an empty folder", path)
+        raise InputError("--out", "a new or empty folder", path)
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError("--out", "a folder that can be written", f"{path} in {above}")
+        raise InputError("--out", "a writable folder", f"{path} in {above}")
 
 
 class RunFolder:
-    """`config.json` (written first), `metrics.jsonl` (a line for each step), `model.safetensors` (at the end)."""
+    """`config.json` (written first), `metrics.jsonl` (a line per step), `model.safetensors` (written at the end)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def create(cls, path: Path | None, config: dict[str, JSON]) -> "RunFolder":
-        """Make the folder, by default the first of runs/1, runs/2, ... that is free, and write the settings."""
+        """Make the folder, by default the first of runs/1, runs/2, ... that does not exist, and write the settings."""
         path = path or next(free for n in itertools.count(1) if not (free := Path("runs", str(n))).exists())
         check_out(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Return the folder of an earlier training; raises InputError unless it holds settings and a network."""
+        """Return the folder of an earlier run; raises InputError unless it holds settings and a network."""
         for name in ("config.json", "model.safetensors"):
             if not (path / name).is_file():
                 raise InputError("RUN", "a folder written by lowered-cnn train", f"{path} without {name}")
@@ -60,7 +60,7 @@ class RunFolder:
         except (ValueError, RecursionError) as error:
             raise InputError(str(path), "JSON", error) from error
         if not isinstance(config, dict) or not isinstance(config.get("classes"), list):
-            raise InputError(str(path), "the settings of a training", "no list of classes")
+            raise InputError(str(path), "the settings of a run", "no list of classes")
         check_classes(f"{path}: classes", [str(name) for name in config["classes"]])
         return config
 
@@ -88,16 +88,16 @@ class RunFolder:
         save(network, self.path / "model.safetensors")
 
     def network(self) -> Network:
-        """Return the trained network; raises InputError unless it has one output for each class."""
+        """Return the trained network; raises InputError unless it has one output per class."""
         network = load(self.path / "model.safetensors")
         if network.output_shape != (len(self.classes),):
             where = str(self.path / "config.json")
-            raise InputError(where, f"a class for each of the outputs {network.output_shape}", len(self.classes))
+            raise InputError(where, f"one class per output {network.output_shape}", len(self.classes))
         return network
 
 
 def find_network(name: str, *others: str) -> Network:
-    """Return the network of a run's folder, or the named one; raises InputError, which speaks of `others` too."""
+    """Return the network of a run's folder, or a named one; the InputError lists `others` too."""
     if name in MODELS:
         return Network(MODELS[name](), (1, 28, 28))
     if Path(name).is_dir():

@@ -31,7 +31,7 @@ from lowered_cnn.verify import verify_forms
 
 DEFAULT = Recipe()
 RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST)}
-"""Each with the network that it is for."""
+"""Each recipe with its network."""
 OPTIMIZERS: dict[str, Optimizer] = {"sgd": DEFAULT.optimizer, "adam": Adam()}
 SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
@@ -46,7 +46,7 @@ DEV_PART = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="IDX files, or a folder of images for each class (MNIST)"
+        "--data", type=Path, metavar="DIR", help="IDX files, or one sub-folder of images per class (MNIST)"
     )
     recipes = "default: 99.1 %% of MNIST in ten seconds on 2 cores; best: 99.7 %% in about twelve minutes"
     parser.add_argument("--recipe", choices=RECIPES, default="default", help=recipes)
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
     parser.add_argument("--batch-size", type=at_least(1), help=f"({batch_size})")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="(sgd)")
-    parser.add_argument("--learning-rate", type=positive(), help="the peak (sgd: 0.05, adam: 0.001)")
+    parser.add_argument("--learning-rate", type=positive(), help="its peak (sgd: 0.05, adam: 0.001)")
     parser.add_argument("--schedule", choices=SCHEDULES, help="(one-cycle)")
     parser.add_argument("--dev-size", type=at_least(0), help="training images held out (one in 12)")
     workers = usable_cores() if POSIX else 1
@@ -110,7 +110,7 @@ def _hold_out(data: Dataset, dev_size: int | None, seed: int) -> tuple[Dataset, 
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[str, Recipe]:
-    """Return the network and the recipe that were chosen, changed by the options that were given."""
+    """Return the chosen network and recipe, with the options applied."""
     model, recipe = RECIPES[arguments.recipe]
     optimizer = OPTIMIZERS[arguments.optimizer] if arguments.optimizer else recipe.optimizer
     if arguments.learning_rate is not None:
@@ -128,7 +128,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, Recipe]:
 
 
 def _by_recipe(value: Callable[[str, Recipe], object]) -> str:
-    """Tell the value of each recipe: "default: 3, best: 15"."""
+    """Return the value for each recipe as text: "default: 3, best: 15"."""
     return ", ".join(f"{name}: {value(*chosen)}" for name, chosen in RECIPES.items())
 
 
@@ -151,16 +151,18 @@ def _config(arguments: argparse.Namespace, model: str, recipe: Recipe, data: Dat
 def _train(
     network: Network, data: Dataset, dev: Dataset | None, recipe: Recipe, workers: int, folder: RunFolder
 ) -> float:
-    """Train, with a progress bar on the terminal and a line of `metrics.jsonl` for each step; return the seconds."""
+    """Train, with a progress bar on the terminal and a line in `metrics.jsonl` per step; return the seconds."""
     start = time.perf_counter()
     with (
         tqdm(total=recipe.steps(len(data)), unit="step", disable=None, dynamic_ncols=True) as bar,
         folder.open_metrics() as metrics,
-        np.errstate(over="ignore", invalid="ignore"),  # a loss that is no number is reported below
+        np.errstate(over="ignore", invalid="ignore"),  # a loss that is not finite is reported below
     ):
         for record in train_network(network, data, recipe, dev=dev, workers=workers):
             if not math.isfinite(record.loss):
-                raise InputError(f"loss at step {record.step}", "a number (try a lower --learning-rate)", record.loss)
+                raise InputError(
+                    f"loss at step {record.step}", "a finite number (try a lower --learning-rate)", record.loss
+                )
             metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
             bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.3f}", refresh=False)
             bar.update()
@@ -170,8 +172,8 @@ def _train(
                     f"epoch {record.epoch} of {recipe.epochs}: loss {record.epoch_loss:.4f}{accuracy}, "
                     f"{record.images_per_second:,.0f} images/s"
                 )
-                with suppress(OSError):  # training goes on where the line cannot be written
+                with suppress(OSError):  # training goes on even if the line cannot be written
                     bar.write(line, file=sys.stderr)
     if not np.isfinite(network.parameters.vector).all():
-        raise InputError("parameters after the last step", "numbers (try a lower --learning-rate)", "nan or inf")
+        raise InputError("parameters after the last step", "finite numbers (try a lower --learning-rate)", "nan or inf")
     return time.perf_counter() - start

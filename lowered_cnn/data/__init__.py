@@ -1,4 +1,4 @@
-"""Data: labelled images from the embedded MNIST, from IDX files or from folders of pictures, and their batches."""
+"""Data: labelled images from the bundled MNIST, from IDX files or from folders of pictures, and their batches."""
 
 import os
 from collections.abc import Callable
@@ -29,20 +29,20 @@ __all__ = [
 
 
 READERS: dict[str, Callable[[str | Path], Splits]] = {"idx": read_idx_folder, "images": read_image_folder}
-"""The kinds of data, and who reads a folder of each."""
+"""The kinds of data, and the function that reads a folder of each."""
 
 
 def load(folder: str | Path | None = None) -> Splits:
-    """Load the data set in a folder, of IDX files or of a folder of images for each class; without one, MNIST."""
+    """Load the data set in a folder: IDX files, or one sub-folder of images per class. Without a folder, load MNIST."""
     return load_mnist() if folder is None else READERS[kind_of(folder)](folder)
 
 
 def kind_of(folder: str | Path | None) -> str:
-    """Tell the kind of data in a folder: "idx" for IDX files, and for MNIST, or "images"."""
+    """Return the kind of data in a folder: "idx" for IDX files and for MNIST, or "images"."""
     if folder is None:
         return "idx"
     folder = Path(folder)
-    wanted = "a folder of four IDX files or of a folder of images for each class"
+    wanted = "a folder with four IDX files, or with one sub-folder of images per class"
     if not os.path.isdir(folder):
         raise InputError(str(folder), wanted, "a file" if os.path.exists(folder) else "no such folder")
     if any(folder.glob("*-ubyte*")):

@@ -1,4 +1,4 @@
-"""The order in which the examples are visited: every one once an epoch, shuffled anew each time."""
+"""The order of the examples: each is visited once per epoch, and every epoch is shuffled anew."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from lowered_cnn.data.dataset import Indices
 
 
 def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[Indices]:
-    """Yield the positions of `count` examples in shuffled batches, of which the last may be smaller."""
+    """Yield the positions of `count` examples in shuffled batches; the last batch may be smaller."""
     for name, least, got in [
         ("examples", 1, count),
         ("batch size", 1, batch_size),

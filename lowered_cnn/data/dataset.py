@@ -1,4 +1,4 @@
-"""Labelled images: one data set, and the two of them that a network is trained and tested on."""
+"""Labelled images: a data set, and the pair of data sets that a network is trained and tested on."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False, init=False)
 class Dataset:
-    """Images (N, C, *size) or grey (N, H, W), the class number of each (N,), and the names of the classes.
+    """Images (N, C, *size) or grey images (N, H, W), their class numbers (N,), and the names of the classes.
 
-    Networks see bytes from 0 to 255 as numbers from 0 to 1, and floats as they are. Labels may be whole numbers of any
-    type, or a list of them; without names, the classes are "0", "1", ... up to the largest label.
+    Networks scale bytes (0 to 255) to the range 0 to 1 and take floats as they are. Labels may be integers of any type,
+    or a list of them. If no names are given, the classes are called "0", "1", ... up to the largest label.
     """
 
     images: Images
@@ -46,7 +46,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> Shape:
-        """The shape of one image, (C, *size) or grey (H, W)."""
+        """The shape of one image: (C, *size), or (H, W) if the images are grey."""
         return self.images.shape[1:]
 
     def take(self, indices: Indices) -> "Dataset":
@@ -57,7 +57,7 @@ class Dataset:
             raise InputError("indices", f"integers below {len(self)}", error) from error
 
     def split(self, count: int, seed: int) -> tuple["Dataset", "Dataset"]:
-        """Hold out `count` examples chosen at random: the rest, then the held out."""
+        """Hold out `count` examples chosen at random; return the others first, then those held out."""
         whole_number("examples to hold out", count, 1, len(self) - 1)
         whole_number("seed", seed, 0)
         order = np.random.default_rng(seed).permutation(len(self))
@@ -65,11 +65,11 @@ class Dataset:
 
 
 LabelledImages: TypeAlias = Dataset | tuple[Images, npt.ArrayLike]
-"""What training and evaluation take: a data set, or a pair (images, labels) to make one of."""
+"""What training and evaluation accept: a data set, or a pair (images, labels) that is made into one."""
 
 
 def as_dataset(where: str, data: LabelledImages) -> Dataset:
-    """Return a data set as it is, and that of a pair (images, labels); raises InputError for anything else."""
+    """Return a data set as it is, or make one from a pair (images, labels); raises InputError for anything else."""
     if isinstance(data, Dataset):
         return data
     if isinstance(data, tuple) and len(data) == 2:
@@ -78,7 +78,7 @@ def as_dataset(where: str, data: LabelledImages) -> Dataset:
 
 
 def class_numbers(labels: npt.ArrayLike, count: int) -> Labels:
-    """Return whole numbers of any type as int64; raises InputError for anything but `count` of them."""
+    """Return integers of any type as int64; raises InputError unless there are exactly `count` of them."""
     try:
         numbers = np.asarray(labels)
     except ValueError as error:  # rows of different lengths
@@ -90,15 +90,15 @@ def class_numbers(labels: npt.ArrayLike, count: int) -> Labels:
 
 
 def check_classes(where: str, names: Sequence[str]) -> None:
-    """Raise InputError unless each class has a name of its own."""
+    """Raise InputError if two classes have the same name."""
     for name, count in Counter(names).items():
         if count > 1:
-            raise InputError(where, "a name of its own for each class", f"{count} times {name!r}")
+            raise InputError(where, "a different name for each class", f"{name!r} {count} times")
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The examples to train on, and those to test on: the same kind of images, the same classes."""
+    """The examples to train on and those to test on, with the same image shape and the same classes."""
 
     train: Dataset
     test: Dataset

@@ -16,12 +16,12 @@ IDX_MAGICS = [bytes([0, 0, 8, rank]) for rank in (1, 2, 3, 4)]  # 8 stands for u
 
 
 def read_idx(path: str | Path, sha256: str | None = None) -> Bytes:
-    """Read an IDX file of unsigned bytes, raw or gzipped, of which `sha256` is the digest once unpacked."""
+    """Read an IDX file of unsigned bytes, raw or gzipped; `sha256` is the digest of the unpacked content."""
     content = unpack(Path(path))
     if sha256 is not None:
         check_digest(str(path), sha256, content)
     if content[:4] not in IDX_MAGICS:
-        wanted = "IDX magic 00 00 08 (unsigned bytes) and 01 to 04 (axes)"
+        wanted = "the IDX magic number 00 00 08 (unsigned bytes), then 01 to 04 (axes)"
         raise InputError(str(path), wanted, content[:4].hex(" ") or "an empty file")
     rank = content[3]
     start = 4 + 4 * rank
@@ -36,7 +36,7 @@ def read_idx(path: str | Path, sha256: str | None = None) -> Bytes:
 
 
 def read_idx_folder(folder: str | Path, sha256: Mapping[str, str] = {}) -> Splits:
-    """Read the four files of an MNIST-like data set; digests are looked up under the unpacked files' names."""
+    """Read the four files of an MNIST-like data set; `sha256` maps names of unpacked files to their digests."""
     train_images, train_labels = read_split(Path(folder), ["train"], sha256)
     test_images, test_labels = read_split(Path(folder), ["t10k", "test"], sha256)
     classes = tuple(str(label) for label in range(max(train_labels.max(), test_labels.max()) + 1))
@@ -44,7 +44,7 @@ def read_idx_folder(folder: str | Path, sha256: Mapping[str, str] = {}) -> Split
 
 
 def read_split(folder: Path, names: list[str], sha256: Mapping[str, str]) -> tuple[Bytes, Labels]:
-    """Read the images, as (N, C, H, W), and the labels of the split that goes by one of the names."""
+    """Read the images (N, C, H, W) and the labels of a split, whose files may go by any of the names."""
     images_path, labels_path = find(folder, names, "images-idx3"), find(folder, names, "labels-idx1")
     images, labels = (read_idx(path, sha256.get(path.name.removesuffix(".gz"))) for path in (images_path, labels_path))
     if images.ndim == 3:
@@ -52,12 +52,12 @@ def read_split(folder: Path, names: list[str], sha256: Mapping[str, str]) -> tup
     if images.ndim != 4:
         raise InputError(str(images_path), "3 axes (N, H, W) or 4 (N, C, H, W)", images.ndim)
     if labels.shape != images.shape[:1]:
-        raise InputError(str(labels_path), f"shape {images.shape[:1]} as {images_path.name} has images", labels.shape)
+        raise InputError(str(labels_path), f"shape {images.shape[:1]}, as in {images_path.name}", labels.shape)
     return images, labels.astype(np.int64)
 
 
 def find(folder: Path, names: list[str], kind: str) -> Path:
-    """Return the path of the first of the spellings that exists."""
+    """Return the first path that exists, over all spellings of the file name."""
     for name in names:
         for spelling in (f"{name}-{kind}-ubyte", f"{name}-{kind.replace('-', '.')}-ubyte"):
             for path in (folder / spelling, folder / f"{spelling}.gz"):
@@ -67,7 +67,7 @@ def find(folder: Path, names: list[str], kind: str) -> Path:
 
 
 def unpack(path: Path) -> bytes:
-    """Return the content of a file, without the gzip around it if there is one."""
+    """Return the content of a file, unzipped if it is gzipped."""
     import gzip
     import zlib
 

@@ -1,4 +1,4 @@
-"""Images from files, which Pillow reads, in the shape that data sets and networks want."""
+"""Image files, read by Pillow and brought into the shape that data sets and networks expect."""
 
 import os
 from pathlib import Path
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ClassFiles: TypeAlias = dict[str, list[Path]]
-"""The image files of each class, by the name of the class."""
+"""The image files of each class, by class name."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
-LUMA = np.array([0.299, 0.587, 0.114]).reshape(3, 1, 1)  # ITU-R 601: how bright red, green and blue look
+LUMA = np.array([0.299, 0.587, 0.114]).reshape(3, 1, 1)  # ITU-R 601: the perceived brightness of red, green and blue
 MNIST_SIDE = 28
 MNIST_INK = 20  # the longer side of a digit
-MNIST_CENTRE = 14  # the row and the column of its centre of mass
-FAINTEST_INK = 32  # a contrast below this many of the 255 levels is noise on blank paper
+MNIST_CENTRE = 14  # row and column of its centre of mass
+FAINTEST_INK = 32  # less contrast than this, out of 255 levels, is noise on blank paper
 
 
 def read_image(path: str | Path) -> Bytes:
-    """Read an image file as (1, H, W) if it is grey or (3, H, W) if it is in colour, on white if transparent."""
+    """Read an image file as (1, H, W) if it is grey, (3, H, W) if it is in colour; transparency becomes white."""
     require_pillow()
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as file:
-            return to_bytes(ImageOps.exif_transpose(file))  # cameras store a turned picture unturned
-    except Exception as error:  # what Pillow raises for a broken file depends on how it is broken
+            return to_bytes(ImageOps.exif_transpose(file))  # cameras store a rotation without applying it
+    except Exception as error:  # what Pillow raises depends on how the file is broken
         raise InputError(str(path), "a readable image", error) from error
 
 
 def read_image_folder(folder: str | Path) -> Splits:
-    """Read `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*`, of which a tenth becomes the test split."""
+    """Read `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*`, a tenth of which becomes the test split."""
     folder = Path(folder)
     if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
         train, test = class_files(folder / "train"), class_files(folder / "test")
@@ -51,13 +51,13 @@ def read_image_folder(folder: str | Path) -> Splits:
 
 
 def mnist_style(image: Bytes, where: str = "image") -> Bytes:
-    """Prepare a photograph or drawing of one digit as those of MNIST were: (C, H, W) to (1, 28, 28)."""
+    """Prepare a photograph or drawing of one digit the way MNIST was prepared: (C, H, W) to (1, 28, 28)."""
     digit = ink(with_channels(image, 1, where)[0], where)
     rows, columns = np.nonzero(digit)
     digit = digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     height, width = (max(1, round(side * MNIST_INK / max(digit.shape))) for side in digit.shape)
     digit = resized(digit, height, width).clip(min=0)
-    digit = np.rint(digit * (255 / digit.max())).astype(np.uint8)  # thin strokes have paled
+    digit = np.rint(digit * (255 / digit.max())).astype(np.uint8)  # resizing fades thin strokes
     top, left = offset(digit.sum(axis=1)), offset(digit.sum(axis=0))
     framed = np.zeros((1, MNIST_SIDE, MNIST_SIDE), np.uint8)
     framed[0, top : top + height, left : left + width] = digit
@@ -65,14 +65,14 @@ def mnist_style(image: Bytes, where: str = "image") -> Bytes:
 
 
 def fit_image(image: Bytes, shape: Shape, where: str = "image") -> Bytes:
-    """Give an image (C, H, W) the channels, 1 or 3, and the size of a network's input."""
+    """Convert an image (C, H, W) to the channels (1 or 3) and the size of a network's input."""
     check_rank(f"{where}: input shape of the network", "C H W", shape)
     channels, height, width = shape
     return np.stack([resized(plane, height, width) for plane in with_channels(image, channels, where)])
 
 
 def require_pillow() -> None:
-    """Raise InputError if Pillow, which only images need, is not installed."""
+    """Raise InputError if Pillow, which only image files need, is not installed."""
     try:
         import PIL  # noqa: F401
     except ImportError as error:
@@ -84,7 +84,7 @@ def to_bytes(image: "Image") -> Bytes:
     """Return the pixels of a Pillow image as (1, H, W) or (3, H, W)."""
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         return (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)[np.newaxis]
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
@@ -95,12 +95,12 @@ def to_bytes(image: "Image") -> Bytes:
 
 
 def class_files(folder: Path) -> ClassFiles:
-    """Return the images in each sub-folder, all sorted by name."""
+    """Return the image files in each sub-folder; folders and files are sorted by name."""
     classes = {
         sub.name: [path for path in listed(sub) if is_image(path)] for sub in listed(folder) if os.path.isdir(sub)
     }
     if not classes:
-        raise InputError(str(folder), "a folder of images for each class", "no folders")
+        raise InputError(str(folder), "one sub-folder of images per class", "no sub-folders")
     for name, paths in classes.items():
         if not paths:
             raise InputError(str(folder / name), f"images ({', '.join(SUFFIXES)})", "none")
@@ -108,7 +108,7 @@ def class_files(folder: Path) -> ClassFiles:
 
 
 def listed(folder: Path) -> list[Path]:
-    """Return what is in a folder and not hidden, sorted by name."""
+    """Return the entries of a folder that are not hidden, sorted by name."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -116,16 +116,16 @@ def listed(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether the name is that of an image file."""
+    """Return whether a path is an image file, judging by its suffix."""
     return path.suffix.lower() in SUFFIXES and os.path.isfile(path)
 
 
 def hold_out_tenth(classes: ClassFiles) -> tuple[ClassFiles, ClassFiles]:
-    """Hold out a tenth of each class, at least one image and always the same: the rest, then the held out."""
+    """Hold out a tenth of each class, at least one image and always the same ones; return the others first."""
     train, test = {}, {}
     for name, paths in classes.items():
         if len(paths) < 2:
-            raise InputError(str(paths[0].parent), "at least 2 images, to train and to test on", len(paths))
+            raise InputError(str(paths[0].parent), "at least 2 images, for training and testing", len(paths))
         shuffled = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
         count = max(1, len(paths) // 10)
         train[name], test[name] = shuffled[count:], shuffled[:count]
@@ -133,28 +133,28 @@ def hold_out_tenth(classes: ClassFiles) -> tuple[ClassFiles, ClassFiles]:
 
 
 def read_alike(paths: list[Path]) -> Bytes:
-    """Read images of one size as (N, C, H, W), all in colour if any is."""
+    """Read images of the same size as (N, C, H, W), all in colour if any of them is."""
     images = [read_image(path) for path in paths]
     height, width = images[0].shape[1:]
     for path, image in zip(paths, images, strict=True):
         if image.shape[1:] != (height, width):
-            wanted = f"{height}x{width} pixels (HxW) as in {paths[0].name}"
+            wanted = f"{height}x{width} pixels (HxW), as in {paths[0].name}"
             raise InputError(str(path), wanted, "{}x{}".format(*image.shape[1:]))
     channels = max(len(image) for image in images)
     return np.stack([with_channels(image, channels, str(path)) for path, image in zip(paths, images, strict=True)])
 
 
 def labelled(images: Bytes, classes: ClassFiles) -> Dataset:
-    """Label images that were read in the order of their classes."""
+    """Label images that were read class by class."""
     numbers = np.arange(len(classes), dtype=np.int64)
     return Dataset(images, np.repeat(numbers, [len(paths) for paths in classes.values()]), tuple(classes))
 
 
 def with_channels(image: Bytes, channels: int, where: str) -> Bytes:
-    """Turn an image (C, H, W) grey (1 channel) or into colour (3 channels)."""
+    """Convert an image (C, H, W) to grey (1 channel) or colour (3 channels)."""
     check_rank(where, "C H W", image.shape)
     if not {len(image), channels} <= {1, 3}:
-        raise InputError(f"{where}: channels", "1 (grey) or 3 (colour)", f"{len(image)} to become {channels}")
+        raise InputError(f"{where}: channels", "1 (grey) or 3 (colour)", f"{len(image)} to convert to {channels}")
     if len(image) < channels:
         return np.repeat(image, channels, axis=0)
     if len(image) > channels:
@@ -164,18 +164,18 @@ def with_channels(image: Bytes, channels: int, where: str) -> Bytes:
 
 
 def ink(grey: Bytes, where: str) -> npt.NDArray[np.float32]:
-    """Return how far each pixel (H, W) stands out from the paper, 0 where not half as far as the boldest."""
+    """Return the contrast of each pixel (H, W) with the paper, and 0 where it is below half of the strongest."""
     levels = grey.astype(np.float32)
     paper = np.median(np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]]))
     contrast = paper - levels if paper > 127 else levels - paper
     boldest = contrast.max()
     if boldest < FAINTEST_INK:
-        raise InputError(where, f"a digit, of a contrast of at least {FAINTEST_INK}", f"{boldest:.0f}")
+        raise InputError(where, f"a digit with a contrast of at least {FAINTEST_INK}", f"{boldest:.0f}")
     return np.where(contrast >= boldest / 2, contrast, 0)
 
 
 def resized(plane: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
-    """Scale one channel (H, W) without jagged edges."""
+    """Resize one channel (H, W), with smooth edges."""
     require_pillow()
     from PIL import Image
 
@@ -183,6 +183,6 @@ def resized(plane: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any
 
 
 def offset(profile: npt.NDArray[np.integer]) -> int:
-    """Return where a digit starts, along one axis, when its centre of mass is where MNIST has it."""
+    """Return where a digit starts along one axis for its centre of mass to be where MNIST has it."""
     centre = float(np.average(np.arange(len(profile)), weights=profile))
-    return min(max(round(MNIST_CENTRE - centre), 0), MNIST_SIDE - len(profile))  # nothing outside the frame
+    return min(max(round(MNIST_CENTRE - centre), 0), MNIST_SIDE - len(profile))  # stay inside the frame

@@ -16,5 +16,5 @@ SHA256 = {
 
 
 def load_mnist() -> Splits:
-    """Return the 60000 training and 10000 test digits, bit for bit as published."""
+    """Return the 60,000 training and 10,000 test digits, bit for bit as published."""
     return read_idx_folder(FOLDER, SHA256)

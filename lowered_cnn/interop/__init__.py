@@ -1,1 +1,1 @@
-"""Doors to other libraries; each needs its extra."""
+"""Interoperability with other libraries; each needs its extra."""

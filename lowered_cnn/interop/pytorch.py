@@ -1,7 +1,7 @@
-"""PyTorch's names for the parameters: the same numbers in the same shapes, in safetensors files that both sides load.
+"""PyTorch's names for the parameters: the same numbers in the same shapes, in safetensors files that both can load.
 
-The one map of names: where a Sequential here has `conv1.weight`, for its first convolution, `torch.nn.Sequential` has
-`3.weight`, for its fourth module. Nothing here needs PyTorch.
+The only map between the names: what a Sequential here calls `conv1.weight`, for its first convolution,
+`torch.nn.Sequential` calls `3.weight` if that is its fourth module. Nothing here needs PyTorch.
 """
 
 import os
@@ -20,23 +20,23 @@ from lowered_cnn.network import Network
 from lowered_cnn.storage import read_tensors, write_whole
 
 COUNT = "num_batches_tracked"
-"""What PyTorch keeps beside the statistics of a BatchNorm, and uses only where there is no momentum."""
+"""A count that PyTorch stores with the statistics of a BatchNorm, and uses only if there is no momentum."""
 
 
 def pytorch_names(model: Sequential, input_shape: Sequence[int]) -> dict[str, str]:
-    """Return PyTorch's name for each parameter of a model, by its name here.
+    """Return a map from the name of each parameter here to PyTorch's name for it.
 
-    Layers are counted as modules of a `torch.nn.Sequential`; a global pooling is two of them, AdaptiveAvgPool2d(1) or
-    AdaptiveMaxPool2d(1) and Flatten. A Residual is a module with `body` and `shortcut`, a Concatenate one with
-    `branch1`, `branch2`, ...
+    Layers are numbered as the modules of a `torch.nn.Sequential`. A global pooling layer is two modules there:
+    AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1), and Flatten. A Residual is a module with `body` and `shortcut`, and a
+    Concatenate one with `branch1`, `branch2`, ...
     """
     return dict(_names(model, tuple(input_shape)))
 
 
 def save_pytorch(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write the parameters under PyTorch's names; the file appears whole or not at all.
+    """Write the parameters under PyTorch's names; the file is complete or not written at all.
 
-    `module.load_state_dict(safetensors.torch.load_file(path))` takes them.
+    Load them with `module.load_state_dict(safetensors.torch.load_file(path))`.
     """
     from safetensors.numpy import save
 
@@ -49,7 +49,7 @@ def save_pytorch(network: Network, path: str | os.PathLike[str]) -> None:
 def load_pytorch(path: str | os.PathLike[str], model: Sequential, input_shape: Sequence[int]) -> Network:
     """Return the model with the parameters that `safetensors.torch.save_file(module.state_dict(), path)` wrote.
 
-    Raises InputError where tensors are missing, left over or of another shape.
+    Raises InputError if tensors are missing, left over or of the wrong shape.
     """
     names = pytorch_names(model, input_shape)
     tensors = {name: values for name, values in read_tensors(path)[1].items() if not name.endswith(COUNT)}
@@ -63,7 +63,7 @@ def load_pytorch(path: str | os.PathLike[str], model: Sequential, input_shape: S
 
 
 def _names(layer: Layer, shape: Shape) -> list[tuple[str, str]]:
-    """Return the names of a layer's parameters, here and there."""
+    """Return pairs of names for a layer's parameters: ours and PyTorch's."""
     if isinstance(layer, Branches):
         return [
             (qualified(own, ours), qualified(own, theirs))
@@ -80,6 +80,6 @@ def _names(layer: Layer, shape: Shape) -> list[tuple[str, str]]:
 
 
 def _counts(names: dict[str, str]) -> list[str]:
-    """Return PyTorch's names for the counts of all batch normalizations."""
+    """Return PyTorch's names for the counts of all BatchNorm layers."""
     mean = "running_mean"
     return [theirs.removesuffix(mean) + COUNT for theirs in names.values() if theirs.endswith(mean)]

@@ -1,4 +1,4 @@
-"""scikit-learn (extra `sklearn`): a classifier that behaves like all others there."""
+"""scikit-learn (extra `sklearn`): a classifier that behaves like any other there."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -34,18 +34,18 @@ NO_LABELS = object()
 class CNNClassifier(ClassifierMixin, BaseEstimator):
     """A convolutional network as a scikit-learn classifier.
 
-    X is images, (n, H, W) or (n, C, H, W), or (n, features), which become images of `image_shape`, (H, W) or (C, H, W),
-    if it is given. Bytes from 0 to 255 become numbers from 0 to 1; other numbers are taken as they are. `model` is a
-    Sequential with one output for each class, or a function from the number of classes to one, as in
-    `lowered_cnn.models`; by default a small CNN for images, and dense layers for features.
+    X holds images, (n, H, W) or (n, C, H, W), or features, (n, features); features are reshaped to images if
+    `image_shape`, (H, W) or (C, H, W), is given. Bytes (0 to 255) are scaled to the range 0 to 1; other numbers are
+    taken as they are. `model` is a Sequential with one output per class, or a function that makes one from the number
+    of classes, as in `lowered_cnn.models`. The default is a small CNN for images and dense layers for features.
 
-    `optimizer` (by default Adam) and `schedule` (by default OneCycle) are used as in a Recipe. With `early_stopping`
-    the share `validation_fraction` of the examples, of each class alike, is held out; training ends when their
-    accuracy has not improved by more than `tol` for `n_iter_no_change` epochs, and the best weights are kept.
+    `optimizer` (default Adam) and `schedule` (default OneCycle) are used as in a Recipe. With `early_stopping`, a
+    stratified fraction `validation_fraction` of the examples is held out. Training ends when their accuracy has not
+    improved by more than `tol` for `n_iter_no_change` epochs, and the best weights are kept.
 
-    Attributes: `classes_`, `network_`, `n_iter_` (epochs), `loss_curve_` (mean loss of each epoch), `n_features_in_`,
-    and with early stopping `validation_scores_` and `best_validation_score_`. `partial_fit` adds to them and
-    goes on with the same random numbers, `fit` starts anew. Raises ValueError for wrong input.
+    Attributes: `classes_`, `network_`, `n_iter_` (epochs), `loss_curve_` (mean loss of each epoch), `n_features_in_`
+    and, with early stopping, `validation_scores_` and `best_validation_score_`. `partial_fit` adds to them and
+    continues the sequence of random numbers; `fit` starts afresh. Raises ValueError for invalid input.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:  # noqa: N803 (scikit-learn's names)
-        """Train a new network on images X with labels y (n), which may be numbers or text."""
+        """Train a new network on images X with labels y (n), which may be numbers or strings."""
         images, y = self._validated(X, y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         seed = self._start(images)
@@ -94,14 +94,14 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:  # noqa: N803
-        """Train for one epoch on these examples, at a constant learning rate, from the weights as they are.
+        """Train for one epoch on these examples, at a constant learning rate, from the current weights.
 
-        The first call is given all `classes`. The optimizer starts anew each time, without momentum.
+        The first call needs all `classes`. Each call starts with a fresh optimizer, without momentum.
         """
         images, y = self._validated(X, y, reset=not hasattr(self, "network_"))
         if not hasattr(self, "network_"):
             if classes is None:
-                raise InputError("partial_fit: classes", "those of all calls, in the first one", None)
+                raise InputError("partial_fit: classes", "all classes in the first call", None)
             self.classes_ = np.unique(classes)
             self._start(images)
         elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
@@ -126,7 +126,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         return softmax(self.network_.predict(images, workers=self.workers))
 
     def _validated(self, X: npt.ArrayLike, y: Any = NO_LABELS, *, reset: bool = True) -> tuple[Images, Any]:  # noqa: N803
-        """Return X as images, and y checked; raises ValueError where they do not fit together, or earlier ones."""
+        """Return X as images and y checked; raises ValueError if they do not fit each other, or earlier calls."""
         options: dict[str, Any] = {"dtype": [np.float32, np.float64, np.uint8], "allow_nd": True, "reset": reset}
         if y is NO_LABELS:
             images = validate_data(self, X, **options)
@@ -145,7 +145,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         return images, y
 
     def _start(self, images: Images) -> int:
-        """Make a new network, without a past, and return its seed."""
+        """Make a new network with no history, and return its seed."""
         self._random_state = check_random_state(self.random_state)
         seed = self._new_seed()
         model: Model | None = self.model
@@ -192,7 +192,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
 
 def small_cnn(classes: int) -> Sequential:
-    """The default for images: one convolution, which small images leave room for."""
+    """The default for images: one convolution, so that small images fit."""
     return Sequential(
         Conv2D(16, 3, padding="same"), MaxPool(2, padding="same"), ReLU(), Flatten(), Dense(64), ReLU(), Dense(classes)
     )

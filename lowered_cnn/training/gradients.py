@@ -1,4 +1,4 @@
-"""The gradient of a run of shards: each shard run forward and backward, and all of them added by a fixed tree."""
+"""The gradient of a range of shards: each is run forward and backward, and a fixed tree adds the results."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ from lowered_cnn.network import LoweredNetwork, Network
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, *size), labels (N,) and places in the data set (N,) of the examples of one step.
+    """Images (N, C, *size), labels (N,) and data set positions (N,) of the examples of one step.
 
-    `step`, from 0, decides the noise together with the shard; `epoch` and place decide an example's augmentation.
+    `step`, from 0, and the shard determine the noise; `epoch` and the position determine an example's augmentation.
     """
 
     images: Images
@@ -26,7 +26,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a batch, or a part of it, adds up to: its share of the loss and the number of right answers."""
+    """The totals of a batch, or of part of one: its share of the loss and the number of correct answers."""
 
     loss: float
     correct: int
@@ -36,28 +36,28 @@ class Totals:
 
 
 def halves(numbers: range) -> tuple[range, range]:
-    """Cut a range in two, of which the first may be longer by one: the rule of the tree."""
+    """Cut a range in half, the first half longer by one if need be: the rule that builds the tree."""
     middle = (len(numbers) + 1) // 2
     return numbers[:middle], numbers[middle:]
 
 
 def shard_count(examples: int, shard_size: int) -> int:
-    """Return how many shards a batch is cut into: as few as hold `shard_size` examples at most."""
+    """Return how many shards a batch is cut into: as few as possible, of at most `shard_size` examples each."""
     return -(-examples // shard_size)
 
 
 def shard_slice(examples: int, shard_size: int, shard: int) -> slice:
-    """Return which of a batch's examples are in a shard: the first ones may be longer, by one."""
+    """Return which of a batch's examples are in a shard; the first shards may have one example more."""
     size, longer = divmod(examples, shard_count(examples, shard_size))
     start = shard * size + min(shard, longer)
     return slice(start, start + size + (shard < longer))
 
 
 class ShardGradients:
-    """Adds the gradients of a batch's shards, which have `shard_size` examples at most.
+    """Adds up the gradients of a batch's shards, of at most `shard_size` examples each.
 
-    They are added pairwise, one half of the shards and the other, down to single shards: that order depends on the
-    shards alone, and so do the bits of the result, if BLAS runs one thread.
+    The sum is a binary tree: the sum of the first half of the shards plus that of the second, down to single shards.
+    Its order depends on the shards alone, and so do the bits of the result if BLAS uses one thread.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ShardGradients:
         self._spares: dict[int, Array] = {}
 
     def sum(self, batch: Batch, shards: range, depth: int = 0) -> Totals:
-        """Leave these shards' gradient in `gradient`, and return their share of the batch's loss and right answers."""
+        """Write these shards' gradient into `gradient`; return their share of the loss and the correct answers."""
         if len(shards) == 1:
             return self._run(batch, shards[0])
         first, second = halves(shards)
@@ -109,7 +109,7 @@ class ShardGradients:
         return self._lowered[count]
 
     def _spare(self, depth: int) -> Array:
-        """Return the vector for the first half at this depth of the tree."""
+        """Return the buffer for the sum of the first half at this depth of the tree."""
         if depth not in self._spares:
             self._spares[depth] = np.empty_like(self._gradient)
         return self._spares[depth]

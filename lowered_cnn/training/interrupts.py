@@ -1,4 +1,4 @@
-"""Ctrl-C, held back where it would get lost or leave something half done."""
+"""Holds Ctrl-C back where it would get lost or leave something half done."""
 
 import signal
 import threading
@@ -9,10 +9,10 @@ from types import FrameType
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let a Ctrl-C that comes inside the `with` block take effect at its end.
+    """Delay a Ctrl-C that arrives inside the `with` block until the end of the block.
 
-    Python loses one that comes during an import, in the callback that frees the module's lock. To block SIGINT would
-    not hold it back: BLAS has threads that do not block it. Only the main thread is ever interrupted.
+    Python loses one that arrives during an import, in the callback that frees the module's lock. Blocking SIGINT would
+    not help, since BLAS has threads that do not block it. Only the main thread is ever interrupted.
     """
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler) or threading.current_thread() is not threading.main_thread():

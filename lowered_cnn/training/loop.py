@@ -1,4 +1,4 @@
-"""The training loop: an iterator over typed records, with nothing printed and nothing written."""
+"""The training loop: an iterator over typed records that prints nothing and writes no files."""
 
 import copy
 import time
@@ -16,16 +16,16 @@ from lowered_cnn.training.worker import Capacity, Job
 from lowered_cnn.training.workers import POSIX, team
 
 SHARD_SIZES = range(16, 33)
-"""The most examples in a shard: few enough for the cache, and enough to give the products their speed."""
+"""The most examples in a shard: few enough for the cache, and enough for fast products."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One step: loss (without L2) and accuracy of its batch, before the update, and the learning rate of the update.
+    """One step: the loss (without L2) and accuracy of its batch before the update, and the update's learning rate.
 
-    `step` and `epoch` count from 1. The last step of an epoch `ends_epoch`: only its record has an `epoch_loss`, the
-    mean over the epoch's examples, and, with a dev set, `dev_loss` and `dev_accuracy`. `images_per_second` is the mean
-    over the training so far, evaluation not counted.
+    `step` and `epoch` count from 1. `ends_epoch` marks the last step of an epoch. Only its record has an `epoch_loss`,
+    the mean over the epoch's examples, and, with a dev set, `dev_loss` and `dev_accuracy`. `images_per_second` is the
+    mean since training began, evaluation excluded.
     """
 
     step: int
@@ -41,10 +41,10 @@ class Record:
 
 
 class Training(Iterator[Record]):
-    """A training under way: each `next` takes a step and returns its record.
+    """A training run in progress: each `next` takes a step and returns its record.
 
-    `average` is the network with the average of the weights so far, if the recipe asks for one: what is tested on the
-    dev set. It is there to be read.
+    `average` is the network with the average of the weights so far, or None if the recipe asks for no average. It is
+    what is tested on the dev set. Read it, but do not change it.
     """
 
     def __init__(self, network: Network, data: Dataset, recipe: Recipe, *, dev: Dataset | None, workers: int) -> None:
@@ -56,7 +56,7 @@ class Training(Iterator[Record]):
         return next(self._records)
 
     def close(self) -> None:
-        """End the training here, and its workers; the network keeps its weights."""
+        """Stop training here and end the workers; the network keeps its weights."""
         self._records.close()
 
 
@@ -68,22 +68,22 @@ def train(
     dev: LabelledImages | None = None,
     workers: int = 1,
 ) -> Training:
-    """Train the network in place on mini-batches (S10): an iterator that yields a record after each step.
+    """Train the network in place on mini-batches (S10); return an iterator that yields a record after each step.
 
     `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch.
 
-    The batches are reshuffled each epoch, the last partial one included. The weights are the same to the last bit for
-    any number of `workers`: this process and, as its children, others, each with one BLAS thread, and no more than a
-    batch has shards. More than one need POSIX (Linux, macOS), and a script that trains under
-    `if __name__ == "__main__":`, as each child imports it.
+    The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
+    last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
+    never more of them than a batch has shards. Several workers need POSIX (Linux, macOS), and a script that trains
+    under `if __name__ == "__main__":`, because each child imports it.
 
-    If the recipe asks for the average of the weights, it is what is tested on `dev`, and what the network has at the
-    end of the training; until then it is the `average` of the Training that is returned.
+    If the recipe asks for an average of the weights, that average is what is tested on `dev`, and what the network
+    holds at the end. Until then it is `average` of the returned Training.
 
-    Between two records the network is the caller's: it may be used, and changes to its parameters hold.
+    Between two records the network is the caller's to use, and changes to its parameters take effect.
 
-    Raises InputError where data and network do not fit, or the workers cannot start; ChildProcessError where a worker
-    is killed, OSError where there is no room for the memory that they share, and what a worker raises.
+    Raises InputError if the data do not fit the network or the workers cannot start, ChildProcessError if a worker is
+    killed, OSError if there is no room for the memory they share, and whatever a worker raises.
     """
     if whole_number("train: workers", workers, 1) > 1 and not POSIX:
         raise InputError("train: workers", "1 on this system, as several workers need POSIX (Linux, macOS)", workers)
@@ -100,7 +100,7 @@ def train(
 
 
 def shard_size(batch_size: int) -> int:
-    """Return how many examples a shard has at most: half of a small batch, so that two workers share it."""
+    """Return the most examples in a shard: half of a small batch, so that two workers can share it."""
     return min(max(-(-batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
 
 
@@ -146,6 +146,6 @@ def _steps(
 
 
 def _follow(average: Network, network: Network, decay: float) -> None:
-    """Let average = decay average + (1 - decay) w."""
+    """Set average to decay average + (1 - decay) w."""
     average.parameters.vector *= decay
     average.parameters.vector += (1 - decay) * network.parameters.vector

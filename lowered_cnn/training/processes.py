@@ -1,4 +1,4 @@
-"""The child processes that are workers 1, 2, ... of a training: how they start, what they hear, how they end."""
+"""The child processes that are workers 1, 2, ...: how they start, receive their steps, and end."""
 
 import multiprocessing
 import os
@@ -29,20 +29,20 @@ NO_GUARD = 64
 """The exit code of a worker whose main module trains when it is imported."""
 
 LOOKS = 200
-"""How often a child looks for the next step before it sleeps: about a millisecond."""
+"""How many times a child polls for the next step before it sleeps: about a millisecond."""
 
 PARENT_SECONDS = 0.5
-"""How often a child makes sure that its parent lives."""
+"""How long a child waits between checks that its parent is alive."""
 
 
 class Children:
-    """The child processes, each with the connection that it hears its steps from."""
+    """The child processes, each with the connection that sends it its steps."""
 
     def __init__(self) -> None:
         self._children: list[tuple[SpawnProcess, Connection]] = []
 
     def start(self, memory: SharedMemory, task: bytes) -> None:
-        """Start the next child: a fresh interpreter, which imports the caller's main module (not as `__main__`)."""
+        """Start the next child: a fresh interpreter that imports the caller's main module (not as `__main__`)."""
         spawn = multiprocessing.get_context("spawn")
         number = len(self._children) + 1
         with interrupts_held(), _interrupts_blocked():
@@ -54,7 +54,7 @@ class Children:
             self._children.append((process, ours))
 
     def send(self, step: Step) -> None:
-        """Let all children do their part of a step, under the caller's np.errstate."""
+        """Have all children do their part of a step, under the caller's np.errstate."""
         message = pickle.dumps((step, partial(np.errstate, **np.geterr())))
         for _, connection in self._children:
             try:
@@ -63,7 +63,7 @@ class Children:
                 self.check()
 
     def check(self) -> None:
-        """Raise what a child has raised, or ChildProcessError where one has ended."""
+        """Raise what a child has raised, or ChildProcessError if one has ended."""
         for process, connection in self._children:
             if connection.poll():
                 try:
@@ -73,7 +73,7 @@ class Children:
                 raise error
 
     def end(self) -> None:
-        """End all children at once: they keep nothing that is worth a word of farewell."""
+        """Kill all children at once: they hold nothing that needs saving."""
         for process, _ in self._children:
             process.kill()
         for process, connection in self._children:
@@ -86,15 +86,15 @@ class Children:
 def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[Board, Children]]:
     """Start all workers but the first, which is the caller; they end with the context.
 
-    Raises InputError where the network, loss or optimizer cannot be sent to another process, and where the main
-    module cannot be imported by a child, or would train again.
+    Raises InputError if the network, loss or optimizer cannot be sent to another process, or if the main module
+    cannot be imported by a child or would start training again.
     """
     if multiprocessing.current_process().name.startswith(NAME):
-        sys.exit(NO_GUARD)  # the parent tells
+        sys.exit(NO_GUARD)  # the parent reports it
     main = sys.modules["__main__"]
     program = getattr(main, "__file__", None)
-    if main.__spec__ is None and program is not None and not os.path.exists(program):  # piped in, it is "<stdin>"
-        raise InputError("train: workers", "a program in a file, as each worker imports it", program)
+    if main.__spec__ is None and program is not None and not os.path.exists(program):  # "<stdin>" if it was piped in
+        raise InputError("train: workers", "a program in a file, because each worker imports it", program)
     try:
         task = pickle.dumps((network.model, network.input_shape, network.parameters.vector.dtype, job, capacity))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -112,8 +112,8 @@ def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[B
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT, which a process started here inherits: Ctrl-C is for the parent."""
-    resource_tracker.ensure_running()  # multiprocessing's own helper; starting it would unblock SIGINT
+    """Block SIGINT; a process started here inherits that, so that Ctrl-C is left to the parent."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would unblock SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -125,14 +125,14 @@ def _ended(process: SpawnProcess) -> Exception:
     process.join()
     code = process.exitcode or 0
     if code == NO_GUARD:
-        guard = 'a main module that trains only under `if __name__ == "__main__":`, as each worker imports it'
-        return InputError("train: workers", guard, "one that trains when it is imported")
+        guard = 'a main module that trains only under `if __name__ == "__main__":`, because each worker imports it'
+        return InputError("train: workers", guard, "one that trains on import")
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return ChildProcessError(f"train: {process.name} {how}")
 
 
 def _main(number: int, parent: int, connection: Connection, memory: SharedMemory, task: bytes) -> None:
-    """Be worker `number`, in a child process, until the parent ends it or has ended."""
+    """Run worker `number` in a child process until the parent kills it or has ended."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         worker = _worker(number, memory, task)
@@ -159,7 +159,7 @@ def _worker(number: int, memory: SharedMemory, task: bytes) -> Worker:
 
 def _steps(connection: Connection) -> Iterator[tuple[Step, Callable[[], np.errstate]]]:
     while True:
-        # Steps mostly follow one another within a millisecond, and to be woken takes a good part of that.
+        # Steps usually follow one another within a millisecond, and waking up takes a good part of that.
         any(connection.poll() for _ in range(LOOKS))
         try:
             yield connection.recv()
@@ -168,18 +168,18 @@ def _steps(connection: Connection) -> Iterator[tuple[Step, Callable[[], np.errst
 
 
 def _portable(error: BaseException) -> BaseException:
-    """Return the error, or, if it does not survive being pickled, one that does and says the same."""
+    """Return the error, or, if it cannot be pickled, one that can and says the same."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        told = RuntimeError(f"{type(error).__qualname__}: {error}")
-        told.__notes__ = error.__notes__
-        return told
+        portable = RuntimeError(f"{type(error).__qualname__}: {error}")
+        portable.__notes__ = error.__notes__
+        return portable
     return error
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended, even while it waits or computes."""
+    """End this process once its parent has ended, even while it waits or computes."""
     while os.getppid() == parent:
         time.sleep(PARENT_SECONDS)
     os._exit(1)

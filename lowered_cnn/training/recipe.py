@@ -1,4 +1,4 @@
-"""The recipe: every choice of a training but the network, the data and the machine."""
+"""The recipe: every choice that training involves, except the network, the data and the machine."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,12 @@ from lowered_cnn.schedules import OneCycle, Schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; the defaults were chosen for MNIST on its dev split. `seed` decides the order of the examples.
+    """How to train; the defaults were chosen for MNIST on its dev split.
 
-    `augmentation` changes each image anew in each epoch. With `clip_norm` a longer gradient is cut to that length
-    (Pascanu et al., 2013). With `average` the network has, in the end, a moving average of its weights, which keeps
-    that share of itself in each step (Polyak and Juditsky, 1992), and less at first: at most (1 + t) / (10 + t).
+    `seed` determines the order of the examples, Dropout's noise and the augmentation, which changes each image anew in
+    each epoch. `clip_norm` scales longer gradients down to that length (Pascanu et al., 2013). With `average` the
+    network ends up with an exponential moving average of its weights (Polyak and Juditsky, 1992). Its decay in step t
+    is `average`, but at most (1 + t) / (10 + t), so that it warms up.
     """
 
     epochs: int = 3
@@ -33,10 +34,10 @@ class Recipe:
         whole_number("Recipe: batch_size", self.batch_size, 1)
         whole_number("Recipe: seed", self.seed, 0)
         for name, value, kind, wanted in (
-            ("optimizer", self.optimizer, Optimizer, "an optimizer, as SGD() or Adam()"),
-            ("schedule", self.schedule, Schedule, "a schedule, as OneCycle() or Constant()"),
-            ("loss", self.loss, Loss, "a loss, as SoftmaxCrossEntropy() or MeanSquaredError()"),
-            ("augmentation", self.augmentation, Augmentation | None, "Augmentation(shift=2), say, or None"),
+            ("optimizer", self.optimizer, Optimizer, "an optimizer, such as SGD() or Adam()"),
+            ("schedule", self.schedule, Schedule, "a schedule, such as OneCycle() or Constant()"),
+            ("loss", self.loss, Loss, "a loss, such as SoftmaxCrossEntropy() or MeanSquaredError()"),
+            ("augmentation", self.augmentation, Augmentation | None, "an Augmentation, or None"),
         ):
             if not isinstance(value, kind):
                 raise InputError(f"Recipe: {name}", wanted, repr(value))
@@ -46,11 +47,11 @@ class Recipe:
             raise InputError("Recipe: average", "a number between 0 and 1", repr(self.average))
 
     def average_decay(self, step: int) -> float:
-        """Return which share of itself the average keeps in step 1, 2, ..."""
+        """Return the decay of the average in step 1, 2, ..."""
         return min(self.average or 0.0, (1 + step) / (10 + step))
 
     def steps(self, examples: int, epochs: int | None = None) -> int:
-        """Return the number of steps in so many epochs, by default in all, over so many examples."""
+        """Return the number of steps that `epochs` (by default all of them) take over that many examples."""
         return -(-examples // self.batch_size) * (self.epochs if epochs is None else epochs)
 
 
@@ -60,4 +61,4 @@ BEST = Recipe(
     augmentation=Augmentation(shift=2, rotation=12, scale=0.12, shear=10, elastic=0.6),
     average=0.999,
 )
-"""The recipe of the highest accuracy on MNIST's dev split, for the network `deep`: about twelve minutes on 2 cores."""
+"""The recipe with the best accuracy on MNIST's dev split, for the network `deep`: about twelve minutes on 2 cores."""

@@ -1,4 +1,4 @@
-"""Memory that processes share."""
+"""Memory shared between processes."""
 
 import mmap
 import os
@@ -14,18 +14,18 @@ from lowered_cnn.arrays import Shape
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 MEMORY = "/dev/shm"
-"""Linux's file system in memory."""
+"""Linux's in-memory file system."""
 
 ALIGNMENT = 64
 """Bytes: a cache line."""
 
 
 class SharedMemory:
-    """Zeros for arrays of so many bytes; a child process that has this among its arguments sees the same memory.
+    """Zeros for arrays of the given sizes in bytes; a child process that gets this as an argument sees the same memory.
 
-    The memory is a file that never has a name and is gone with the last process that maps it, so that nothing is left
-    behind, even by kill -9. It is in the directory for temporary files where /dev/shm is missing or too small (in
-    containers, say). Raises OSError if neither has room. Close it when the children are started; arrays stay.
+    The memory is a nameless file that is gone with the last process that maps it, so nothing is left behind, even
+    after kill -9. It is in the directory for temporary files if /dev/shm is missing or too small (as in some
+    containers). Raises OSError if neither has room. Close it once the children have started; the arrays stay valid.
     """
 
     def __init__(self, sizes: list[int]) -> None:
@@ -41,7 +41,7 @@ class SharedMemory:
         self._used = 0
 
     def zeros(self, shape: Shape, dtype: "np.dtype[Scalar]") -> npt.NDArray[Scalar]:
-        """Return the next array; each process gets the same ones in the same order."""
+        """Return the next array; every process must ask for the same arrays in the same order."""
         array: npt.NDArray[Scalar] = np.ndarray(shape, dtype, self._memory, self._used)
         self._used += _aligned(array.nbytes)
         return array
@@ -59,7 +59,7 @@ class SharedMemory:
 
 
 class _Descriptor(Protocol):
-    """A file's descriptor on its way to a child process."""
+    """A file descriptor on its way to a child process."""
 
     def detach(self) -> int: ...
 
@@ -69,7 +69,7 @@ def _aligned(size: int) -> int:
 
 
 def _nameless_file(size: int, folder: str) -> IO[bytes]:
-    """Write the zeros: pages that are only promised would end the process where there is no room for them."""
+    """Write real zeros: pages that are only promised would kill the process if there is no room for them."""
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it stays open)
     try:
         np.zeros(size, np.uint8).tofile(file)

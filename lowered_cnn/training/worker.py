@@ -1,4 +1,4 @@
-"""One worker's part of a step: the gradient of its shards, then its slice of the sum and of the update."""
+"""One worker's part of a step: the gradient of its shards, then its slice of the sum and the update."""
 
 import math
 import os
@@ -22,17 +22,17 @@ from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, halves
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 SPIN_TURNS = 2000
-"""How often a worker looks for the others before it lets go of its core: a tenth of a millisecond."""
+"""How many times a worker looks for the others before it yields its core: a tenth of a millisecond."""
 
 YIELD_TURNS = 1000
-"""How often it then offers its core to others before it sleeps, from which to wake takes as long as all of this."""
+"""How many times it then yields its core before it sleeps; waking up takes as long as all of these together."""
 
 LONGEST_SLEEP = 0.05
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a board has room for: how many workers, and how many images of which dtype."""
+    """What a board has room for: the number of workers and of images, and the dtype of the images."""
 
     workers: int
     images: int
@@ -46,21 +46,21 @@ class Board:
     parameters: Array
     """The flat vector."""
     gradients: Array
-    """One vector for each worker; after a step the first one holds the gradient of the batch."""
+    """One vector per worker; after a step the first one holds the gradient of the batch."""
     images: Images
-    """The batch, in an array (N, C, *size) as long as the largest batch."""
+    """The batch, in an array (N, C, *size) that fits the largest batch."""
     labels: Labels
     """Its labels (N,)."""
     examples: Labels
-    """Which examples of the data set they are (N,)."""
+    """Their positions in the data set (N,)."""
     totals: npt.NDArray[np.float64]
-    """Loss and number of right answers for each worker."""
+    """The loss and the number of correct answers of each worker."""
     arrivals: npt.NDArray[np.int64]
-    """How many barriers each worker has come to."""
+    """How many barriers each worker has reached."""
 
     @classmethod
     def of(cls, network: Network, capacity: Capacity, zeros: "Zeros", parameters: Array | None = None) -> "Board":
-        """Make the arrays, but for given `parameters`."""
+        """Make the arrays; `parameters`, if given, are used as they are."""
         size, dtype = network.parameters.vector.size, network.parameters.vector.dtype
         return cls(
             zeros((size,), dtype) if parameters is None else parameters,
@@ -74,7 +74,7 @@ class Board:
 
 
 class Zeros(Protocol):
-    """What makes arrays of zeros: `np.zeros`, or memory that processes share."""
+    """A function that makes arrays of zeros: `np.zeros`, or one that takes them from shared memory."""
 
     def __call__(self, shape: Shape, dtype: "np.dtype[Scalar]", /) -> npt.NDArray[Scalar]:
         """Return an array of zeros."""
@@ -82,7 +82,7 @@ class Zeros(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does all training long."""
+    """What stays the same for a worker throughout training."""
 
     loss: Loss
     optimizer: Optimizer
@@ -94,7 +94,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Step:
-    """One step, from 0, of an epoch: how many examples are on the board, and the learning rate of the update."""
+    """One step: its number, from 0, its epoch, the number of examples on the board, and the learning rate."""
 
     number: int
     epoch: int
@@ -104,14 +104,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Deal:
-    """The shards of each worker, and the sums (into, from) of the workers' gradients that complete the tree."""
+    """The shards of each worker, and the sums (into, from) of workers' gradients that complete the tree."""
 
     shards: dict[int, range]
     sums: tuple[tuple[int, int], ...]
 
 
 def deal(shards: range, workers: range) -> Deal:
-    """Give each worker a subtree of the shards; where there are more workers than shards, some go without."""
+    """Give each worker a subtree of the shards; if there are more workers than shards, some get none."""
     if len(shards) == 1 or len(workers) == 1:
         return Deal({workers[0]: shards}, ())
     crews = halves(workers)
@@ -120,9 +120,9 @@ def deal(shards: range, workers: range) -> Deal:
 
 
 class Barrier:
-    """Where workers wait for each other, tens of microseconds if all come at once; `check` may raise while they wait.
+    """Where workers wait for each other: tens of microseconds if all arrive together. `check` may raise meanwhile.
 
-    A worker looks, then yields its core between looks, then sleeps for a twentieth of the time it has waited.
+    A worker first spins, then yields its core between looks, then sleeps for a twentieth of the time waited so far.
     """
 
     def __init__(self, arrivals: npt.NDArray[np.int64], number: int, check: Callable[[], None] | None = None) -> None:
@@ -134,7 +134,7 @@ class Barrier:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Return when all workers have come here as often; what they wrote before can then be read."""
+        """Return once all workers have been here as many times; what they wrote before is then visible."""
         self._count += 1
         self._order()
         self._arrivals[self._number] = self._count
@@ -157,14 +157,14 @@ class Barrier:
             time.sleep(min(LONGEST_SLEEP, (time.monotonic() - start) / 20))
 
     def _order(self) -> None:
-        """Keep processors that reorder memory accesses (ARM) from moving any across: a lock taken twice does."""
+        """Keep processors that reorder memory accesses (ARM) from moving any past this: taking a lock twice does."""
         for _ in range(2):
             with self._lock:
                 pass
 
 
 class Worker:
-    """Worker `number` of those that share a board; `network` has the parameters that are there."""
+    """Worker `number` of those that share a board; `network` uses the parameters on the board."""
 
     def __init__(self, number: int, network: Network, job: Job, board: Board, barrier: Barrier) -> None:
         count, size = board.gradients.shape
@@ -188,7 +188,7 @@ class Worker:
         self._sum = ParameterVector(owned, board.gradients[0])
 
     def run(self, step: Step) -> Totals:
-        """Do this worker's part of a step, wait until the whole step is done, and return the batch's totals."""
+        """Do this worker's part of a step, wait for the others, and return the batch's totals."""
         board, part = self._board, self._slice
         dealt = deal(range(shard_count(step.examples, self._shard_size)), range(len(board.gradients)))
         if self._number in dealt.shards:
@@ -208,7 +208,7 @@ class Worker:
         return totals[0]
 
     def _clipping(self) -> float:
-        """Return the factor that gives the gradient at most the length asked for: each worker finds the same bits."""
+        """Return the factor that scales the gradient down to the clip norm; every worker computes the same bits."""
         if self._clip_norm is None:
             return 1.0
         self._barrier.wait()

@@ -1,4 +1,4 @@
-"""The workers of a training: the process that trains is worker 0, the others are its children."""
+"""The workers that train: the calling process is worker 0, the others are its children."""
 
 import os
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from lowered_cnn.training.processes import Children
 
 POSIX = os.name == "posix"
-"""Whether there can be several workers: they share memory in a way that Linux and macOS have, and Windows lacks."""
+"""Whether there can be several workers: the way they share memory exists on Linux and macOS, not on Windows."""
 
 
 class Team:
-    """Takes steps with all its workers."""
+    """All the workers, which take each step together."""
 
     def __init__(self, network: Network, job: Job, board: Board, children: "Children | None") -> None:
         self._board = board
@@ -31,10 +31,10 @@ class Team:
         self._worker = Worker(0, network, job, board, Barrier(board.arrivals, 0, children.check if children else None))
 
     def step(self, data: Dataset, indices: Indices, number: int, epoch: int, learning_rate: float) -> Totals:
-        """Take step `number` on these examples, with one BLAS thread in each worker, and return the batch's totals.
+        """Take step `number` on these examples and return the batch's totals.
 
-        With children, the network's parameters are copied to the board before and back afterwards, so that what
-        the caller does to them between two steps holds; that is little work beside a step.
+        With children, the network's parameters are copied to the board before the step and back after it, so that the
+        caller's changes between two steps take effect. Next to a step the copies cost little.
         """
         board, vector = self._board, self._network.parameters.vector
         step = Step(number, epoch, len(indices), learning_rate)
@@ -53,9 +53,9 @@ class Team:
 
 @contextmanager
 def team(network: Network, job: Job, capacity: Capacity) -> Iterator[Team]:
-    """Assemble workers, no more of them than a batch has shards; they end with the context.
+    """Assemble the workers, at most one per shard of a batch; they end with the context.
 
-    Without children the parameters on the board are the network's own.
+    Without children, the parameters on the board are the network's own.
     """
     workers = min(capacity.workers, shard_count(capacity.images, job.shard_size))
     capacity = replace(capacity, workers=workers)

@@ -1,1 +1,1 @@
-"""What `scripts/benchmark.py` runs: the frameworks, the processes that measure them, and the tables."""
+"""The parts of `scripts/benchmark.py`: the frameworks, the processes that measure them, and the tables."""

@@ -1,4 +1,4 @@
-"""The process in which one framework works: it is asked in JSON on the command line, and answers in JSON."""
+"""The process that one framework runs in: it gets its question as JSON on the command line and prints JSON."""
 
 import json
 import os

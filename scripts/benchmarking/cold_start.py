@@ -1,4 +1,4 @@
-"""Cold starts: the import of a framework, the way from the start of a process to its first prediction, its size."""
+"""Cold starts: how long a framework takes to import and to make its first prediction, and its size on disk."""
 
 import re
 import time
@@ -15,7 +15,7 @@ NETWORK = "lenet5"
 
 
 def start(framework: str, cores: int) -> dict[str, float]:
-    """Import the framework, build a network, predict one image; what the benchmark itself imports is not counted."""
+    """Import the framework, build a network, predict one image; the benchmark's own imports are not counted."""
     began = time.monotonic()
     import_module(framework)
     imported = time.monotonic()
@@ -39,21 +39,21 @@ def starts(frameworks: Sequence[str], rounds: int, cores: int) -> Iterator[Start
 
 
 def _measure(framework: str, cores: int) -> Start:
-    began = time.monotonic()  # one clock for all processes of a machine
-    told = ask("start", cores, framework=framework)
-    assert isinstance(told, dict)
-    return Start(framework, told["import_seconds"], told["done"] - began)
+    began = time.monotonic()  # all processes of a machine share this clock
+    answer = ask("start", cores, framework=framework)
+    assert isinstance(answer, dict)
+    return Start(framework, answer["import_seconds"], answer["done"] - began)
 
 
 def installed(framework: str) -> Installed:
-    """Add up the files of a framework, and of all that it depends on (tests, extras and compiled bytecode apart)."""
+    """Add up the files of a framework and of its dependencies, without extras and compiled bytecode."""
     distribution = metadata.distribution(framework)
     names = set(_closure(_normalized(framework), set()))
     return Installed(framework, distribution.version, sum(map(_bytes, names)))
 
 
 def _closure(name: str, met: set[str]) -> Iterator[str]:
-    """Yield a distribution and those that it needs, as far as they are installed."""
+    """Yield a distribution and its dependencies, if they are installed."""
     met.add(name)
     try:
         required = metadata.requires(name) or []

@@ -1,4 +1,4 @@
-"""What the networks cost in operations, as the ledger counts them."""
+"""The operations that the networks need, as the ledger counts them."""
 
 from benchmarking.questions import INPUT_SHAPE
 from benchmarking.work import Cost

@@ -1,4 +1,4 @@
-"""The duels: for each piece of work our process and the peer's in turn, round after round."""
+"""The duels: for each piece of work, our process and the peer's take turns, round after round."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from benchmarking.work import OURS, Pair, Subject, Work, read
 
 @dataclass(frozen=True)
 class Tournament:
-    """What is to be measured: every combination, `rounds` times, each for `seconds`."""
+    """What to measure: every combination, `rounds` times, for `seconds` each."""
 
     peers: Sequence[Known]
     modes: Sequence[str]
@@ -29,7 +29,7 @@ class Tournament:
         return [Work(*work) for work in itertools.product(self.networks, self.batches, self.cores)]
 
     def opponents(self) -> list["Opponent"]:
-        """Return the peers in all their modes and settings; nobody, if there is no peer."""
+        """Return the peers in all their modes and settings, or one opponent without a subject if there are none."""
         return [
             Opponent(Subject(peer.name, mode, allocator), jobs)
             for peer in self.peers
@@ -41,14 +41,14 @@ class Tournament:
 
 @dataclass(frozen=True)
 class Opponent:
-    """A peer, or nobody, and the jobs that it can do."""
+    """A peer, or None, and the jobs that it can do."""
 
     subject: Subject | None
     jobs: Sequence[str]
 
 
 def fight(tournament: Tournament, work: Work, failed: Callable[[str], None]) -> Iterator[Pair]:
-    """Run all rounds of one piece of work; an opponent that fails is told of and left out from then on."""
+    """Run all rounds of one piece of work; an opponent that fails is reported and left out from then on."""
     opponents = tournament.opponents()
     for _ in range(tournament.rounds):
         for opponent in list(opponents):
@@ -66,7 +66,7 @@ def fight(tournament: Tournament, work: Work, failed: Callable[[str], None]) -> 
 def _times(subject: Subject | None, work: Work, jobs: Sequence[str], seconds: float) -> dict[str, Timing]:
     if subject is None:
         return {}
-    told = ask(
+    answer = ask(
         "measure",
         work.cores,
         subject.allocator,
@@ -77,5 +77,5 @@ def _times(subject: Subject | None, work: Work, jobs: Sequence[str], seconds: fl
         jobs=jobs,
         seconds=seconds,
     )
-    assert isinstance(told, dict)
-    return {job: read(Timing, timing, "timing") for job, timing in told.items()}
+    assert isinstance(answer, dict)
+    return {job: read(Timing, timing, "timing") for job, timing in answer.items()}

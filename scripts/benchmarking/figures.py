@@ -1,4 +1,4 @@
-"""The figures of a table, out of the rounds: medians, minima, ratios, and each peer's fastest mode."""
+"""The figures of the tables, computed from the rounds: medians, minima, ratios, and each peer's fastest mode."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from benchmarking.work import Pair, Subject, Work
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, and from where to where the values reach."""
+    """A median, and the smallest and the largest value."""
 
     median: float
     minimum: float
@@ -18,16 +18,16 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Sum up the values."""
+        """Summarize the values."""
         return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
 class Duel:
-    """All rounds against one peer in one mode: seconds of a step, and how many times as long the peer takes.
+    """All rounds against one peer in one mode: seconds per step, and how many times as long the peer takes.
 
-    `ratio` is taken in each pair of processes, and only then its median: what slows the machine down for a while slows
-    both of a pair down.
+    `ratio` is the median of the ratios within each pair of processes, because whatever slows the machine down for a
+    while slows both processes of a pair.
     """
 
     peer: Subject
@@ -37,7 +37,7 @@ class Duel:
 
     @classmethod
     def of(cls, peer: Subject, pairs: Sequence[Pair]) -> "Duel":
-        """Sum up the pairs with this peer."""
+        """Summarize the pairs with this peer."""
         theirs = [pair.theirs for pair in pairs if pair.theirs]
         ratio = Spread.of([pair.ratio for pair in pairs])
         return cls(peer, over_rounds([pair.ours for pair in pairs]), over_rounds(theirs), ratio)
@@ -52,7 +52,7 @@ def over_rounds(timings: Sequence[Timing]) -> Timing:
 
 
 def duels(pairs: Sequence[Pair], job: str, work: Work) -> list[Duel]:
-    """Return the duels of one job and piece of work, one for each peer, mode and setting."""
+    """Return the duels of one job and piece of work, one per peer, mode and setting."""
     here = [pair for pair in pairs if (pair.job, pair.work) == (job, work)]
     peers = dict.fromkeys(pair.peer for pair in here if pair.peer)
     return [Duel.of(peer, [pair for pair in here if pair.peer == peer]) for peer in peers]

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Setting:
-    """In which mode, with how many images at a time, and on how many cores a framework is to work."""
+    """The mode of a framework, the number of images at a time, and the number of cores."""
 
     mode: str
     batch: int
@@ -27,7 +27,7 @@ class Setting:
 
 
 class Framework(ABC):
-    """One network in one framework: the class is made in a process of its own, in which nothing else computes."""
+    """One network in one framework, in a process in which nothing else computes."""
 
     def __init__(self, network: Network, setting: Setting) -> None:
         self.network = network
@@ -39,7 +39,7 @@ class Framework(ABC):
 
     @abstractmethod
     def inference(self) -> Timed:
-        """Return predictions of random images that are in memory, in the framework's own kind of array."""
+        """Return predictions for random images in memory, in the framework's own kind of array."""
 
     @abstractmethod
     def predict(self, images: Floats) -> Floats:
@@ -51,5 +51,5 @@ class Framework(ABC):
         return list(np.random.default_rng(0).random(shape, np.float32))
 
     def labels(self) -> list[Labels]:
-        """Draw the class numbers of as many batches."""
+        """Draw the class numbers for as many batches."""
         return list(np.random.default_rng(1).integers(0, 10, (BATCHES, self.setting.batch)))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # a cold start imports this file before its clock runs
 
 @dataclass(frozen=True)
 class Known:
-    """A framework: the module that is imported has its name; `needs` are the modules without which it cannot run."""
+    """A framework, named after the module to import; `needs` lists other modules that it cannot run without."""
 
     name: str
     modes: tuple[str, ...]
@@ -35,11 +35,11 @@ PEERS = (
 
 
 def load(name: str) -> "type[Framework]":
-    """Import the framework, and return how it is measured."""
+    """Import the framework and return the class that measures it."""
     measured: type[Framework] = import_module(f"benchmarking.with_{name}").Measured
     return measured
 
 
 def default_mode(name: str) -> str:
-    """Return the mode in which people meet a framework first."""
+    """Return the mode that a newcomer to the framework would use."""
     return next((peer.modes[0] for peer in PEERS if peer.name == name), OWN_MODE)

@@ -1,4 +1,4 @@
-"""How time and memory grow: with the batch, in a training step, and with the size of the image, in one convolution."""
+"""How time and memory grow: with the batch in a training step, and with the image size in one convolution."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ CHANNELS, FILTERS, KERNEL, IMAGES = 32, 64, 3, 4
 
 
 def points(seconds: float) -> Iterator[Growth]:
-    """Measure every point on one core, each in a process of its own."""
+    """Measure every point on one core, each in a fresh process."""
     for axis, sizes in (("batch", BATCHES), ("side", SIDES)):
         for size in sizes:
             yield read(Growth, ask("growth", 1, axis=axis, size=size, seconds=seconds), axis)
@@ -39,14 +39,14 @@ def growth(axis: str, size: int, cores: int, seconds: float) -> dict[str, object
 
 
 def _training(batch: int, cores: int) -> tuple[Timed, int]:
-    """Train keras_mnist; the workspace is that of one worker, who sees one shard of the batch at a time."""
+    """Train keras_mnist; the workspace is that of one worker, which runs one shard of the batch at a time."""
     network = Network(keras_mnist(), INPUT_SHAPE)
     workspace = network.lower(min(batch, shard_size(batch))).workspace.bytes
     return Measured(network, Setting(OWN_MODE, batch, cores)).training(), workspace
 
 
 def _convolution(side: int) -> tuple[Timed, int]:
-    """Run one convolution, 32 channels to 64 with 3 x 3, forward and backward, all three gradients included."""
+    """Run one convolution, 3 x 3, 32 channels to 64, forward and backward, with all three gradients."""
     network = Network(Sequential(Conv2D(FILTERS, KERNEL)), (CHANNELS, side, side))
     lowered = network.lower(IMAGES, wants_dx=True)
     images = np.random.default_rng(0).random((IMAGES, *network.input_shape), np.float32)
@@ -54,9 +54,9 @@ def _convolution(side: int) -> tuple[Timed, int]:
 
 
 def _peak_memory() -> int:
-    """Return the most memory that this process ever had, in bytes.
+    """Return the peak memory of this process in bytes.
 
-    It is read from /proc, since `getrusage` also remembers the process that started this one.
+    It is read from /proc because the peak of `getrusage` includes the process that started this one.
     """
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""The layers of a network, one after the other, with their weights as each framework stores them."""
+"""The layers of a network in order, with their weights as each framework stores them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,20 +12,20 @@ from lowered_cnn.window import Sweep
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer in its place: its name, the shape (C, H, W) or (features) that comes in, and its parameters."""
+    """A layer in its place: its name, its input shape (C, H, W) or (features), and its parameters."""
 
     name: str
     layer: Layer
     input_shape: Shape
     weights: dict[str, Array] = field(default_factory=dict)
     flattened: Shape | None = None
-    """For the first dense layer: the shape (C, H, W) that was flattened in front of it."""
+    """For the first dense layer: the shape (C, H, W) before it was flattened."""
 
     @property
     def kernel(self) -> Array:
-        """The weight of a convolution with channels last: (KH, KW, C, K); of a dense layer: (in, out).
+        """The weight for channels last: (KH, KW, C, K) for a convolution, (in, out) for a dense layer.
 
-        Where images have their channels last, the features of a flattened one come in another order, too.
+        With channels last, the features of a flattened image are in a different order, too.
         """
         weight = self.weights["weight"]
         if isinstance(self.layer, Conv2D):
@@ -53,14 +53,14 @@ def placed(network: Network) -> Iterator[Placed]:
 
 
 def sides(sweep: Sweep) -> tuple[int, ...]:
-    """Return the padding, one number an axis; raises InputError where it is not the same before and behind."""
-    if any(before != behind for before, behind in sweep.pads):
-        raise InputError("padding", "the same before and behind", sweep.pads)
+    """Return the padding, one number per axis; raises InputError if it differs before and after an axis."""
+    if any(before != after for before, after in sweep.pads):
+        raise InputError("padding", "the same before and after", sweep.pads)
     return tuple(before for before, _ in sweep.pads)
 
 
 def named_padding(sweep: Sweep) -> str:
-    """Return the padding as "same" or "valid"; raises InputError where it is neither."""
+    """Return the padding as "same" or "valid"; raises InputError if it is neither."""
     if not any(map(any, sweep.pads)):
         return "valid"
     if replace(sweep.window, padding=None).over(sweep.size).pads != sweep.pads:
@@ -69,14 +69,14 @@ def named_padding(sweep: Sweep) -> str:
 
 
 def pool_size(place: Placed) -> tuple[int, ...]:
-    """Return the kernel of a pool; raises InputError unless its stride is the same, and it has no padding."""
+    """Return the kernel of a pooling layer; raises InputError unless its stride equals it and there is no padding."""
     assert isinstance(place.layer, MaxPool)
     sweep = place.layer.sweep(place.input_shape, place.name)
     if sweep.window.stride != sweep.window.kernel or any(map(any, sweep.pads)):
-        raise InputError(place.name, "a pool without padding, its stride its kernel", place.layer)
+        raise InputError(place.name, "a pool without padding, with a stride equal to its kernel", place.layer)
     return sweep.window.kernel
 
 
 def unknown(place: Placed) -> InputError:
-    """Tell of a layer that a framework has not been taught."""
+    """Return the error for a layer that cannot be translated to a framework."""
     return InputError(place.name, "Conv2D, ReLU, MaxPool, Flatten or Dense", place.layer)

@@ -1,4 +1,4 @@
-"""The machine that measures."""
+"""The machine that the benchmark runs on."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ def machine() -> Machine:
 
 
 def peak(core_count: int, seconds: float) -> Peak:
-    """Measure a large matrix product on so many cores."""
+    """Measure a large matrix product on this many cores."""
     flops = ask("peak", core_count, seconds=seconds)
     assert isinstance(flops, float)
     return Peak(core_count, flops)

@@ -1,4 +1,4 @@
-"""The default command's training in PyTorch: the same network from the same weights, and the same recipe."""
+"""The default command's training run in PyTorch: the same network, initial weights and recipe."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def train(net: Any, recipe: Recipe, images: Any, labels: Any) -> None:
-    """Take the recipe's steps, with L2 on weights only."""
+    """Take the steps of the recipe, with L2 on weights only."""
     sgd = recipe.optimizer
     assert isinstance(sgd, SGD)
     weights = [p for p in net.parameters() if p.ndim > 1]
@@ -48,7 +48,7 @@ def train(net: Any, recipe: Recipe, images: Any, labels: Any) -> None:
 
 
 def tensor(images: Any) -> Any:
-    """Return bytes as numbers from 0 to 1."""
+    """Return bytes as a tensor of numbers from 0 to 1."""
     return torch.from_numpy(images).float() / 255
 
 

@@ -1,4 +1,4 @@
-"""Processes that measure, one at a time: each starts fresh, answers, and ends before the next one starts."""
+"""The processes that measure, one at a time: each starts fresh, answers, and ends before the next one starts."""
 
 import json
 import os
@@ -15,13 +15,13 @@ ALLOCATORS: dict[str, dict[str, str]] = {
         "MALLOC_TOP_PAD_": "1073741824",
     },
 }
-"""glibc's allocator as it is, and told to keep its memory: it then gives no page back to fault it in again."""
+"""glibc's allocator as installed, and tuned to keep its memory, so that pages are not returned and faulted in again."""
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 class ProcessError(RuntimeError):
-    """A process that did not answer, told in its own last line."""
+    """A process that did not answer; the message is the last line of its stderr."""
 
 
 def ask(question: str, cores: int, allocator: str = "installed", **details: object) -> object:

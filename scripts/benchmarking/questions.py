@@ -1,4 +1,4 @@
-"""What a process of its own is asked while benchmarks run: how fast is this framework, how fast is this machine?"""
+"""The questions that a fresh process answers: how fast is this framework, how fast is this machine?"""
 
 import dataclasses
 import time
@@ -14,7 +14,7 @@ from lowered_cnn.models import MODELS
 INPUT_SHAPE = (1, 28, 28)
 SIDE = 2048
 BIAS = 0.01
-"""Added to all parameters before outputs are compared: biases are zero at first, and could be lost unseen."""
+"""Added to all parameters before outputs are compared: biases start at zero, so losing one would go unnoticed."""
 
 
 def measure(
@@ -27,7 +27,7 @@ def measure(
 
 
 def trained_outputs(framework: str, mode: str, network: str, batch: int, cores: int, steps: int) -> list[list[float]]:
-    """Return the outputs for a batch of images after so many training steps: all frameworks must agree on them."""
+    """Return the outputs for a batch of images after `steps` training steps: all frameworks must agree on them."""
     described = Network(MODELS[network](), INPUT_SHAPE)
     described.parameters.vector += BIAS
     measured = load(framework)(described, Setting(mode, batch, cores))
@@ -41,7 +41,7 @@ def trained_outputs(framework: str, mode: str, network: str, batch: int, cores: 
 
 
 def peak(cores: int, seconds: float) -> float:
-    """Return the operations a second of the fastest of several products of 2048 x 2048 matrices in float32."""
+    """Return the operations per second of the fastest of several 2048 x 2048 matrix products in float32."""
     a, b = np.random.default_rng(cores).random((2, SIDE, SIDE), np.float32)
     out = np.empty_like(a)
     best, end = float("inf"), time.perf_counter() + 2 * seconds

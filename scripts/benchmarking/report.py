@@ -1,4 +1,4 @@
-"""The tables, aligned to be read as they are and as Markdown."""
+"""The tables, aligned so that they read well as plain text and as Markdown."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,14 +9,14 @@ from benchmarking.work import JOBS, OURS, Growth, Results, Work
 GROWTH = {
     "batch": "**Growth with the batch**: a training step of keras_mnist on one core, and the workspace of one shard",
     "side": "**Growth with the image**: one 3 x 3 convolution, 32 channels to 64, forward and backward on one core, "
-    "of 4 images with so many pixels a side",
+    "of 4 images, by pixels per side",
 }
 
 Rows = Sequence[Sequence[str]]
 
 
 def table(header: Sequence[str], rows: Rows, left: int = 1) -> str:
-    """Align a table; all columns but the first `left` hold numbers, and stand to the right."""
+    """Align a table; all columns but the first `left` hold numbers and are right-aligned."""
     widths = [max(3, *map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     return "\n".join(_line(cells, widths, left) for cells in (header, rule, *rows))
@@ -31,7 +31,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
 
 
 def report(results: Results) -> Iterator[str]:
-    """Yield every table for which there are results, each with its caption."""
+    """Yield every table that there are results for, each with its caption."""
     yield _conditions(results)
     for job in JOBS:
         for cores in sorted({pair.work.cores for pair in results.pairs if pair.job == job}):

@@ -11,12 +11,12 @@ WARM_UP_STEPS = 3
 
 
 def nothing() -> None:
-    """Wait for nothing: the step is done when it returns."""
+    """Return at once: the step is done when it returns."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Something to time: one `step`, `wait` for whatever steps left running, and `close` in the end."""
+    """Something to time: `step` runs one step, `wait` waits for what steps left running, `close` ends it all."""
 
     step: Callable[[], object]
     wait: Callable[[], object] = nothing
@@ -25,7 +25,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one step, over `samples` runs in one process."""
+    """Seconds per step, over `samples` runs in one process."""
 
     median: float
     minimum: float
@@ -33,7 +33,7 @@ class Timing:
 
     @classmethod
     def of(cls, seconds: list[float]) -> "Timing":
-        """Sum up the seconds of each run."""
+        """Summarize the seconds per step of each run."""
         return cls(statistics.median(seconds), min(seconds), len(seconds))
 
 
@@ -48,7 +48,7 @@ def measure(run: Timed, seconds: float) -> Timing:
 
 
 def _until(run: Timed, steps: int, seconds: float, least: int) -> Iterator[float]:
-    """Yield the seconds a step of each run of `steps` steps, `least` runs or more."""
+    """Yield the seconds per step of each run of `steps` steps, for at least `least` runs."""
     spent, runs = 0.0, 0
     while spent < seconds or runs < least:
         start = time.perf_counter()

@@ -15,7 +15,7 @@ from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
 class Measured(Framework):
-    """The network with channels last, on as many cores as the process has."""
+    """The network with channels last, on all the cores that the process may use."""
 
     def __init__(self, network: Network, setting: Setting) -> None:
         super().__init__(network, setting)
@@ -25,7 +25,7 @@ class Measured(Framework):
         self.velocities = jax.tree.map(jnp.zeros_like, self.parameters)
 
     def training(self) -> Timed:
-        """Return training steps on arrays in memory, which give their buffers of parameters to the next one."""
+        """Return training steps on arrays in memory; each donates its parameter buffers to the next."""
         images, labels = map(_channels_last, self.images()), map(jnp.asarray, self.labels())
         batches = cycle(list(zip(images, labels, strict=True)))
         update = jax.jit(self._update, donate_argnums=(0, 1))

@@ -9,14 +9,14 @@ from benchmarking.timing import Timed
 from lowered_cnn import Constant, Dataset, Recipe, train
 
 IMAGES = 8192
-"""At most so many images are in an epoch, and at most 64 batches."""
+"""The most images in an epoch, which also has at most 64 batches."""
 
 
 class Measured(Framework):
     """lowered_cnn."""
 
     def training(self) -> Timed:
-        """Return the steps of `train`, from record to record: gathering the batch and turning bytes to floats, too."""
+        """Return the steps of `train`, from record to record, including gathering the batch and converting bytes."""
         batch = self.setting.batch
         rng, count = np.random.default_rng(0), batch * max(1, min(64, IMAGES // batch))
         images = rng.integers(0, 256, (count, *self.network.input_shape), np.uint8)

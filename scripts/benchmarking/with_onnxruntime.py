@@ -1,4 +1,4 @@
-"""ONNX Runtime: inference of a graph that is built by hand."""
+"""ONNX Runtime: inference on a graph that is built by hand."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""TensorFlow: Keras as it comes, and a function of its own operations, with and without XLA."""
+"""TensorFlow: Keras out of the box, and a `tf.function` of low-level operations, with and without XLA."""
 
 from itertools import cycle
 from typing import Any
@@ -14,7 +14,7 @@ from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
 class Measured(Framework):
-    """The network with channels last, which is how TensorFlow convolves on a CPU."""
+    """The network with channels last, the layout in which TensorFlow convolves on a CPU."""
 
     def __init__(self, network: Network, setting: Setting) -> None:
         super().__init__(network, setting)

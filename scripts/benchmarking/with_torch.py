@@ -1,4 +1,4 @@
-"""PyTorch: eager, with channels last, and compiled."""
+"""PyTorch: eager, channels last, and compiled."""
 
 from collections.abc import Callable
 from itertools import cycle

@@ -1,4 +1,4 @@
-"""What is measured, and what came out: the records that go into the JSON file and come out of it."""
+"""What is measured, and the results: the records that are written to the JSON file and read back."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ JOBS = ("training", "inference")
 
 @dataclass(frozen=True)
 class Subject:
-    """Who works: a framework, in one of its modes, with one of the settings of glibc's allocator."""
+    """What runs the work: a framework, in one of its modes, with one of the settings of glibc's allocator."""
 
     framework: str
     mode: str = OWN_MODE
@@ -28,7 +28,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done: a network, in batches of so many images, on so many cores."""
+    """A piece of work: a network, a batch size, and a number of cores."""
 
     network: str
     batch: int
@@ -40,7 +40,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Pair:
-    """One round of a job: our process, and right after it the peer's; alone, if there is no peer."""
+    """One round of a job: our process and, if there is a peer, its process right after."""
 
     job: str
     work: Work
@@ -57,7 +57,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one training step, and one inference, of a network multiplies and adds (the ledger's count)."""
+    """The multiplications and additions of one training step and of one inference, as the ledger counts them."""
 
     network: str
     batch: int
@@ -71,7 +71,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Peak:
-    """The operations a second of one large matrix product in NumPy, on so many cores: the machine's own measure."""
+    """The operations per second of one large matrix product in NumPy on `cores` cores: the speed of the machine."""
 
     cores: int
     flops: float
@@ -79,7 +79,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Start:
-    """One cold start: seconds of the import, seconds from the process's start to the first prediction."""
+    """One cold start: seconds for the import, and seconds from process start to the first prediction."""
 
     framework: str
     import_seconds: float
@@ -88,7 +88,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Installed:
-    """The bytes of a framework and of what it depends on."""
+    """The size in bytes of a framework and its dependencies."""
 
     framework: str
     version: str
@@ -97,7 +97,7 @@ class Installed:
 
 @dataclass(frozen=True)
 class Growth:
-    """One fresh process: what a step takes, in seconds and in bytes; `size` counts images, or pixels of a side."""
+    """One fresh process: the time and memory of a step; `size` is the number of images, or of pixels per side."""
 
     axis: str
     size: int
@@ -109,7 +109,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it was measured."""
+    """The machine that the results are from."""
 
     processor: str
     cores: int
@@ -120,7 +120,7 @@ class Machine:
 
 @dataclass
 class Results:
-    """Everything of one run of the benchmark; `failures` are the peers that did not answer, and why."""
+    """All results of one benchmark run; `failures` lists the peers that did not answer, and why."""
 
     machine: Machine
     rounds: int
@@ -134,12 +134,12 @@ class Results:
     failures: list[str] = field(default_factory=list)
 
     def __add__(self, other: "Results") -> "Results":
-        """Put the results of two runs together, if the machine and the settings were the same."""
+        """Merge the results of two runs with the same machine and settings."""
         sums = {name: getattr(self, name) + getattr(other, name) for name in LISTS}
         return dataclasses.replace(self, **sums)
 
     def alike(self, other: "Results") -> bool:
-        """Tell whether another run was made on the same machine with the same settings."""
+        """Return whether another run was on the same machine with the same settings."""
         return (self.machine, self.rounds, self.seconds) == (other.machine, other.rounds, other.seconds)
 
     def write(self, path: Path) -> None:
@@ -148,7 +148,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> "Results":
-        """Read results back; raises ValueError for a file that holds none."""
+        """Read results back; raises ValueError for a file without results."""
         results: Results = read(cls, json.loads(path.read_text()), str(path))
         return results
 
@@ -156,17 +156,17 @@ class Results:
 LISTS = [each.name for each in dataclasses.fields(Results) if each.default_factory is list]
 
 
-def read(kind: Any, told: object, where: str) -> Any:
-    """Make a value of type `kind` of what JSON told; raises ValueError, with the place, where it does not fit."""
+def read(kind: Any, parsed: object, where: str) -> Any:
+    """Convert a parsed JSON value to type `kind`; raises ValueError, with the place, if it does not fit."""
     if isinstance(kind, UnionType):
-        return None if told is None else read(get_args(kind)[0], told, where)
-    if get_origin(kind) is list and isinstance(told, list):
-        return [read(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(told)]
-    if dataclasses.is_dataclass(kind) and isinstance(told, dict):
+        return None if parsed is None else read(get_args(kind)[0], parsed, where)
+    if get_origin(kind) is list and isinstance(parsed, list):
+        return [read(get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(parsed)]
+    if dataclasses.is_dataclass(kind) and isinstance(parsed, dict):
         hints = get_type_hints(kind)
-        if told.keys() == hints.keys():
-            values = {name: read(hints[name], value, f"{where}.{name}") for name, value in told.items()}
+        if parsed.keys() == hints.keys():
+            values = {name: read(hints[name], value, f"{where}.{name}") for name, value in parsed.items()}
             return kind(**values) if isinstance(kind, type) else None
-    if isinstance(told, (int, float) if kind is float else kind) and not dataclasses.is_dataclass(kind):
-        return told
-    raise ValueError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {str(told)[:60]}")
+    if isinstance(parsed, (int, float) if kind is float else kind) and not dataclasses.is_dataclass(kind):
+        return parsed
+    raise ValueError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {str(parsed)[:60]}")

@@ -1,4 +1,4 @@
-"""ONNX's public backend interface: models are run node by node, each by our layers, on arrays of any shape."""
+"""ONNX's public backend interface: runs models node by node with our layers, on arrays of any shape."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from lowered_cnn.network import Network
 try:
     from onnx.backend.base import Backend, BackendRep
 except ImportError:
-    onnx_package()  # tells what is missing
+    onnx_package()  # says what is missing
     raise
 
 if TYPE_CHECKING:
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 
 class LoweredBackend(Backend):
-    """Prepares and runs models whose operators are those of `OPERATORS`, on the CPU."""
+    """Prepares and runs models, on the CPU, whose operators are all in `OPERATORS`."""
 
     @classmethod
     def prepare(cls, model: "ModelProto", device: str = "CPU", **kwargs: Any) -> "LoweredModel":
-        """Return the model, ready to be run."""
+        """Return the model, ready to run."""
         super().prepare(model, device, **kwargs)
         return LoweredModel(model)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """Tell whether models run on this device: the CPU is the only one."""
+        """Return whether models run on this device: only on the CPU."""
         return device.split(":")[0] == "CPU"
 
 
 class LoweredModel(BackendRep):
-    """A model, to be run on arrays."""
+    """A model that runs on arrays."""
 
     def __init__(self, model: "ModelProto") -> None:
         onnx = onnx_package()
@@ -53,10 +53,10 @@ class LoweredModel(BackendRep):
         self.outputs = [entry.name for entry in model.graph.output]
         for node in self.nodes:
             if node.operator not in OPERATORS:
-                raise InputError(f"node {node.name}", f"an operator of {', '.join(sorted(OPERATORS))}", node.operator)
+                raise InputError(f"node {node.name}", f"one of {', '.join(sorted(OPERATORS))}", node.operator)
 
     def run(self, inputs: Sequence[Any], **kwargs: Any) -> tuple[Any, ...]:
-        """Return the outputs for the inputs, in the order of the graph."""
+        """Return the outputs, in the order of the graph's outputs, for inputs in the order of its inputs."""
         values: dict[str, Any] = self.known | dict(zip(self.inputs, inputs, strict=True))
         for node in self.nodes:
             operands = [values[name] if name else None for name in node.inputs]
@@ -72,7 +72,7 @@ supports_device = LoweredBackend.supports_device
 
 
 def _layer(node: Node, operands: list[Values]) -> list[Values]:
-    """Run the layer that a node is on its first input (N, C, *size); the others are its parameters."""
+    """Run a node as a layer on its first input (N, C, *size); the other inputs are its parameters."""
     x, *constants = operands
     return [_predict(translate(node, constants, x.shape[1:]), x)]
 
@@ -95,7 +95,7 @@ def _floats(x: Values) -> Array:
 
 
 def _elementwise(node: Node, operands: list[Values]) -> list[Values]:
-    """Run a function of each number alone, for any shape."""
+    """Run an elementwise function, for any shape."""
     x = operands[0]
     return [_layer(node, [x.reshape(1, -1)])[0].reshape(x.shape)]
 
@@ -103,7 +103,7 @@ def _elementwise(node: Node, operands: list[Values]) -> list[Values]:
 def _softmax(node: Node, operands: list[Values]) -> list[Values]:
     x = operands[0]
     axis = node.get("axis", -1 if node.opset >= 13 else 1) % x.ndim
-    if node.opset < 13:  # all axes from this one on are one
+    if node.opset < 13:  # all axes from this one on are flattened into one
         rows = x.reshape(math.prod(x.shape[:axis]), -1)
         return [_layer(_plain(node), [rows])[0].reshape(x.shape)]
     last = np.moveaxis(x, axis, -1)
@@ -127,7 +127,7 @@ def _gemm(node: Node, operands: list[Values]) -> list[Values]:
 
 
 def _matmul(node: Node, operands: list[Values]) -> list[Values]:
-    """Multiply as NumPy does: an axis of length 1 for a vector, and stacks of matrices broadcast."""
+    """Multiply as NumPy does: vectors get an axis of length 1, and stacks of matrices broadcast."""
     a, b = operands
     left, right = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
     stack = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
@@ -154,7 +154,7 @@ def _max_pool(node: Node, operands: list[Values]) -> list[Values]:
 
 
 def _places(pool: MaxPool, x: Values, *, column_major: bool) -> Values:
-    """Return where in x, seen as one axis, the maximum of each window is."""
+    """Return the position of each window's maximum in the flattened x."""
     sweep = pool.sweep(x.shape[1:], "MaxPool")
     border = [(0, 0), (0, 0), *sweep.pads]
     padded = np.pad(_floats(x), border, constant_values=-np.inf)
@@ -177,7 +177,7 @@ def _taps(values: Values, sweep: Any) -> Values:
 
 
 def _batch_norm(node: Node, operands: list[Values]) -> list[Values]:
-    """Run the normalization; in training mode, by the statistics of the batch, of which the variance is biased."""
+    """Run the normalization; in training mode, with the statistics of the batch and its biased variance."""
     if not node.get("training_mode", 0):
         return _layer(node, operands)
     momentum = node.number("momentum", 0.9)
@@ -274,9 +274,9 @@ OPERATORS: Mapping[str, Callable[[Node, list[Any]], list[Any]]] = {
 """The operators that the backend runs."""
 
 EXCLUDED: Mapping[str, str] = {
-    "test_training_dropout": "random numbers of another generator",
-    "test_training_dropout_default": "random numbers of another generator",
-    "test_training_dropout_default_mask": "random numbers of another generator",
-    "test_training_dropout_mask": "random numbers of another generator",
+    "test_training_dropout": "random numbers from another generator",
+    "test_training_dropout_default": "random numbers from another generator",
+    "test_training_dropout_default_mask": "random numbers from another generator",
+    "test_training_dropout_mask": "random numbers from another generator",
 }
 """The official tests of these operators that do not apply, and why."""

@@ -1,4 +1,4 @@
-"""A network as an ONNX model: a node for each layer, with its name, and the parameters under theirs."""
+"""Exports a network as an ONNX model: nodes are named after layers, and initializers after parameters."""
 
 import math
 import os
@@ -54,15 +54,15 @@ IR_VERSION = 9
 IMAGES, OUTPUTS = "images", "outputs"
 
 Border: TypeAlias = tuple[tuple[int, int], ...]
-"""How much stands before and behind each axis."""
+"""How much is added before and after each axis."""
 
 
 def to_onnx(network: Network) -> "ModelProto":
-    """Return the network for inference as an ONNX model, which onnx.checker has checked.
+    """Return the network, in inference mode, as an ONNX model that has passed onnx.checker.
 
-    Its input `images` (batch, *input shape) are floating-point numbers: bytes from 0 to 255 are to be divided by 255
-    before. Its output is `outputs` (batch, *output shape); the batch may be of any size. Raises InputError for a layer
-    that ONNX has no operator for.
+    Its input is `images` (batch, *input shape), in floating point: divide bytes (0 to 255) by 255 first. Its output is
+    `outputs` (batch, *output shape). The batch may have any size. Raises InputError for a layer that ONNX has no
+    operator for.
     """
     onnx = onnx_package()
     graph = _Graph(network)
@@ -84,7 +84,7 @@ def to_onnx(network: Network) -> "ModelProto":
 
 
 def save_onnx(network: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network as an ONNX file; it appears whole or not at all."""
+    """Write the network as an ONNX file; the file is complete or not written at all."""
     path = Path(path)
     if path.is_dir():  # as "" is
         raise InputError("ONNX model", "a file to write", f"the folder {path}")
@@ -92,7 +92,7 @@ def save_onnx(network: Network, path: str | os.PathLike[str]) -> None:
 
 
 class _Graph:
-    """The nodes and initializers so far; each layer adds its own, and says where its output is."""
+    """The nodes and initializers so far; each layer adds its own and returns the name of its output."""
 
     def __init__(self, network: Network) -> None:
         self.onnx = onnx_package()
@@ -102,25 +102,25 @@ class _Graph:
         self.initializers: list[TensorProto] = []
 
     def node(self, kind: str, name: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
-        """Add a node, and return the name of its output, which is its own if not told another."""
+        """Add a node and return the name of its output, by default the name of the node."""
         output = output or name
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=name, **attributes))
         return output
 
     def constant(self, name: str, values: npt.ArrayLike) -> str:
-        """Add an initializer, and return its name."""
+        """Add an initializer and return its name."""
         self.initializers.append(self.onnx.numpy_helper.from_array(np.array(values), name))
         return name
 
     def owned(self, layer: Layer, name: str, shape: Shape) -> list[str]:
-        """Add the parameters of a layer, and return their names."""
+        """Add the parameters of a layer and return their names."""
         names = [qualified(name, parameter.name) for parameter in layer.parameters(shape)]
         return [self.constant(own, self.parameters[own]) for own in names]
 
     def add(self, layer: Layer, name: str, shape: Shape, x: str) -> str:
         """Add a layer and return the name of its output, for an input x of this shape."""
         match layer:
-            case _ if not is_stock(layer):  # it may compute what it likes
+            case _ if not is_stock(layer):  # it may compute anything
                 pass
             case Sequential():
                 for own, inner, inside in layer.steps(shape, name):
@@ -150,7 +150,7 @@ class _Graph:
                 return self.node("BatchNormalization", name, [x, *numbers], **rates)
             case LayerNorm():
                 if len(shape) != 1:
-                    raise InputError(f"{name}: input", "shape (features), as ONNX normalizes the last axes", shape)
+                    raise InputError(f"{name}: input", "shape (features), because ONNX normalizes the last axes", shape)
                 numbers = self.owned(layer, name, shape)
                 return self.node("LayerNormalization", name, [x, *numbers], axis=1, epsilon=layer.epsilon)
             case Dropout():
@@ -190,11 +190,11 @@ class _Graph:
         return self.node("Pad", name, [x, pads, self.constant(f"{name}.value", self.dtype.type(value))])
 
     def _pool(self, layer: MaxPool | AvgPool, name: str, shape: Shape, x: str) -> str:
-        """Add a pooling with its padding in numbers, ceil_mode's included, part of it as a Pad where that is exact.
+        """Add a pooling node with explicit padding, including what ceil_mode adds, some of it as a Pad if needed.
 
-        ONNX Runtime refuses padding as wide as the kernel, and has another result for a window that lies in the padding
-        alone, which dilation makes possible. In ONNX either all of the padding counts or nothing, while here what
-        ceil_mode adds never does.
+        ONNX Runtime refuses padding as wide as the kernel, and has a different result for a window entirely inside the
+        padding, which dilation makes possible. In ONNX either all of the padding counts in the mean or none of it,
+        while here what ceil_mode adds never does.
         """
         sweep = layer.sweep(shape, name)
         nothing = ((0, 0),) * len(sweep.size)
@@ -211,12 +211,12 @@ class _Graph:
         pads = tuple((p[0] - b[0], p[1] - b[1]) for p, b in zip(sweep.pads, border, strict=True))
         kernel = sweep.window.kernel
         if any(max(p) >= k for p, k in zip(pads, kernel, strict=True)):
-            raise InputError(f"{name}: padding", f"less than the kernel {kernel}, as in ONNX Runtime", pads)
+            raise InputError(f"{name}: padding", f"less than the kernel {kernel}, for ONNX Runtime", pads)
         return self.node(kind, name, [x], **_where(replace(sweep, pads=pads), **counts))
 
 
 def _where(sweep: Sweep, **more: Any) -> dict[str, Any]:
-    """Return the attributes that place a window, its padding in numbers."""
+    """Return the attributes that describe a window, with explicit padding."""
     window = sweep.window
     pads = [p[0] for p in sweep.pads] + [p[1] for p in sweep.pads]
     places = {"strides": window.stride, "pads": pads, "dilations": window.dilation}

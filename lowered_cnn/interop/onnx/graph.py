@@ -1,4 +1,4 @@
-"""The graph of an ONNX model: which tensor comes from which, and in how many branches of a network each would be."""
+"""The graph of an ONNX model: which tensor comes from which, and how many branches would contain each of them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 GLOBAL_POOLS = ("GlobalAveragePool", "GlobalMaxPool")
-"""In ONNX these keep the axes of the positions, with a length of 1, until a Flatten."""
+"""In ONNX these keep the spatial axes, with a length of 1, until a Flatten."""
 
 COPIES = 64
-"""In at most so many branches a node without parameters is repeated."""
+"""The most branches that a node without parameters is repeated in."""
 
 LEVELS = 32
-"""At most so many branches are inside each other."""
+"""How deep branches may be nested."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a node computes from one tensor before it, the `fork`; between the two is one layer.
+    """What a node computes from an earlier tensor, the `fork`; between the two is one layer.
 
-    The fork is the last tensor that everything in this one comes from (its immediate dominator): the node's input, or
-    where the branches part that meet in the node. From the graph's input it is `depth` layers to this tensor. `merged`
-    is the output of the node before, if that node and this one are one layer.
+    The fork is the last tensor that everything in this one comes from (its immediate dominator): the node's input, or,
+    if branches meet in the node, the tensor where they part. `depth` counts the layers from the graph's input to this
+    tensor. `merged` is the output of the preceding node if that node and this one form one layer.
     """
 
     node: Node
@@ -38,7 +38,7 @@ class Tensor:
 
 
 class Graph:
-    """The tensors of a model, in the order of its nodes: those that are known, and those computed from the input."""
+    """The tensors of a model, in the order of its nodes: the constants (`known`), and those computed from the input."""
 
     def __init__(self, model: "ModelProto", where: str) -> None:
         onnx = onnx_package()
@@ -50,14 +50,14 @@ class Graph:
         self._same: dict[str, str] = {}
         inputs = [entry for entry in model.graph.input if entry.name not in self.known]
         if len(inputs) != 1:
-            raise InputError(f"{where}: inputs", "1 that is no initializer", [entry.name for entry in inputs])
+            raise InputError(f"{where}: inputs", "one that is not an initializer", [entry.name for entry in inputs])
         if len(model.graph.output) != 1:
             raise InputError(f"{where}: outputs", 1, len(model.graph.output))
         self.start, kind = inputs[0].name, inputs[0].type.tensor_type
         self.is_double = kind.elem_type == onnx.TensorProto.DOUBLE
         lengths = [length.dim_value for length in kind.shape.dim]
         if len(lengths) < 2 or min(lengths[1:]) < 1:
-            raise InputError(f"{where}: input {self.start}", "a shape (batch, lengths that are known)", lengths)
+            raise InputError(f"{where}: input {self.start}", "a shape (batch, known lengths)", lengths)
         self.input_shape: Shape = tuple(lengths[1:])
         opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
         for proto in model.graph.node:
@@ -67,11 +67,11 @@ class Graph:
             raise InputError(f"{where}: output", f"a tensor that depends on {self.start}", self.end)
 
     def ends(self, node: Node) -> list[str]:
-        """Return the inputs of a node that are not known."""
+        """Return the inputs of a node that are not constant."""
         return [name for name in node.inputs if name and name not in self.known]
 
     def path(self, start: str, end: str) -> list[str]:
-        """Return the tensors behind one up to another that comes from it: the layers of a chain."""
+        """Return the tensors after `start` up to `end`, which comes from it: one for each layer of a chain."""
         path = []
         while end != start:
             path.append(end)
@@ -79,11 +79,11 @@ class Graph:
         return path[::-1]
 
     def has_branches(self, node: Node) -> bool:
-        """Tell whether branches meet in a node."""
+        """Return whether branches meet in a node."""
         return len(self.ends(node)) > 1 and not self.is_silu(node)
 
     def is_silu(self, node: Node) -> bool:
-        """Tell whether a node is the Mul of a tensor and its Sigmoid."""
+        """Return whether a node is the Mul of a tensor and its Sigmoid."""
         ends = self.ends(node)
         gates = [self.tensors[end].node for end in ends if end in self.tensors]
         gated = any(gate.operator == "Sigmoid" and gate.inputs[0] in ends for gate in gates)
@@ -92,7 +92,7 @@ class Graph:
     def copies(self) -> Counter[str]:
         """Return how often each tensor is computed in a network, whose branches share nothing.
 
-        Raises InputError, which names the node, where that is so often that the network would have no end.
+        Raises InputError, which names the node, if a tensor would be repeated too often or branches nested too deep.
         """
         copies, levels = Counter(self.path(self.start, self.end)), Counter[str]()
         for name, tensor in reversed(self.tensors.items()):
@@ -105,18 +105,18 @@ class Graph:
                 if copies[inside] > COPIES:
                     raise crowded(self.tensors[inside].node)
                 if levels[inside] > LEVELS:
-                    raise self.tensors[inside].node.error(f"at most {LEVELS} branches inside each other", "more")
+                    raise self.tensors[inside].node.error(f"branches nested at most {LEVELS} deep", "more")
         return copies
 
     def _read(self, node: Node) -> None:
-        """Add what a node puts out. Only what stands before it may be its inputs, so that nothing goes in circles."""
+        """Add the output of a node. Its inputs must come before it, so the graph has no cycles."""
         node = replace(node, inputs=tuple(self._same.get(name, name) for name in node.inputs))
         for name in node.inputs:
             if name and not self._is_there(name):
-                raise node.error("inputs that are known or first outputs of nodes before", name)
+                raise node.error("inputs that are constant or first outputs of earlier nodes", name)
         output = node.outputs[0] if node.outputs else ""
         if self._is_there(output):
-            raise node.error("an output that no other node has", output)
+            raise node.error("an output name that is not taken", output)
         if node.operator == "Constant":
             self.known[output] = constant(node)
         elif node.operator == "Identity" or (node.operator == "Concat" and len(node.inputs) == 1):
@@ -130,7 +130,7 @@ class Graph:
         return name == self.start or any(name in names for names in (self.known, self.tensors, self._same))
 
     def _merged(self, node: Node) -> str | None:
-        """Return the output of the node before with which this one is one layer, if there is one."""
+        """Return the output of the preceding node if the two form one layer, else None."""
         ends = self.ends(node)
         if len(ends) != 1 or ends[0] not in self.tensors:
             return None
@@ -158,5 +158,5 @@ class Graph:
 
 
 def crowded(node: Node) -> InputError:
-    """Return the error for a node that would be in more than one branch, or, without parameters, in too many."""
-    return node.error(f"a place in one branch, or without parameters in at most {COPIES}", "more")
+    """Return the error for a node that would be in more than one branch or, without parameters, in too many."""
+    return node.error(f"a place in one branch, or in at most {COPIES} without parameters", "more")

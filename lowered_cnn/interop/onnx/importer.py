@@ -1,4 +1,4 @@
-"""An ONNX model as a network: chains of nodes become layers, and what forks and meets again becomes branches."""
+"""Imports an ONNX model as a network: chains of nodes become layers, paths that fork and rejoin become branches."""
 
 import os
 from collections.abc import Sequence
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 def from_onnx(model: "str | os.PathLike[str] | ModelProto") -> Network:
     """Return the model as a network, which can be trained.
 
-    The model has one input, whose lengths but the batch's are known, and one output; between the two are layers one
-    after the other, Add of two branches and Concat of several. Raises InputError, which names the node, the operator
-    and the attribute, for anything that is not supported, and for a node with parameters that would have to be in more
-    than one branch.
+    The model has one input, of known shape except for the batch, and one output. Between them are layers in a row, Add
+    of two branches and Concat of several. Raises InputError, which names the node, the operator and the attribute, for
+    anything unsupported, and for a node with parameters that would have to be in more than one branch.
     """
     onnx = onnx_package()
     where = str(model) if isinstance(model, str | os.PathLike) else "ONNX model"
@@ -33,12 +32,12 @@ def from_onnx(model: "str | os.PathLike[str] | ModelProto") -> Network:
         return _Reader(Graph(read, where)).network()
     except (InputError, OSError):
         raise
-    except Exception as error:  # how a damaged model fails depends on where it is damaged
+    except Exception as error:  # how a damaged model fails depends on the damage
         raise InputError(where, "an ONNX model", f"{type(error).__name__}: {error}") from error
 
 
 class _Reader:
-    """The layers that are between the tensors of a graph and their forks, and the shapes of the tensors."""
+    """The layers between the tensors of a graph and their forks, and the shapes of the tensors."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -73,7 +72,7 @@ class _Reader:
             bias = next(known[name] for name in node.inputs if name in known)
             return _with_bias(node, self.layers[tensor.merged], bias)
         if tensor.merged:
-            translate(node, constants, self.shapes[tensor.merged])  # raises unless it does nothing but flatten
+            translate(node, constants, self.shapes[tensor.merged])  # raises unless it only flattens
             return translate(self.graph.tensors[tensor.merged].node, [], shape)
         if node.operator in GLOBAL_POOLS:
             return Translation((AvgPool if node.operator == "GlobalAveragePool" else MaxPool)(shape[1:]))
@@ -90,7 +89,7 @@ class _Reader:
         if node.operator not in ("Add", "Concat"):
             raise InputError(f"node {node.name}", "Add or Concat, where branches meet", node.operator)
         if len(ends) < len(node.inputs):
-            wanted = "two branches, or the bias of a MatMul" if node.operator == "Add" else "branches"
+            wanted = "two branches, or a MatMul and its bias" if node.operator == "Add" else "branches only"
             raise node.error(wanted, "a constant")
         chains = [self._chain(tensor.fork, end) for end in ends]
         if node.operator == "Add":

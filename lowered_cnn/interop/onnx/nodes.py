@@ -1,4 +1,4 @@
-"""The nodes of an ONNX graph, and the layers that they are: one translation for each operator."""
+"""The nodes of an ONNX graph and the layers that they become: one translation per operator."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -47,9 +47,9 @@ Values: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Node:
-    """One operator with its attributes; `name` is that of its output where it has none of its own.
+    """One operator with its attributes; a node without a name goes by the name of its output.
 
-    An operator that is not ONNX's own has the name of its domain before its own.
+    The name of an operator outside ONNX's own domain is prefixed with its domain.
     """
 
     name: str
@@ -62,32 +62,32 @@ class Node:
 
     @classmethod
     def of(cls, proto: "NodeProto", opset: int) -> "Node":
-        """Read a node of a model with this operator set."""
+        """Read a node of a model with this operator set version."""
         attributes = {a.name: onnx_package().helper.get_attribute_value(a) for a in proto.attribute}
         name = proto.name or (proto.output[0] if proto.output else proto.op_type)
         operator = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
         return cls(name, operator, tuple(proto.input), tuple(proto.output), attributes, opset)
 
     def get(self, attribute: str, default: Any) -> Any:
-        """Return an attribute, text as str."""
+        """Return an attribute, decoding bytes to str."""
         self.used.add(attribute)
         value = self.attributes.get(attribute, default)
         return value.decode() if isinstance(value, bytes) else value
 
     def number(self, attribute: str, default: float) -> float:
-        """Return a float32 attribute as the shortest decimal number that it stands for."""
+        """Return a float32 attribute as the decimal number that was meant: 0.1, not 0.10000000149."""
         return float(f"{self.get(attribute, default):.7g}")
 
     def error(self, wanted: object, got: object) -> InputError:
-        """Return the error that names node and operator."""
+        """Return an error that names the node and the operator."""
         return InputError(f"node {self.name} ({self.operator})", wanted, got)
 
     def wrong(self, attribute: str, wanted: object, got: object) -> InputError:
-        """Return the error that names node, operator and attribute."""
+        """Return an error that names the node, the operator and the attribute."""
         return InputError(f"node {self.name} ({self.operator}): {attribute}", wanted, got)
 
     def finish(self) -> None:
-        """Raise InputError if there is an attribute that nobody asked for."""
+        """Raise InputError if there is an attribute that was never read."""
         for attribute in self.attributes.keys() - self.used:
             raise self.wrong(attribute, "no such attribute", self.attributes[attribute])
 
@@ -101,19 +101,19 @@ class Translation:
 
 
 Constants: TypeAlias = Sequence[Values | None]
-"""The inputs of a node behind its first one, which are known; None for one that is left out."""
+"""The constant inputs of a node, from the second on; None for one that is omitted or not constant."""
 
 
 def translate(node: Node, constants: Constants, shape: Shape) -> Translation:
-    """Return the layer that a node is, for an input of this shape (without the batch).
+    """Return the layer that a node becomes, for an input of this shape (without the batch).
 
-    Raises InputError, which names the node, the operator and the attribute, for what is not supported.
+    Raises InputError, which names the node, the operator and the attribute, for anything unsupported.
     """
     if node.operator not in TRANSLATIONS:
-        raise InputError(f"node {node.name}", f"an operator of {', '.join(sorted(TRANSLATIONS))}", node.operator)
+        raise InputError(f"node {node.name}", f"one of {', '.join(sorted(TRANSLATIONS))}", node.operator)
     translation = TRANSLATIONS[node.operator](node, constants, shape)
     node.finish()
-    for parameter in translation.layer.parameters(shape):  # before anything of that size is allocated
+    for parameter in translation.layer.parameters(shape):  # before anything of their size is allocated
         values = translation.parameters[parameter.name]
         if values.shape != parameter.shape or values.dtype.kind in "biu":
             wanted = f"floating-point numbers {parameter.shape}"
@@ -174,7 +174,7 @@ def _gemm(node: Node, constants: Constants, shape: Shape) -> Translation:
         raise node.wrong("transA", 0, 1)
     matrix = weight if node.get("transB", 0) else weight.T
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
-    node.get("broadcast", 0)  # before operator set 7, of C, which must fit in any case
+    node.get("broadcast", 0)  # operator sets before 7 have it for C, whose shape is checked below
     if bias is not None:
         try:
             bias = np.broadcast_to(bias * bias.dtype.type(beta), (1, len(matrix)))[0]
@@ -190,7 +190,7 @@ def _matmul(node: Node, constants: Constants, shape: Shape) -> Translation:
 def _max_pool(node: Node, constants: Constants, shape: Shape) -> Translation:
     kernel = tuple(node.get("kernel_shape", ()))
     stride, dilation, padding = _window(node, kernel, shape[1:])
-    node.get("storage_order", 0)  # of the indices, which a network has no use for
+    node.get("storage_order", 0)  # the order of the indices, which a network does not use
     return Translation(MaxPool(_plain(kernel), stride, padding, dilation, bool(node.get("ceil_mode", 0))))
 
 
@@ -233,7 +233,7 @@ def _dropout(node: Node, constants: Constants, shape: Shape) -> Translation:
 
 
 def _reduce_mean(node: Node, constants: Constants, shape: Shape) -> Translation:
-    """Return the pooling that it is if it is over all positions: so PyTorch writes a global average."""
+    """Return the pooling that a mean over all positions amounts to: PyTorch exports a global average that way."""
     axes = node.get("axes", constants[0].tolist() if constants and constants[0] is not None else [])
     node.get("noop_with_empty_axes", 0)
     if sorted(axis % (len(shape) + 1) for axis in axes) != list(range(2, len(shape) + 1)):
@@ -253,13 +253,13 @@ def _pad(node: Node, constants: Constants, shape: Shape) -> Translation:
     pairs = dict(zip((axis % (len(shape) + 1) for axis in axes), _pairs(amounts), strict=True))
     pads = tuple(pairs.get(axis, (0, 0)) for axis in range(len(shape) + 1))
     if pads[:2] != ((0, 0), (0, 0)) or min(map(min, pads)) < 0:
-        raise node.wrong("pads", "numbers from 0, none for batch and channels", list(amounts))
+        raise node.wrong("pads", "no negative numbers, and 0 for batch and channels", list(amounts))
     return Translation(Pad(pads[2:], value))
 
 
 def _softmax(node: Node, constants: Constants, shape: Shape) -> Translation:
     axis = node.get("axis", -1 if node.opset >= 13 else 1)
-    # Before operator set 13 all axes from `axis` on were one.
+    # Before operator set 13, all axes from `axis` on were flattened into one.
     if axis % (len(shape) + 1) != 1 or (node.opset < 13 and len(shape) > 1):
         raise node.wrong("axis", "1 (channels)", axis)
     return Translation(Softmax())
@@ -323,7 +323,7 @@ TRANSLATIONS: Mapping[str, Callable[[Node, Constants, Shape], Translation]] = {
     "Softmax": _softmax,
     "Tanh": _always(Tanh()),
 }
-"""The operators that are layers."""
+"""The operators that become layers."""
 
 
 def _weights(node: Node, constants: Constants, shape: Shape) -> tuple[Values, Values | None]:
@@ -338,7 +338,7 @@ def _weights(node: Node, constants: Constants, shape: Shape) -> tuple[Values, Va
 
 
 def _window(node: Node, kernel: Shape, size: Shape) -> tuple[Any, Any, Padding]:
-    """Return stride, dilation and padding; where the padding depends on the size, it is put in numbers."""
+    """Return stride, dilation and padding; padding that depends on the input size becomes explicit numbers."""
     if len(kernel) != len(size):
         raise node.wrong("kernel_shape", f"{len(size)} numbers", kernel)
     stride, dilation = (tuple(node.get(name, [1] * len(size))) for name in ("strides", "dilations"))
@@ -356,7 +356,7 @@ def _pairs(pads: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _plain(lengths: Sequence[int]) -> Any:
-    """Return one number where all axes have the same."""
+    """Return a single number if all axes have the same."""
     return int(lengths[0]) if len(set(lengths)) == 1 else tuple(map(int, lengths))
 
 

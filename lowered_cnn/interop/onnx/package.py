@@ -1,4 +1,4 @@
-"""The official `onnx` package, which builds and reads the protobuf, and the word for its absence."""
+"""The official `onnx` package, which builds and reads the protobuf, and the error if it is missing."""
 
 from types import ModuleType
 
@@ -6,7 +6,7 @@ from lowered_cnn.arrays import InputError
 
 
 def onnx_package() -> ModuleType:
-    """Return the package; raises InputError, which names the extra, where it is not installed."""
+    """Return the package; raises InputError, which names the extra, if it is not installed."""
     try:
         import onnx
         import onnx.checker
