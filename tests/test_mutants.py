@@ -169,7 +169,7 @@ MUTANTS = [
     Mutant("layers.activation:_LoweredSoftmax.backward", ".sum(axis=0)", ".max(axis=0)", "softmax"),
     Mutant(
         "losses:SoftmaxCrossEntropy.value_and_gradient",
-        "losses -= smooth * shifted.sum(axis=0)",
+        "losses -= smooth * shifted.sum(axis=1)",
         "pass",
         "label smoothing",
     ),
@@ -190,8 +190,8 @@ MUTANTS = [
     Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.greater(highest, tap", "fused by rows"),
     Mutant("fusion.fused:_LoweredFusedConv._rectify", "np.greater(self.y, 0", "np.less(self.y, 0", "fused by rows"),
     Mutant("fusion.maxima:_fold", "np.less(highest, tap", "np.less_equal(highest, tap", "fused by rows"),
-    Mutant("losses:softmax", "z - z.max(axis=0)", "z", "softmax"),
-    Mutant("losses:softmax", "powers /= powers.sum(axis=0)", "pass", "softmax"),
+    Mutant("losses:softmax", "z - z.max(axis=1, keepdims=True)", "z", "softmax"),
+    Mutant("losses:softmax", "powers /= powers.sum(axis=1, keepdims=True)", "pass", "softmax"),
     Mutant("layers.activation:_sigmoid", "1 + power", "2 + power", "silu"),
     Mutant("layers.erf:erfc", "np.exp(-size * size)", "np.exp(-size)", "gelu"),
     # fused or folded where it must not be
@@ -263,8 +263,13 @@ MUTANTS = [
     Mutant("fusion.folded:_LoweredFolded.forward", "np.add(bias, shift", "np.multiply(bias, shift", "batch norm"),
     Mutant("layers.activation:GELU.derivative", "x * density", "density", "gelu"),
     Mutant("layers.activation:SiLU.derivative", "x * _bell(x)", "_bell(x)", "silu"),
-    Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "totals * m", "totals", "cross-entropy"),
-    Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "z - z.max(axis=0)", "z - z.mean()", "cross-entropy"),
+    Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "totals[:, None] * m", "totals[:, None]", "cross-entropy"),
+    Mutant(
+        "losses:SoftmaxCrossEntropy.value_and_gradient",
+        "z - z.max(axis=1, keepdims=True)",
+        "z - z.mean()",
+        "cross-entropy",
+    ),
     # at the edges
     Mutant("layers.activation:_sigmoid", "np.minimum(x, np.full_like(x, 40))", "x", "sigmoid"),
     Mutant("layers.activation:_bell", "0.5, x / 2", "0.5, x", "sigmoid"),

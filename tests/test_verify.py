@@ -166,7 +166,7 @@ def test_a_table_shows_the_worst_check_of_each_kind() -> None:
         "------------------------------------------------------",
         "network: conv1.weight: fused: expected an error of at most 1.0e-11, got 3.0e-03",
         "network: workers: expected an error of at most 0.0e+00, got 1.2e+01",
-        "images: dx: expected a bound narrow enough to tell, got 1.0e+00",
+        "images: dx: expected a tight bound, got 1.0e+00",
         "dense1: forward: expected an error of at most 1.0e-09, got nan",
         "7 checks, 2 of them to the last bit: 4 failed",
     ]

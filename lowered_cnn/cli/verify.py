@@ -1,4 +1,4 @@
-"""Check every gradient of a network, or of every layer, against independent sums, here and now."""
+"""Check every gradient of a network, or of every layer, against independent computations."""
 
 import argparse
 import json
@@ -16,17 +16,17 @@ from lowered_cnn.verify.sampled import draw
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    text = f"a folder of a training, one of {', '.join(MODELS)}, or all (%(default)s)"
+    text = f"a folder written by lowered-cnn train, one of {', '.join(MODELS)}, or all (%(default)s)"
     parser.add_argument("network", metavar="RUN|MODEL|all", nargs="?", default="all", help=text)
-    text = "how many networks to draw at random, with all (%(default)s)"
+    text = "how many random networks to check with all (%(default)s)"
     parser.add_argument("--samples", metavar="N", type=at_least(0), default=SAMPLES, help=text)
-    text = "the seed of the first of them; the others count on from it (%(default)s)"
+    text = "the seed of the first random network; the next have S + 1, ... (%(default)s)"
     parser.add_argument("--seed", metavar="S", type=at_least(0), default=0, help=text)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the certificate, and drawn networks that fail; return 1 if anything in it does not hold."""
+    """Print the certificate, and the random networks that fail; return 1 if any check fails."""
     certificate = Certificate(())
     with tqdm(disable=None, unit="", bar_format="{n_fmt} checked, {elapsed}: {desc}", leave=False) as progress:
         for name, each in _certificates(arguments):

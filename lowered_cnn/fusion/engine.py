@@ -1,4 +1,4 @@
-"""What a fused layer asks of a convolution: its outputs, and their gradients, a block of rows at a time."""
+"""What a fused layer needs from a convolution: its outputs and their gradients, one block of rows at a time."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lowered_cnn.window import Sweep
 
 @dataclass(frozen=True)
 class Plan:
-    """The convolution to lower: its first outputs, `output` (K, OH, OW), in patches of `patch` rows and columns."""
+    """The convolution to lower: its outputs, cropped to `output` (K, OH, OW), are pooled by `patch` (PH, PW)."""
 
     site: Site
     sweep: Sweep
@@ -19,12 +19,12 @@ class Plan:
     patch: Shape
 
     def __post_init__(self) -> None:
-        # The engines view memory by its strides: outputs beyond the convolution's would be outside of it.
+        # The engines use strided views: outputs beyond the convolution's would read outside the buffers.
         if any(length > most for length, most in zip(self.output[1:], self.sweep.output, strict=True)):
             raise InputError(f"{self.site.name}: fused", f"outputs up to {self.sweep.output}", self.output[1:])
 
     def blocks(self, step: int, numbers: int, fixed: int = 0) -> list[tuple[int, int]]:
-        """Cut the rows of outputs into blocks, if `step` rows take so many numbers and each block some fixed ones."""
+        """Cut the rows into blocks of bounded size: `step` rows take `numbers` numbers, each block `fixed` more."""
         workspace, steps = self.site.workspace, self.output[1] // step
         most = steps
         if workspace.block_bytes is not None:
@@ -34,16 +34,16 @@ class Plan:
 
 
 class Engine(ABC):
-    """A convolution's outputs z, without bias, for the `blocks` of rows, which are taken in order.
+    """Computes a convolution's outputs z, without bias, for one of the `blocks` of rows at a time, in order.
 
-    They are viewed as (rows, K, OW / PW, PW, N), and in memory as it suits the engine.
+    z is viewed as (rows, K, OW / PW, PW, N); how it lies in memory is up to the engine.
     """
 
     blocks: list[tuple[int, int]]
 
     @abstractmethod
     def read(self, x: Array) -> None:
-        """Take the activation (C, H, W, N); it must not change until the backward pass is done."""
+        """Take the activation (C, H, W, N), which must not change until the backward pass is done."""
 
     @abstractmethod
     def forward(self, first: int, last: int) -> Array:
@@ -51,16 +51,16 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin the backward pass: set what is summed over the blocks to zero."""
+        """Begin the backward pass: set the sums over blocks to zero."""
 
     @abstractmethod
     def dz(self, count: int) -> Array:
-        """Return the memory (count, K, OW / PW, PW, N) for the gradient of a block's outputs."""
+        """Return the buffer (count, K, OW / PW, PW, N) for the gradient of a block's outputs."""
 
     @abstractmethod
     def backward(self, first: int, last: int) -> None:
-        """Add what this block's dz contributes to dweight and dX."""
+        """Add the contribution of this block's dz to dweight and dX."""
 
     @abstractmethod
     def finish(self) -> Array | None:
-        """Write dweight, and return dX (C, H, W, N), or None if nobody wants it."""
+        """Write dweight, and return dX (C, H, W, N), or None if it is not needed."""

@@ -1,4 +1,4 @@
-"""A convolution and the batch normalization behind it as one convolution, for inference."""
+"""A convolution and the batch normalization after it as one convolution, for inference."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,9 +13,9 @@ from lowered_cnn.parameters import ParameterVector
 
 @dataclass(frozen=True)
 class Folded(Layer):
-    """y = f(scale conv(x) + shift), with the numbers of `norm`, the layer called `norm_name`, in the filters of `conv`.
+    """y = f(scale conv(x) + shift): the normalization `norm`, a layer named `norm_name`, is folded into `conv`.
 
-    `whole` is the convolution with a bias, and whatever it was fused with, f.
+    `whole` is the convolution with a bias, together with f, whatever it is fused with.
     """
 
     conv: Conv
@@ -26,11 +26,11 @@ class Folded(Layer):
     kind: ClassVar[str] = Conv2D.kind
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
-        """Return the output's shape of the whole."""
+        """Return the output shape of `whole`."""
         return self.whole.output_shape(input_shape, name)
 
     def lower(self, site: Site) -> Lowered:
-        """Return the whole, with parameters of its own."""
+        """Return `whole`, lowered with parameters of its own."""
         return _LoweredFolded(self, site)
 
 
@@ -42,7 +42,7 @@ class _LoweredFolded(Lowered):
         self.whole = folded.whole.lower(self.whole_site)
 
     def forward(self, x: Array) -> Array:
-        """Fold the numbers as they are now, and run the whole: weight scale, bias scale + shift."""
+        """Fold the current parameters into weight scale and bias scale + shift, and run `whole`."""
         scale, shift = self.folded.norm.scale_and_shift(self.norm_site)
         weight = self.whole_site.parameter("weight")
         np.multiply(self.site.parameter("weight").T, scale, out=weight.T)
@@ -51,5 +51,5 @@ class _LoweredFolded(Lowered):
         return self.whole.forward(x)
 
     def backward(self, dy: Array) -> Array | None:
-        """Inference has no gradient."""
+        """Not available: folding is for inference without gradients."""
         raise NotImplementedError

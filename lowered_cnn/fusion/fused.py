@@ -1,7 +1,7 @@
 """A convolution with the max pooling and the ReLU that follow it, as one layer.
 
-The maximum and ReLU are monotone, so both may change places with each other and with the addition of the bias; they are
-done on as few numbers as the pooling leaves. Outputs that the pooling drops are not computed.
+ReLU and adding the bias are monotone, so the maximum can be taken before either. They then run on as few numbers as the
+pooling leaves. Outputs that the pooling drops are not computed.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.parameters import Parameter
 
 WINOGRAD_CHANNELS = 16
-"""With fewer channels or filters, Winograd's 16 products are too small to win."""
+"""With fewer channels or filters, Winograd's 16 products are too small to pay off."""
 
 
 @dataclass(frozen=True, init=False)
 class FusedSequential(Sequential):
-    """Layers one after the other that keep the names they had among others."""
+    """Layers in sequence that keep the names they had before they were fused."""
 
     given: tuple[str, ...]
 
@@ -40,15 +40,15 @@ class FusedSequential(Sequential):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that were given."""
+        """The names that the layers were given."""
         return self.given
 
 
 def fuse(model: Sequential, *, fold: bool) -> Sequential:
-    """Return the same model with its 2-D convolutions, if they have no stride, dilation or groups, fused.
+    """Return the same model with its 2-D convolutions fused, unless they have stride, dilation or groups.
 
-    With `fold`, which is for inference without gradients, each batch normalization behind a convolution is folded into
-    it. A layer of a class of one's own that changes how its base class behaves is left as it is.
+    With `fold`, for inference without gradients, each batch normalization after a convolution is folded into it.
+    Subclasses that change how our layers behave are left as they are.
     """
     fused: list[tuple[str, Layer]] = []
     rest = list(zip(model.names, model.layers, strict=True))
@@ -59,7 +59,7 @@ def fuse(model: Sequential, *, fold: bool) -> Sequential:
 
 
 def _together(layer: Layer, rest: list[tuple[str, Layer]], fold: bool) -> Layer:
-    """Return a layer together with those that it takes from the rest."""
+    """Return a layer together with those that it takes from the front of `rest`."""
     if not is_stock(layer):
         return layer
     if isinstance(layer, Sequential):
@@ -75,14 +75,14 @@ def _together(layer: Layer, rest: list[tuple[str, Layer]], fold: bool) -> Layer:
 
 
 def _with_bias(conv: Conv) -> Conv:
-    """Return the same convolution with a bias; `replace` would call the __init__ of a class of one's own."""
+    """Return the same convolution with a bias; `replace` would call a subclass's __init__."""
     conv = copy(conv)
     object.__setattr__(conv, "bias", True)
     return conv
 
 
 def _fused(conv: Conv, rest: list[tuple[str, Layer]]) -> Layer:
-    """Return a convolution together with the ReLU and pooling that it takes from the rest."""
+    """Return a convolution together with the ReLU and pooling that it takes from the front of `rest`."""
     if not (isinstance(conv, Conv2D) and _is_plain(conv)):
         return conv
     relu = _take_relu(rest)
@@ -102,11 +102,11 @@ def _take_relu(rest: list[tuple[str, Layer]]) -> bool:
 
 
 def _take_pool(rest: list[tuple[str, Layer]]) -> MaxPool | None:
-    """Take the next layer if it is a max pooling whose windows lie side by side."""
+    """Take the next layer if it is a max pooling whose windows tile the input: no overlap, gaps or padding."""
     if rest and isinstance(pool := rest[0][1], MaxPool) and is_stock(pool):
         window = pool.window(2, pool.kind)
-        beside = window.stride == window.kernel and window.dilation == (1, 1)
-        if beside and window.padding == ((0, 0), (0, 0)) and not pool.ceil_mode:
+        tiled = window.stride == window.kernel and window.dilation == (1, 1)
+        if tiled and window.padding == ((0, 0), (0, 0)) and not pool.ceil_mode:
             del rest[0]
             return pool
     return None
@@ -114,7 +114,7 @@ def _take_pool(rest: list[tuple[str, Layer]]) -> MaxPool | None:
 
 @dataclass(frozen=True)
 class FusedConv(Layer):
-    """y = max(0, max over each PH x PW patch of conv(x)), without the outer or the inner maximum if so told."""
+    """y = max(0, max over each PH x PW patch of conv(x)): the outer maximum if `relu`, the inner one if `pool`."""
 
     conv: Conv2D
     pool: MaxPool | None
@@ -123,7 +123,7 @@ class FusedConv(Layer):
     kind: ClassVar[str] = Conv2D.kind
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
-        """Return the pooling's output shape, or the convolution's."""
+        """Return the pooling's output shape or, without one, the convolution's."""
         shape = self.conv.output_shape(input_shape, name)
         return shape if self.pool is None else self.pool.output_shape(shape, name)
 
@@ -170,7 +170,7 @@ class _LoweredFusedConv(Lowered):
         return self.y
 
     def backward(self, dy: Array) -> Array | None:
-        """dbias = dY 1 where ReLU is active; dZ is dY where the maxima came from; then as for a convolution."""
+        """dbias = dY 1 where ReLU is active; dZ is dY where the maxima came from, else 0; then as for a convolution."""
         if self.relu:
             self._rectify(dy)
         if self.dbias is not None:
@@ -182,7 +182,7 @@ class _LoweredFusedConv(Lowered):
         return self.engine.finish()
 
     def _rectify(self, dy: Array) -> None:
-        """Set dY to 0 where ReLU is not active, a filter at a time: truth values become numbers before the product."""
+        """Set dY to 0 where ReLU is inactive, filter by filter; NumPy multiplies by numbers faster than by booleans."""
         np.greater(self.y, 0, out=self.active)
         for part, active in zip(dy, self.active, strict=True):
             np.copyto(self.gate, active)
@@ -194,7 +194,7 @@ class _LoweredFusedConv(Lowered):
 
 
 def _engine(site: Site, conv: Conv2D, output: Shape, patch: Shape) -> Engine:
-    """Return Winograd's lowering where it can be used and has enough channels to win, else that by rows."""
+    """Return Winograd's lowering where it applies and has enough channels to pay off, else the one by rows."""
     sweep = conv.sweep(site.input_shape, site.name)
     plan = Plan(site, sweep, output, patch)
     even = output[1] % 2 == output[2] % 2 == 0

@@ -9,9 +9,9 @@ from lowered_cnn.layers import Site
 
 
 class Maxima:
-    """The maximum of each PH x PW patch, along the width first and then the height, so that the first of equals wins.
+    """The maximum of each PH x PW patch, along the width and then the height, so that the first of equals wins.
 
-    In training, gates remember who won each comparison: true where the later tap did.
+    Where gradients are wanted, gates record each comparison: true where the later tap won.
     """
 
     def __init__(self, patch: Shape, output: Shape, most: int, site: Site) -> None:
@@ -26,14 +26,14 @@ class Maxima:
         self.gate = new((gated * most, *half))
 
     def forward(self, z: Array, first: int) -> Array:
-        """Return the maxima (rows / PH, K, OW / PW, N) of z (rows, K, OW / PW, PW, N), whose first row is `first`."""
+        """Return the maxima (rows / PH, K, OW / PW, N) of z (rows, K, OW / PW, PW, N), which starts at row `first`."""
         down, across = self.patch
         rows, patches = self._places(first, len(z))
         half = _fold([z[:, :, :, b] for b in range(across)], self.across[:, rows], self.half[: len(z)])
         return _fold([half[a::down] for a in range(down)], self.down[:, patches], self.highest[: len(z) // down])
 
     def backward(self, dy: Array, first: int, dz: Array) -> None:
-        """Write dz (rows, K, OW / PW, PW, N) for dy (rows / PH, K, OW / PW, N): 0 but where the maxima were."""
+        """Write dz (rows, K, OW / PW, PW, N) for dy (rows / PH, K, OW / PW, N): dy where the maxima were, else 0."""
         down, across = self.patch
         rows, patches = self._places(first, len(dz))
         half = self.half[: len(dz)] if down > 1 else dy
@@ -60,7 +60,7 @@ def _unfold(dy: Array, gates: Mask, gate: Array, taps: Sequence[Array]) -> None:
     if len(taps) == 1:
         np.copyto(taps[0], dy)
     for won, tap in zip(gates[::-1], taps[:0:-1], strict=True):
-        # As a number first: NumPy multiplies numbers by numbers twice as fast as by truth values.
+        # Converted to numbers first: NumPy multiplies by numbers twice as fast as by booleans.
         np.copyto(gate, won)
         np.multiply(dy, gate, out=tap)
         dy = np.subtract(dy, tap, out=taps[0])

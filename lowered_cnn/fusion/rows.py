@@ -1,12 +1,12 @@
-"""Row lowering: im2col along the width only, because along the height its taps are already there, a row further down.
+"""Row lowering: im2col along the width only. Along the height the taps are already there, one row further down.
 
-For windows without stride and dilation. An activation x is (C, H, W, N), with its padding (C, HP, WP, N), and
+For windows without stride or dilation. An activation x is (C, H, W, N), with its padding (C, HP, WP, N), and
 
     rows[h, b, c, j, n] = x[c, h, j + b, n]
 
-The columns of output row i are `rows[i : i + KH]`, read as a matrix (KH KW C) x (OW N): views that overlap, where
-im2col makes KH copies. In the adjoint, dx of input row h is one product over the output rows h - KH + 1 to h, which lie
-side by side as well; only the taps along the width are left for col2im to add.
+The columns of output row i are `rows[i : i + KH]`, read as a matrix (KH KW C) x (OW N): overlapping views, where
+im2col makes KH copies. In the adjoint, dX of input row h is one product over the output rows h - KH + 1 to h, which are
+adjacent as well; only the taps along the width are left for col2im to add.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ from lowered_cnn.lowering import Border
 
 @dataclass(frozen=True)
 class InputRows:
-    """Input rows, `count` of them from `h`, whose dx are sums over output rows from `source`, weighed by `taps`.
+    """The `count` input rows from `h` on: dX of the first sums the output rows from `source` on, weighted by `taps`.
 
-    The taps are counted from the bottom one up, so that they ascend with the output rows.
+    Taps are counted from the bottom up, so that they ascend with the output rows.
     """
 
     h: int
@@ -47,7 +47,7 @@ class RowEngine(Engine):
             step, step * (across * channels + filters) * line, fixed=(self.taps - 1) * across * channels * line
         )
         most = max(last - first for first, last in self.blocks)
-        # One scratch for both directions: the columns of a block are not needed any more when its dx is computed.
+        # One scratch for both directions: the columns of a block are no longer needed when its dX is computed.
         self.scratch = site.workspace.scratch((most + self.taps - 1, *self.row))
         self.border = Border(plan.sweep, channels, site.batch, site.workspace, wants_dx=site.wants_dx)
         self.windows = self.scratch
@@ -55,7 +55,7 @@ class RowEngine(Engine):
         self.parameter = site.parameter("weight").transpose(0, 2, 3, 1)
         self.weight = new(self.parameter.shape)
         self.wants_dx = site.wants_dx
-        # A block's dz comes after the last rows of the block before, which its first input rows follow from too.
+        # A block's dz is stored after the last dz rows of the block before, which dX of its first rows sums too.
         self.above = self.taps - 1 if site.wants_dx else 0
         self.memory = new((self.above + most, filters, width, site.batch))
         self.patched = (filters, width // plan.patch[1], plan.patch[1], site.batch)
@@ -66,7 +66,7 @@ class RowEngine(Engine):
             self.sum, self.part = (new(transposed).T for _ in range(2))
         if site.wants_dx:
             self.dwindows = self._view(self.border.gradient)
-            # For each tap along the height, from the bottom one up: (KH, K, KW, C).
+            # The weight for each tap along the height, from the bottom up: (KH, K, KW, C).
             self.transposed = new((self.taps, filters, across, channels))
 
     def read(self, x: Array) -> None:
@@ -88,7 +88,7 @@ class RowEngine(Engine):
             np.copyto(self.transposed, self.weight[:, ::-1].swapaxes(0, 1))
 
     def dz(self, count: int) -> Array:
-        """Return the memory for a block's dz."""
+        """Return the buffer for a block's dz."""
         return self._rows(count).reshape(count, *self.patched)
 
     def backward(self, first: int, last: int) -> None:
@@ -107,7 +107,7 @@ class RowEngine(Engine):
         return self.border.inside() if self.wants_dx else None
 
     def _rows(self, count: int) -> Array:
-        """Return the memory for z or dz of a block, (count, K, OW, N)."""
+        """Return the buffer for a block's z or dz, (count, K, OW, N)."""
         return self.memory[self.above : self.above + count]
 
     def _columns(self, first: int, last: int) -> Array:
@@ -116,7 +116,7 @@ class RowEngine(Engine):
         return _stacked(rows, last - first, self.taps)
 
     def _runs(self, first: int, last: int) -> Iterator[InputRows]:
-        """Yield the input rows whose last output row is `first` up to `last`; with the last one, all that remain."""
+        """Yield the input rows whose last output row is in [first, last); for the last block, all that remain."""
         stop = last if last < self.height else self.height + self.taps - 1
         h = first
         while h < stop:
@@ -152,7 +152,7 @@ def _matrix(weight: Array) -> Array:
 
 
 def _matrices(rows: Array, axes: int = 1) -> Array:
-    """View rows (rows, ..., OW, N) as matrices, of which the first `axes` after the rows are the height."""
+    """View rows (rows, ..., OW, N) as matrices (height, width): the first `axes` axes after the rows are the height."""
     height = 1
     for length in rows.shape[1 : 1 + axes]:
         height *= length
@@ -160,7 +160,7 @@ def _matrices(rows: Array, axes: int = 1) -> Array:
 
 
 def _stacked(rows: Array, count: int, taps: int) -> Array:
-    """View rows (H, ..., OW, N) as `count` overlapping matrices (taps * ..., OW N), each a row further down."""
+    """View rows (H, ..., OW, N) as `count` overlapping matrices (taps * ..., OW N), each one row further down."""
     line = rows.shape[-2] * rows.shape[-1]
     height = rows[0].size // line
     return as_strided(rows, (count, taps * height, line), (rows.strides[0], line * rows.itemsize, rows.itemsize))

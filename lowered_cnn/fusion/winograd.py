@@ -1,21 +1,22 @@
-"""Winograd's F(2x2, 3x3) (Lavin and Gray, 2016): a 3x3 convolution as 16 matrix products over half as many numbers.
+"""Winograd's F(2x2, 3x3) (Lavin and Gray, 2016): a 3x3 convolution as 16 products with 4/9 of the multiplications.
 
-The outputs are cut into tiles of 2 x 2, each of which sees 4 x 4 inputs d and the 3 x 3 taps g of each channel:
+The outputs are cut into tiles of 2 x 2. Each tile depends on 4 x 4 inputs d and the 3 x 3 taps g of each channel:
 
     z = A^T [sum over channels of (G g G^T) * (B^T d B)] A
 
-For each of the 4 x 4 products * by element, the sum over channels is a matrix product, (K x C) (C x tiles).
-That takes 16 multiplications a tile where im2col takes 36. B and A hold only 0, 1 and -1: applying them is adding rows.
+Here * is elementwise. For each of its 4 x 4 entries, the sum over channels is a matrix product, (K x C) (C x tiles).
+That takes 16 multiplications per tile where im2col takes 36. B and A hold only 0, 1 and -1: applying them adds rows.
 
     B^T = [1  0 -1  0]    A^T = [1  1  1  0]    G = [ 1    0    0 ]
           [0  1  1  0]          [0  1 -1 -1]        [1/2  1/2  1/2]
           [0 -1  1  0]                              [1/2 -1/2  1/2]
           [0  1  0 -1]                              [ 0    0    1 ]
 
-What lies in between is larger than what is summed in the plain form: for numbers up to x and taps up to g it stays
-below 4 x and 64 C g x, where the plain sums stay below 9 C g x. So numbers near the largest of their type overflow here
-first. An infinite input makes most outputs that see it NaN, not infinite, as infinities of both signs meet; outputs
-that do not see it stay what they are. Both are left so: to look for such numbers would cost a pass over the activation.
+The intermediate numbers are larger than in the plain form. For inputs up to x and taps up to g they stay within 4 x
+before the products and 64 C g x after them, where the plain sums stay within 9 C g x. So numbers near the largest of
+their type overflow here first. An infinite input makes most outputs that depend on it NaN rather than infinite, as
+infinities of both signs meet; other outputs are not affected. There is no guard: looking for such numbers would cost a
+pass over the activation.
 """
 
 import math
@@ -36,7 +37,7 @@ def _copy(d: Array, out: Array) -> None:
 
 
 Row: TypeAlias = tuple[Callable[..., object], tuple[int, ...]]
-"""A row of a matrix that holds only 0, 1 and -1: what to do with which entries."""
+"""A row of a matrix of 0, 1 and -1: an operation, and the entries that it takes."""
 
 B: tuple[Row, ...] = (np.subtract, (0, 2)), (np.add, (1, 2)), (np.subtract, (2, 1)), (np.subtract, (1, 3))
 A: tuple[Row, ...] = (_copy, (0,)), (np.add, (0, 1)), (np.subtract, (0, 1)), (np.negative, (1,))
@@ -46,8 +47,8 @@ A: tuple[Row, ...] = (_copy, (0,)), (np.add, (0, 1)), (np.subtract, (0, 1)), (np
 class WinogradEngine(Engine):
     """The matrices, for each row of tiles and each of 16 entries: weight (K, C), u (C, T N), m (K, T N).
 
-    T is the number of tiles in a row, u = B^T d B, and z = A^T m A. The four rows of entries are taken one after the
-    other, so that u and m stay in cache. In memory a tile more follows the T of u, for the shifted sums to run over.
+    T is the number of tiles in a row, u = B^T d B, and z = A^T m A. The four rows of entries are computed one after
+    the other, so that u and m stay in cache. In memory u has one tile more than T, so that shifted sums are contiguous.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -67,7 +68,7 @@ class WinogradEngine(Engine):
         u = new((most, 4, channels, tiles + 1, batch))
         m = new((most, 4, filters, tiles, batch))
         half = new((most, 2, filters, tiles, batch))
-        # Each row of outputs in the order in which it is read: even and odd columns apart, or side by side.
+        # Each row of outputs in the order in which it is read: even and odd columns apart, or interleaved.
         across = plan.patch[1]
         if across == 2:
             z = new((2 * most, 2, filters, tiles, batch))
@@ -112,7 +113,7 @@ class WinogradEngine(Engine):
             self.gradient.rows.fill(0)
 
     def dz(self, count: int) -> Array:
-        """Return the memory for a block's dz."""
+        """Return the buffer for a block's dz."""
         return self.z[:count]
 
     def backward(self, first: int, last: int) -> None:
@@ -135,7 +136,7 @@ class WinogradEngine(Engine):
         multiply_at_b("dweight", self.transform, self.sum.reshape(16, -1), out=self.dweight)
         if not self.wants_dx:
             return None
-        # Whoever got dX may have written into it, so 0 has to be put there in every step.
+        # Whoever received dX may have overwritten it, so the zeros are written in every step.
         for rest in self.gradient.unseen(self.dx):
             rest.fill(0)
         for split, plain in self.gradient.parts(self.dx):
@@ -160,7 +161,7 @@ class WinogradEngine(Engine):
 
 
 class _Views:
-    """The buffers as they are used for a block of R rows of tiles.
+    """Views of the buffers for a block of R rows of tiles.
 
     v (R, 2, C, T + 1, N), u (R, 4, C, T + 1, N), m (R, 4, K, T, N), half (R, 2, K, T, N), z (2 R, 2, K, T, N).
     """
@@ -168,7 +169,7 @@ class _Views:
     def __init__(self, v: Array, u: Array, m: Array, half: Array, z: Array) -> None:
         count, batch = len(v), v.shape[-1]
         self.v = v
-        # The four columns that each tile sees, and the four entries of u: runs of memory, the last tile left out.
+        # The four columns that each tile sees, and the four entries of u: contiguous, without the last extra tile.
         even, odd = v.reshape(count, 2, -1).swapaxes(0, 1)
         self.four = [even[:, :-batch], odd[:, :-batch], even[:, batch:], odd[:, batch:]]
         self.u = list(u.reshape(count, 4, -1).swapaxes(0, 1)[..., :-batch])
@@ -182,21 +183,21 @@ class _Views:
 
 
 class _Split:
-    """What the outputs see of an activation and its border: `rows` (OH + 2, 2, C, T + 1, N), the even columns first.
+    """The part of a padded activation that the outputs see: `rows` (OH + 2, 2, C, T + 1, N), the even columns first.
 
-    A tile's four columns are then runs of memory in which one tile lies beside the other.
+    Each of the four columns that a tile sees is then contiguous over the tiles.
     """
 
     def __init__(self, plan: Plan) -> None:
         site, (_, height, width) = plan.site, plan.output
         self.rows = site.workspace.array((height + 2, 2, site.input_shape[0], width // 2 + 1, site.batch))
         (self.top, _), (self.left, _) = plan.sweep.pads
-        # How many rows and columns of x are seen: not those that only outputs see which the pooling drops.
+        # How many rows and columns of x are seen, not counting those seen only by outputs that the pooling drops.
         ends = zip(plan.sweep.size, (height + 2, width + 2), (self.top, self.left), strict=True)
         self.seen = [max(0, min(length, end - before)) for length, end, before in ends]
 
     def parts(self, x: Array) -> Iterator[tuple[Array, Array]]:
-        """Yield the even and the odd columns of the border's inside, and where they are in x (C, H, W, N)."""
+        """Yield the even and the odd columns inside the border, each with its counterpart in x (C, H, W, N)."""
         height, width = self.seen
         rows = self.rows[self.top : self.top + height]
         for parity in range(2):
@@ -206,7 +207,7 @@ class _Split:
             yield rows[:, parity, :, start : start + columns.shape[2]], columns.swapaxes(0, 1)
 
     def unseen(self, x: Array) -> tuple[Array, Array]:
-        """Return what no output sees of x (C, H, W, N): the rows at the bottom and the columns on the right."""
+        """Return the parts of x (C, H, W, N) that no output sees: rows at the bottom and columns on the right."""
         height, width = self.seen
         return x[:, height:], x[:, :height, width:]
 
@@ -216,7 +217,7 @@ class _Split:
 
 
 def _apply(row: Row, d: Sequence[Array], out: Array) -> None:
-    """Multiply entries d by one row of a matrix."""
+    """Multiply one row of a matrix by the entries d."""
     operation, places = row
     operation(*(d[place] for place in places), out=out)
 
@@ -229,6 +230,6 @@ def _add_adjoint(row: Row, d: Array, out: Sequence[Array]) -> None:
 
 
 def _gather(m: Sequence[Array], out: Array) -> None:
-    """Multiply the four entries m by A^T, to the two columns of `out`; overwrites m."""
+    """Multiply the four entries m by A^T, into the two columns of `out`; overwrites m."""
     np.add(np.add(m[0], m[1], out=out[:, 0]), m[2], out=out[:, 0])
     np.subtract(np.subtract(m[1], m[2], out=m[1]), m[3], out=out[:, 1])

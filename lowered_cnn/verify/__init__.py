@@ -1,4 +1,4 @@
-"""The gradient certificate: every layer of a network, in all its forms, checked here and now by independent means."""
+"""The gradient certificate: every layer of a network, in all its forms, checked on the spot by independent means."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,20 +24,22 @@ __all__ = ["Certificate", "Check", "verify", "verify_all", "verify_forms", "veri
 WORKERS = (1, 2, 3) if POSIX else ()
 
 SAMPLES = 20
-"""Networks drawn at random for `verify_all`."""
+"""How many networks `verify_all` draws at random."""
 
 MOVED = 0.05
-"""How far, at most, parameters are moved: biases of 0 put a ReLU on its kink, and nobody sees that they are missing."""
+"""The most that a parameter is moved: a bias of 0 puts a ReLU on its kink, and a missing one would go unnoticed."""
 
 
 def verify(network: Network, *, loss: Loss = SoftmaxCrossEntropy(), workers: Sequence[int] = WORKERS) -> Certificate:
-    """Check a network, in float64 but for the last two, on random images, with its parameters moved a little.
+    """Check a network on random images, its parameters moved a little: in float64, except for the last two checks.
 
     For each layer: `forward` against loops; `dx`, `dweight`, `dbias` against finite differences with a derived bound;
-    `adjoint`, <M x, c> = <x, M^T c> to the last bit for its index maps; `subgradient` and `tie rule` at its kinks.
-    For the whole: other `blocked` and `fused` forms; each form `repeated` to the same bits, whatever images came in
-    between, NaN and large numbers too; `inference`, `float32` against float64, and `workers`: the same bits for each
-    number of them. More than one starts processes, so a script does that under `if __name__ == "__main__":`.
+    `adjoint`, <M x, c> = <x, M^T c> to the last bit for its index maps; `subgradient` and `tie rule` at its kinks;
+    `statistics`, for BatchNorm; `inference`, for layers that then compute something else.
+    For the network: the `blocked` and `fused` forms and fused `inference` against the plain form; each form `repeated`
+    to the same bits after steps with NaN and with large numbers; `float32` against float64; and `workers`, the same
+    bits for each number of them. Several workers start processes, so a script calls this under
+    `if __name__ == "__main__":`.
 
     Raises InputError unless the network has outputs (features), one for each class.
     """
@@ -50,20 +52,20 @@ def verify(network: Network, *, loss: Loss = SoftmaxCrossEntropy(), workers: Seq
 
 
 def verify_forms(network: Network, *, loss: Loss = SoftmaxCrossEntropy()) -> Certificate:
-    """Check that the forms of a network agree, as `verify` does, but no layer by itself: in seconds.
+    """Check that the forms of a network agree, as `verify` does, but not each layer by itself; this takes seconds.
 
-    That finds what goes wrong in this network, with its shapes, between layers that are right by themselves.
+    It finds faults that need this network and its shapes, between layers that are right by themselves.
     """
     with np.errstate(all="ignore"):
         return Certificate(tuple(agreement_checks(_probe(network, loss, Specimen.examples))))
 
 
 def verify_layer(layer: Layer, input_shape: Shape, reference: Reference | None = None) -> Certificate:
-    """Check one layer in the middle of a small network, as `verify` does, but for the workers.
+    """Check one layer in the middle of a small network, as `verify` does, except for the workers.
 
-    It is given inputs (8 features) or (4 channels, *size), for an `input_shape` (features) or (channels, *size) before
-    the layer ahead of it. `reference` computes y (*shape, N) from x (C, *size, N) and the layer's parameters by name in
-    another way, for `forward`; layers of this package have theirs.
+    `input_shape` is that of the network, (features) or (channels, *size); the layer gets inputs (features) or
+    (4 channels, *size). `reference` is for `forward`: it computes y (*shape, N) in another way, from x (C, *size, N)
+    and the layer's parameters by name. Layers of this package have their own.
     """
     specimen = in_the_middle(layer, input_shape)
     name = f"{layer.kind}{1 + (layer.kind == specimen.model.layers[0].kind)}"
@@ -72,7 +74,7 @@ def verify_layer(layer: Layer, input_shape: Shape, reference: Reference | None =
 
 
 def verify_sampled(seed: int) -> Certificate:
-    """Check a network that is drawn at random, the same for the same seed; where it fails, the seed is its name."""
+    """Check a network drawn at random, the same one for the same seed; if it fails, the certificate names the seed."""
     specimen = draw(seed)
     try:
         certificate = verify_specimen("sampled", specimen)
@@ -83,9 +85,9 @@ def verify_sampled(seed: int) -> Certificate:
 
 
 def verify_all(*, samples: int = SAMPLES, seed: int = 0) -> Iterator[tuple[str, Certificate]]:
-    """Yield the certificate of every layer with every option, every loss and every named network, by name.
+    """Yield the names and certificates of every layer with every option, every loss and every named network.
 
-    Then those of `samples` networks that are drawn at random, from `seed` on.
+    `samples` networks drawn at random follow, with the seeds from `seed` on.
     """
     for name, specimen in specimens().items():
         yield name, verify_specimen(name, specimen)
@@ -100,7 +102,7 @@ def verify_all(*, samples: int = SAMPLES, seed: int = 0) -> Iterator[tuple[str, 
 
 
 def verify_specimen(name: str, specimen: Specimen) -> Certificate:
-    """Check one specimen; all its layers share a row, called by its name."""
+    """Check one specimen; all its layers share one row of the table, under its name."""
     return _named(name, _checked(_network(specimen), examples=specimen.examples))
 
 
@@ -123,7 +125,7 @@ def _checked(
     references: dict[str, Reference] | None = None,
     examples: int = Specimen.examples,
 ) -> Certificate:
-    with np.errstate(all="ignore"):  # what is not a number fails, and is shown
+    with np.errstate(all="ignore"):  # NaN and infinity fail the checks, which show them
         probe = _probe(network, loss, examples)
         return Certificate((*layer_checks(probe, references or {}), *agreement_checks(probe)))
 

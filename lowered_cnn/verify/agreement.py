@@ -1,8 +1,8 @@
-"""Forms of one network that must agree: fused and not, in blocks and not, of both precisions, with many workers.
+"""Forms of one network that must agree: fused or not, in blocks or not, in both precisions, with any number of workers.
 
-Two orders of the same sums differ by rounding only. Sums of n terms are off by at most 8 sqrt(n) u relatively, with a
-probability that is as good as 1 (Higham and Mary, 2019); what a relative change of all numbers does to a result is
-measured, by making one. The product of both is the bound.
+Sums in another order differ by rounding only. A sum of n terms has a backward error of at most 8 sqrt(n) u, with a
+probability of practically 1 (Higham and Mary, 2019). How much a relative change of all numbers changes a result is
+measured, by making one. The product of the two is the bound.
 """
 
 import itertools
@@ -27,10 +27,10 @@ from lowered_cnn.verify.probe import NOISE, Probe, sides
 from lowered_cnn.workspace import BLOCK_BYTES
 
 SMALL_BLOCKS = 4096
-"""Bytes of a block that cut the columns of every convolution."""
+"""Bytes of a block: few enough to split the columns of every convolution."""
 
 LARGE = 1e30
-"""What images are multiplied with, and their signs changed, for a step that must leave nothing behind."""
+"""Images are multiplied by minus this for a step that must leave nothing behind."""
 
 PERTURBATION = 2.0**-30
 
@@ -39,14 +39,14 @@ FLOAT32_ROUNDOFF = 2.0**-24
 EXACT = (Conv, Dense, ReLU, MaxPool, GlobalMaxPool, Flatten, Residual, Concatenate)
 
 TRIES = 20
-"""Batches that are drawn until one is so far from all kinks that both precisions are on the same side of them."""
+"""How many batches are tried for one so far from all kinks that both precisions fall on the same side of each."""
 
 TRAINED_ON = 96
-"""Examples of one batch: shards for three workers."""
+"""Examples in the batch: shards for three workers."""
 
 
 def agreement_checks(probe: Probe) -> Iterator[Check]:
-    """Compare the forms of one step with the plainest one: unfused, and one matrix product for each convolution."""
+    """Compare the forms of a step with the plainest one: unfused, with one matrix product per convolution."""
     with listen() as products:
         plain = probe.results(probe.lower(block_bytes=None)).arrays()
     terms = sum(product.k for product in products) + 8
@@ -65,7 +65,7 @@ def agreement_checks(probe: Probe) -> Iterator[Check]:
 
 
 def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check:
-    """Count the bits' differences between weights after three steps with one worker and with several."""
+    """Count the bytes in which weights differ after three steps with different numbers of workers."""
     generator = np.random.default_rng(0)
     images = generator.random((TRAINED_ON, *network.input_shape), np.float32)
     labels = generator.integers(network.output_shape[0], size=TRAINED_ON)
@@ -83,9 +83,9 @@ def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check
 
 
 def repeated_checks(probe: Probe) -> Iterator[Check]:
-    """Repeat the first step of each form after steps with images of NaN and of large numbers: the same bits.
+    """Repeat the first step of each form after steps with NaN and large numbers: it must give the same bits.
 
-    No buffer may keep anything of the steps before.
+    No buffer may carry anything over from an earlier step.
     """
     modes = {
         "training": (True, False),
@@ -107,7 +107,7 @@ def repeated_checks(probe: Probe) -> Iterator[Check]:
 
 
 def _written(probe: Probe, lowered: LoweredNetwork) -> Array:
-    """Take a step, and return all numbers that it writes: the outputs and, in training, all gradients."""
+    """Take a step, and return all numbers that it computes: the outputs and, where wanted, the gradients."""
     outputs = lowered.forward(probe.images, position=NOISE).copy()
     gradients, dx = lowered.gradients.vector, None
     if len(gradients):
@@ -116,9 +116,9 @@ def _written(probe: Probe, lowered: LoweredNetwork) -> Array:
 
 
 def _ties(probe: Probe) -> Iterator[Check]:
-    """Compare fused with unfused on whole numbers, where nothing is rounded and many numbers are equal: the same bits.
+    """Compare fused with unfused on small integers, where nothing is rounded and ties are common: the bits must agree.
 
-    Only a network of nothing but sums and maxima computes with whole numbers.
+    Networks that do more than multiply, add and take maxima leave the integers, and are skipped.
     """
     if not all(isinstance(stage.layer, EXACT) and is_stock(stage.layer) for stage in stages_of(probe.lower().layers)):
         return
@@ -137,14 +137,14 @@ def _ties(probe: Probe) -> Iterator[Check]:
 
 
 def _sensitivity(probe: Probe, plain: dict[str, Array]) -> dict[str, float]:
-    """Return how much each result changes, to first order, if all parameters and images change by their own size."""
+    """Return how much each result would change, to first order, if all parameters and images changed by 100 %."""
     moved = probe.in_precision(np.float64)
     generator = np.random.default_rng(1)
     for values in (moved.network.parameters.vector, moved.images):
         values *= 1 + PERTURBATION * generator.choice([-1.0, 1.0], values.shape)
     there = moved.results(moved.lower(block_bytes=None)).arrays()
     changes = {name: float(np.abs(there[name] - plain[name]).max()) / PERTURBATION for name in plain}
-    # Terms that cancel leave less than their rounding: no gradient is better known than the largest one on the way.
+    # Terms that cancel leave their rounding errors: no gradient is more accurate than the largest one on the way.
     floor = max(changes[name] + float(np.abs(plain[name]).max()) for name in plain if name != "outputs")
     floor = max(floor, *(float(np.abs(each.dy).max()) for each in probe.passages().values() if each.dy is not None))
     return {name: change if name == "outputs" else max(change, floor) for name, change in changes.items()}
@@ -153,14 +153,14 @@ def _sensitivity(probe: Probe, plain: dict[str, Array]) -> dict[str, float]:
 def _compared(
     prop: str, plain: dict[str, Array], found: dict[str, Array], sensitivity: dict[str, float], square: float
 ) -> Check:
-    """Compare all results, within 8 sqrt(n) u = 8 sqrt(`square`) of their sensitivity; the worst one counts."""
+    """Compare all results, within 8 sqrt(n) u = 8 sqrt(`square`) times their sensitivity, and return the worst."""
     errors = {name: float(np.abs(found[name] - plain[name]).max()) for name in plain}
     bounds = {name: 8 * np.sqrt(square) * sensitivity[name] for name in plain}
     return worst(Check("network", name, prop, errors[name], float(bounds[name])) for name in plain)
 
 
 def _inference(probe: Probe, terms: int) -> Check:
-    """Compare the fused form of inference, batch normalization folded, with the plain one."""
+    """Compare the fused form for inference, with batch normalization folded, with the plain one."""
 
     def outputs(probe: Probe, *, fused: bool) -> Array:
         lowered: LoweredNetwork = probe.network.lower(probe.examples, training=False, fused=fused)
@@ -176,16 +176,22 @@ def _inference(probe: Probe, terms: int) -> Check:
 
 
 def _float32(probe: Probe, terms: int) -> Check:
-    """Compare float32 with float64, on a batch on which both take the same side of every kink."""
+    """Compare float32 with float64, on a batch on which both take the same side of every kink.
+
+    If there is no such batch, as where equal numbers meet in a maximum, only the outputs are compared: they are
+    continuous, and gradients are not.
+    """
     for number in range(TRIES):
         images = np.random.default_rng(number).standard_normal(probe.images.shape).astype(np.float32)
         single = replace(probe, images=images).surprised().in_precision(np.float32)
         double = single.in_precision(np.float64)
         plain, found = (each.results(each.lower()).arrays() for each in (double, single))
         if _sides(single) == _sides(double):
-            sensitivity = _sensitivity(double, double.results(double.lower(block_bytes=None)).arrays())
-            return _compared("float32", plain, found, sensitivity, terms * FLOAT32_ROUNDOFF**2)
-    return Check("network", "network", "float32", float("inf"), 0.0, sharp=False)
+            break
+    else:
+        plain, found = ({"outputs": each["outputs"]} for each in (plain, found))
+    sensitivity = _sensitivity(double, double.results(double.lower(block_bytes=None)).arrays())
+    return _compared("float32", plain, found, sensitivity, terms * FLOAT32_ROUNDOFF**2)
 
 
 def _sides(probe: Probe) -> bytes:

@@ -1,4 +1,4 @@
-"""The certificate: what was checked, how far off it was, how far off it may be, as a table and as JSON."""
+"""The certificate: what was checked, how far off it was and may be, as a table and as JSON."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,17 +10,17 @@ PROPERTIES = (
     "forward", "dx", "dweight", "dbias", "adjoint", "subgradient", "tie rule", "statistics",
     "blocked", "fused", "repeated", "inference", "float32", "workers", "shards",
 )  # fmt: skip
-"""The columns of the table; parameters of other names come after these."""
+"""The columns of the table; gradients of parameters with other names follow."""
 
 WIDTH = len("exact")
-"""Columns are at least so wide: tables of one network are alike on all machines, but for the shares."""
+"""The least width of a column, so that tables of one network differ between machines only in the shares."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One property, as `dx`, of a layer or parameter of the subject: it holds if `error` is at most `bound`.
+    """One property, such as `dx`, of a part of the subject, such as a layer: it holds if `error` is at most `bound`.
 
-    A bound of 0 asks for the same bits. `sharp` is False where the bound is too wide to say anything, which fails too.
+    A bound of 0 requires the same bits. `sharp` is False where the bound is too wide to mean anything; that fails too.
     """
 
     subject: str
@@ -32,18 +32,18 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the property holds; an error that is not a number fails."""
+        """Whether the property holds; an error of NaN fails."""
         return self.sharp and self.error <= self.bound
 
     def __str__(self) -> str:
-        wanted = "a bound narrow enough to tell" if not self.sharp else f"an error of at most {self.bound:.1e}"
+        wanted = "a tight bound" if not self.sharp else f"an error of at most {self.bound:.1e}"
         got = self.bound if not self.sharp else self.error
         where = self.part if self.part == self.subject else f"{self.subject}: {self.part}"
         return f"{where}: {self.prop}: expected {wanted}, got {got:.1e}"
 
     @property
     def share(self) -> float:
-        """How much of its bound the error takes; infinite if either is not a number, or if nothing may be off."""
+        """The error as a share of its bound; infinite if it is NaN, or if there is an error and the bound is 0."""
         if not self.error:
             return 0.0
         share = self.error / self.bound if self.bound else math.inf
@@ -51,7 +51,7 @@ class Check:
 
     @property
     def cell(self) -> str:
-        """How much of the bound the error takes, `exact` where nothing may be off, or `FAIL`."""
+        """The share in percent, `exact` where the bound is 0, or `FAIL`."""
         if not self.passed:
             return "FAIL"
         return "exact" if self.bound == 0 else f"{math.ceil(100 * self.share - 1e-9)}%"
@@ -82,7 +82,7 @@ class Certificate:
         return Certificate(self.checks + other.checks)
 
     def json(self) -> dict[str, JSON]:
-        """Return the certificate as it goes into a JSON file; numbers that are none become null."""
+        """Return the certificate as JSON; NaN and infinity become null."""
         checks: list[JSON] = []
         for check in self.checks:
             entry = {name: _finite(value) for name, value in asdict(check).items()}
@@ -90,7 +90,7 @@ class Certificate:
         return {"passed": self.passed, "checks": checks}
 
     def __str__(self) -> str:
-        """Return the table: a row for each subject, a column for each property, in each cell the share of the bound."""
+        """Return the table, a row per subject and a column per property, with the worst shares; then the failures."""
         subjects = list(dict.fromkeys(check.subject for check in self.checks))
         props = list(dict.fromkeys([*PROPERTIES, *(check.prop for check in self.checks)]))
         props = [prop for prop in props if any(check.prop == prop for check in self.checks)]
@@ -103,8 +103,8 @@ class Certificate:
         for subject in subjects:
             cells = (shown.get((subject, prop)) for prop in props)
             rows.append([subject, *(check.cell if check else "" for check in cells)])
-        told = [str(check) for check in self.failures]
-        return "\n".join([*_table(rows), *told, self._verdict()])
+        failures = [str(check) for check in self.failures]
+        return "\n".join([*_table(rows), *failures, self._verdict()])
 
     def _verdict(self) -> str:
         exact = sum(check.bound == 0 for check in self.checks)

@@ -1,9 +1,9 @@
 """Finite differences that know their own error: derivatives along a direction, in float64, each with a bound.
 
-Central differences D(h) = (f(h) - f(-h)) / 2 h have an error in h^2, h^4, ...; Richardson's extrapolation
-R = (64 D(h/4) - 20 D(h/2) + D(h)) / 45 leaves h^6. What is left has two parts, and both are estimated: what is
-truncated is less than the distance from R to the extrapolation of one order less; what is rounded follows from the
-noise of f.
+Central differences D(h) = (f(h) - f(-h)) / 2 h have errors of order h^2, h^4, ...; Richardson's extrapolation
+R = (64 D(h/4) - 20 D(h/2) + D(h)) / 45 leaves h^6. The remaining error has two parts, and both are estimated: the
+truncation error is less than the distance from R to the extrapolation of one order less; the rounding error follows
+from the noise of f.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,15 @@ UNIT_ROUNDOFF = 2.0**-53
 """The largest relative error of one operation in float64."""
 
 STEP = 1e-3
-"""h, if nothing is in its way: about where the two parts of the error are equal."""
+"""The first h to try: about where the two parts of the error are equal."""
 
 SHRINK = 1 / 8
-"""The next h, if there is a kink within the last one."""
+"""The factor from one h to the next, if there is a kink within it or f bends too much."""
 
 SMALLEST = 1e-8
 
 SPACING = 1e-3
-"""How far apart, in steps, the values are from which noise is estimated: near enough to have no kink among them."""
+"""The distance, in steps, between the values that noise is estimated from: too small for a kink among them."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Derivative:
 
 
 def noise(f: Function, spacing: float = SPACING * STEP) -> float:
-    """Return how far rounding takes f(t) from a smooth function, at worst.
+    """Return how far, at worst, rounding takes f(t) from a smooth function.
 
-    Fourth differences of close values leave nothing of a smooth f but its noise (Hamming, 1971; More and Wild, 2011):
-    its deviation is their root mean square over sqrt(70). Of so few differences that may be half of what it is: 16 of
-    them, and the rounding of f itself, are at worst.
+    Fourth differences of close values leave only the noise of a smooth f (Hamming, 1971; More and Wild, 2011): its
+    deviation is their root mean square over sqrt(70). From so few differences, the estimate may be half the true one.
+    The worst case is taken as 16 deviations plus the rounding of f itself.
     """
     values = np.array([f(spacing * k) for k in range(-8, 9)])
     deviation = np.sqrt(np.mean(np.square(np.diff(values, 4))) / 70)
@@ -54,7 +54,7 @@ def noise(f: Function, spacing: float = SPACING * STEP) -> float:
 def derivative(f: Function, step: float = STEP) -> Derivative:
     """Return f'(0), extrapolated from steps h, h/2 and h/4, with a bound on its error.
 
-    As long as more is truncated than rounded, h is made smaller: f bends too much, or has a kink within.
+    While more is truncated than rounded, f bends too much or has a kink within h, and h is made smaller.
     """
     best, truncated = _extrapolated(f, step)
     while truncated > best.bound / 2 and step > SMALLEST:
@@ -76,7 +76,7 @@ def _extrapolated(f: Function, h: float) -> tuple[Derivative, float]:
 def smooth_step(branch: Callable[[float], bytes], step: float = STEP) -> float:
     """Return the largest h = step, step / 8, ... for which f takes the same branch at every kink from -h to h.
 
-    `branch` says which branches f takes. In the end, within the smallest step, there may still be a kink.
+    `branch` returns which branches f takes; it is compared at six points. A kink may remain within the smallest step.
     """
     here = branch(0.0)
     while step > SMALLEST and any(branch(t * step) != here for t in (-1, -0.5, -0.25, 0.25, 0.5, 1)):
@@ -91,9 +91,9 @@ def unit_directions(shape: tuple[int, ...], count: int) -> list[Array]:
 
 
 def relative_error(j: Callable[[Array], float], at: Array, gradient: Array, directions: int = 3) -> float:
-    """Return the largest error of the gradient of J along some random unit directions, over the gradient's length.
+    """Return the largest error of J's gradient along some random unit directions, relative to the gradient's length.
 
-    No sum of signed differences and no average: an error shows in each direction, and the largest one counts.
+    Errors are neither added with their signs nor averaged: the largest one counts.
     """
     length = float(np.sqrt(np.sum(gradient**2)))
 

@@ -1,7 +1,8 @@
-"""The equations S1 to S7 of the derivation as plain loops, over activations (C, *size, N): what everything is held to.
+"""The equations S1 to S4, S6 and S7 of the derivation as plain loops over activations (C, *size, N).
 
-Nothing here is shared with the lowering and nothing is clever. Only the batch, the last axis, is not looped over. One
-index stands for one number an axis, so the same lines are right for 1, 2 and 3 dimensions: ``z[k, *i]``.
+They are the reference for everything: nothing is shared with the lowering, and nothing is clever. Each axis has its
+loop, except sometimes the batch, the last one. An index holds one number per axis, so the same lines are right for 1, 2
+and 3 dimensions: ``z[k, *i]``.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from lowered_cnn.arrays import Array, Shape
 
 @dataclass(frozen=True)
 class Slide:
-    """A window with ``kernel`` taps on each axis, and how it slides; ``padding`` is a pair (before, after) an axis."""
+    """A window with ``kernel`` taps on each axis, and how it slides; ``padding`` is a pair (before, after) per axis."""
 
     kernel: Shape
     stride: Shape
@@ -22,7 +23,7 @@ class Slide:
     dilation: Shape
 
     def output(self, size: Shape) -> Shape:
-        """Count the places where the whole window lies inside the padded input."""
+        """Count the positions at which the whole window lies inside the padded input, per axis."""
         return tuple(
             len(range(-before, h + after - d * (k - 1), s))
             for h, k, s, (before, after), d in zip(
@@ -31,13 +32,13 @@ class Slide:
         )
 
     def source(self, position: Sequence[int], tap: Sequence[int]) -> Shape:
-        """Return which input the tap of the window at this position reads: i S + a D - P."""
+        """Return the index of the input that a tap of the window at this position reads: i S + a D - P."""
         axes = zip(position, self.stride, tap, self.dilation, self.padding, strict=True)
         return tuple(i * s + a * d - p[0] for i, s, a, d, p in axes)
 
 
 def same_padding(size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> tuple[tuple[int, int], ...]:
-    """Search the smallest padding, its odd one behind, with which there are ``ceil(size / stride)`` positions."""
+    """Search for the smallest padding that gives ``ceil(size / stride)`` positions; if odd, it is longer at the end."""
 
     def search(h: int, k: int, s: int, d: int) -> tuple[int, int]:
         total = 0
@@ -49,7 +50,7 @@ def same_padding(size: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> 
 
 
 def inside(index: Shape, size: Shape) -> bool:
-    """Say whether an index lies in the input; everything else is zero."""
+    """Return whether an index lies in the input; everything outside is zero."""
     return all(0 <= i < h for i, h in zip(index, size, strict=True))
 
 
@@ -69,7 +70,7 @@ def convolution_at(x: Array, weight: Array, bias: Array, slide: Slide, groups: i
 
 
 def forward(x: Array, weight: Array, bias: Array, slide: Slide, groups: int = 1) -> Array:
-    """Return Z (K, *output size, N), every place of it (S1)."""
+    """Return all of Z (K, *output size, N) (S1)."""
     z = np.zeros((len(weight), *slide.output(x.shape[1:-1]), x.shape[-1]))
     for place in np.ndindex(z.shape[:-1]):
         z[place] = convolution_at(x, weight, bias, slide, groups, place)
@@ -94,7 +95,7 @@ def transposed_at(x: Array, weight: Array, bias: Array, slide: Slide, groups: in
 
 
 def gradients(dz: Array, x: Array, weight: Array, slide: Slide, groups: int = 1) -> tuple[Array, Array, Array]:
-    """Return dx, dweight and dbias: every product of the forward pass sends dZ to both of its factors.
+    """Return dx, dweight and dbias: every product in the forward pass sends dZ to both of its factors.
 
     dweight[k, c, a] = sum over n, i of dZ[k, i] X[c, i S + a D - P] (S2); dbias[k] = sum over n, i of dZ[k, i] (S3);
     dx[c, p] = sum over k and those i, a with p = i S + a D - P of dZ[k, i] weight[k, c, a] (S4).
@@ -112,9 +113,9 @@ def gradients(dz: Array, x: Array, weight: Array, slide: Slide, groups: int = 1)
 
 
 def input_gradient_as_convolution(dz: Array, weight: Array, slide: Slide) -> Array:
-    """Return dx in the second reading of S4: the convolution of the padded dZ with the flipped filter (stride 1).
+    """Return dx by the second reading of S4: the convolution of the padded dZ with the flipped filter (stride 1).
 
-    dZ is padded so far that the window touches it with one tap only; the border of X is then cut off.
+    dZ is padded until the first window touches it with one tap only; the border of X is then cut off.
     """
     span = [d * (k - 1) for k, d in zip(slide.kernel, slide.dilation, strict=True)]
     flipped = np.flip(weight, axis=tuple(range(2, weight.ndim))).swapaxes(0, 1)
@@ -125,13 +126,13 @@ def input_gradient_as_convolution(dz: Array, weight: Array, slide: Slide) -> Arr
 
 
 def patch(slide: Slide, position: Sequence[int], size: Shape) -> list[Shape]:
-    """List the inputs under the window at this position, in row-major order, without those in the border."""
+    """List the inputs under the window at this position, in row-major order, excluding the border."""
     sources = (slide.source(position, tap) for tap in np.ndindex(slide.kernel))
     return [p for p in sources if inside(p, size)]
 
 
 def max_pool(x: Array, slide: Slide, dy: Array) -> tuple[Array, Array]:
-    """Return y, the maximum of each patch, and dx, in which the first of the largest gets the patch's dy (S6)."""
+    """Return y, the maximum of each patch, and dx, where the first of the largest inputs gets the patch's dy (S6)."""
     y, dx = np.zeros(dy.shape), np.zeros(x.shape)
     for c, *i in np.ndindex(dy.shape[:-1]):
         under = patch(slide, i, x.shape[1:-1])
@@ -146,7 +147,7 @@ def max_pool(x: Array, slide: Slide, dy: Array) -> tuple[Array, Array]:
 
 
 def avg_pool(x: Array, slide: Slide, dy: Array, count_include_pad: bool = True) -> tuple[Array, Array]:
-    """Return y, the mean of each patch, and dx, in which all of a patch share its dy equally (S7)."""
+    """Return y, the mean of each patch, and dx, where the inputs of a patch share its dy equally (S7)."""
     y, dx = np.zeros(dy.shape), np.zeros(x.shape)
     for c, *i in np.ndindex(dy.shape[:-1]):
         under = patch(slide, i, x.shape[1:-1])

@@ -1,4 +1,4 @@
-"""What is asked of each layer in the middle of a network, on the numbers that come to it there."""
+"""The checks of each layer in the middle of a network, on the numbers that reach it there."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -42,26 +42,26 @@ from lowered_cnn.verify.reference import Values, inferred, reference, sample, sl
 from lowered_cnn.workspace import Workspace
 
 PLACES = 100
-"""So many outputs of a layer are computed by loops, if it has more of them."""
+"""How many outputs of a layer are computed by loops, if it has more."""
 
 DIRECTIONS = 3
 
 AWAY = 1.0
-"""How far, in all, an input is moved away from ties and zeros."""
+"""The length of the step that moves an input off ties and zeros."""
 
 NUDGE = 1e-6
 
 LARGE = 1000.0
 
 TINY_BLOCKS = 512
-"""Bytes of a block that cuts even the columns of small windows."""
+"""Bytes of a block: few enough to split even the columns of small windows."""
 
 Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
-"""y (*shape, N) of a layer of one's own, for x (C, *size, N) and its parameters by name."""
+"""y (*shape, N) of a custom layer, for x (C, *size, N) and its parameters by name."""
 
 
 def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Check]:
-    """Check every layer: forward, dX, its index maps and kinks; then all parameters' gradients, and the images'."""
+    """Check every layer: forward, dX, its index maps and kinks; statistics and inference; then all gradients of J."""
     for name, passage in probe.passages().items():
         yield from _forward(passage, references.get(name))
         yield _input_gradient(passage)
@@ -77,7 +77,7 @@ def _check(stage: Stage, prop: str, error: float, bound: float) -> Check:
 
 
 def _forward(passage: Passage, own: Reference | None) -> Iterator[Check]:
-    """Compare y with the loops; functions of exponentials once more, for numbers whose exponentials overflow."""
+    """Compare y with the loops; for activations, again on numbers whose exponentials overflow."""
     stage, x = passage.stage, passage.x
     yield from _compared_with_loops(stage, x, own)
     if isinstance(stage.layer, Elementwise | Softmax):
@@ -85,7 +85,7 @@ def _forward(passage: Passage, own: Reference | None) -> Iterator[Check]:
 
 
 def _compared_with_loops(stage: Stage, x: Array, own: Reference | None) -> Iterator[Check]:
-    """Compare y: n terms are rounded by n u at most, of what the layer makes of the input's size."""
+    """Compare y: n terms are off by at most n u, relative to the output, or to the input times the layer's gain."""
     expected = reference(stage, x) if own is None else _given(own(x, _parameters(stage)))
     if expected is None:
         return
@@ -116,7 +116,7 @@ def _given(values: Array) -> tuple[Shape, Values]:
 def _input_gradient(passage: Passage) -> Check:
     """Compare <dX, direction> with the derivative of <dY, layer(X + t direction)>.
 
-    X is moved a little, off the kinks: behind a ReLU all numbers under a window may be 0.
+    X is moved a little, off the kinks: after a ReLU, all numbers under a window may be 0.
     """
     stage, dy = passage.stage, passage.dy
     assert dy is not None
@@ -143,10 +143,10 @@ def _compared(
     branch: Callable[[Array, float], bytes],
     size: float,
 ) -> Check:
-    """Compare a gradient with derivatives along some directions; the worst one, by its bound, counts.
+    """Compare a gradient with derivatives along some directions; the worst one, relative to its bound, counts.
 
-    The bound is that of the derivative and the rounding of the gradient itself. It tells something while it is small
-    beside the gradient or, where that is 0, beside the `size` of the value.
+    The bound is that of the derivative plus the rounding of the gradient itself. It is sharp if it is small compared
+    with the gradient or, where that is 0, with the `size` of the value.
     """
     length = float(np.sqrt(np.sum(gradient**2)))
     checks: list[Check] = []
@@ -160,7 +160,7 @@ def _compared(
 
 
 def parameter_gradients(probe: Probe) -> Iterator[Check]:
-    """Compare dJ of each parameter, and of the images, with derivatives of J itself, through the whole network."""
+    """Compare the gradients of each parameter and of the images with derivatives of J, through the whole network."""
     lowered = probe.lower()
     results = probe.results(lowered)
 
@@ -187,7 +187,7 @@ def parameter_gradients(probe: Probe) -> Iterator[Check]:
 
 
 def _statistics(probe: Probe) -> Iterator[Check]:
-    """Compare what a batch normalization writes for its statistics: momentum N (running - measured)."""
+    """Check what a batch normalization writes as the gradients of its statistics: momentum N (running - measured)."""
     for passage in probe.passages().values():
         layer, site, x = passage.stage.layer, passage.stage.site, passage.x
         if isinstance(layer, BatchNorm) and is_stock(layer):
@@ -200,7 +200,7 @@ def _statistics(probe: Probe) -> Iterator[Check]:
 
 
 def _inference(probe: Probe) -> Iterator[Check]:
-    """Compare what is lowered in another way for inference with what it should be then."""
+    """Check the layers that compute something else at inference: their outputs and gradients there."""
     for passage in probe.passages(training=False).values():
         stage, x, y = passage.stage, passage.x, passage.y
         if isinstance(stage.layer, BatchNorm | Dropout) and is_stock(stage.layer):
@@ -229,12 +229,12 @@ def _gradient_at_inference(probe: Probe, passage: Passage, name: str) -> Check:
 
 
 def _integers(shape: Shape, least: int, most: int, seed: int) -> Array:
-    """Draw small whole numbers: sums of their products are exact, in any order."""
+    """Draw small integers: sums of their products are exact, in any order."""
     return np.random.default_rng([seed, *shape]).integers(least, most, shape, endpoint=True).astype(np.float64)
 
 
 def _index_maps(stage: Stage) -> Iterator[Check]:
-    """<M x, c> = <x, M^T c>, to the last bit, for im2col, in one block and in many, and for maps that are a layer."""
+    """<M x, c> = <x, M^T c>, to the last bit, for im2col, in one block and in many, and for layers that are maps."""
     layer, site = stage.layer, stage.site
     if not is_stock(layer):
         return
@@ -266,7 +266,7 @@ def _index_maps(stage: Stage) -> Iterator[Check]:
 
 
 def _kinks(stage: Stage) -> Iterator[Check]:
-    """Check the gradient where it is not unique: it is a subgradient, and the one that the layer's docstring names."""
+    """Check the gradient where it is not unique: it must be a subgradient, the one that the layer's docstring names."""
     layer, site = stage.layer, stage.site
     if not (is_stock(layer) and isinstance(layer, ReLU | LeakyReLU | ELU | MaxPool | GlobalMaxPool)):
         return

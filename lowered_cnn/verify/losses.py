@@ -1,4 +1,4 @@
-"""What is asked of a loss: its value by Python's own math, its gradient, and that its shards add up."""
+"""The checks of a loss: its value by Python's own math, its gradient, and that its shards add up."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, unit_directions
 
 LARGE = 1000.0
-"""Outputs whose exponentials are no numbers any more."""
+"""A scale at which the exponentials of outputs overflow."""
 
 
 def loss_checks(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> Iterator[Check]:
@@ -46,7 +46,7 @@ def _along(loss: Loss, z: Array, targets: npt.NDArray[np.generic], direction: Ar
 
 
 def _value(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> float | None:
-    """J as it is written: -1/m sum of Y log Y^ (S9), or 1/(2 m) sum of (Z - Y)^2; None for a loss of one's own."""
+    """J by its definition: -1/m sum of Y log Y^ (S9), or 1/(2 m) sum of (Z - Y)^2; None for a custom loss."""
     wanted = np.eye(z.shape[1])[targets] if targets.ndim == 1 else targets
     terms: list[float] = []
     match loss:

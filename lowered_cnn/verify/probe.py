@@ -1,4 +1,4 @@
-"""A network under examination: a batch, a loss J, and what a step gives."""
+"""A network under test: a batch, a loss J, and the results of a step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ from lowered_cnn.tracing import Passage, Recorder
 from lowered_cnn.workspace import BLOCK_BYTES
 
 NOISE = (0,)
-"""The position of all steps: they have the same Dropout."""
+"""The position of all steps, so that they have the same Dropout."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gives: J, the outputs, and all gradients by name (dX is that of the images)."""
+    """The results of a step: J, the outputs, and all gradients by name (dX under "images")."""
 
     loss: float
     outputs: Array
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Probe:
-    """J of a network for a batch of images (N, C, *size) in float64."""
+    """J of a network for a batch of images (N, C, *size), in the network's precision."""
 
     network: Network
     loss: Loss
@@ -54,7 +54,7 @@ class Probe:
     def lower(
         self, *, training: bool = True, fused: bool = False, block_bytes: int | None = BLOCK_BYTES
     ) -> LoweredNetwork:
-        """Lower the network for training or inference, and for the gradient of its images."""
+        """Lower the network for training or inference, with the gradient of its images."""
         return self.network.lower(
             self.examples, training=training, wants_dx=True, seed=1, fused=fused, block_bytes=block_bytes
         )
@@ -75,16 +75,16 @@ class Probe:
         return Outcome(value, outputs, {**gradients, "images": dx.copy()})
 
     def passages(self, *, training: bool = True) -> dict[str, Passage]:
-        """Take a step, and return what went in and out of each layer."""
+        """Take a step, and return what went into and came out of each layer."""
         lowered = self.lower(training=training)
         with lowered.tapped(recorder := Recorder()):
             self.results(lowered)
         return recorder.passages
 
     def surprised(self) -> "Probe":
-        """Return the same with the class for each example that the network holds for the least likely.
+        """Return the same with each example labeled as the class that the network finds least likely.
 
-        Where it is sure of the right one, J and its gradients are smaller than the rounding of what they are made of.
+        Where it is sure of the label, J and its gradients are smaller than the rounding errors of their terms.
         """
         return replace(self, targets=self.lower().forward(self.images, position=NOISE).argmin(axis=1))
 
@@ -107,6 +107,6 @@ class Probe:
 
 
 def sides(lowered: Lowered) -> bytes:
-    """Say on which side of its kinks each number was in the last `forward`, in a layer and in all layers inside it."""
+    """Return the side of its kinks that each number was on in the last `forward`, for a layer and those inside it."""
     inside = lowered.stages if isinstance(lowered, LoweredSequential | LoweredBranches) else []
     return lowered.sides().tobytes() + b"".join(sides(stage.lowered) for stage in inside)

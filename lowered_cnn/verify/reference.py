@@ -1,4 +1,4 @@
-"""What each layer should give, one number at a time: the equation of its docstring, as loops and Python's own math."""
+"""What each layer should compute, one number at a time: its docstring's equation, as loops and Python's own math."""
 
 import itertools
 import math
@@ -43,9 +43,9 @@ Values: TypeAlias = Callable[[Shape], Array]
 
 
 def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
-    """Return the shape of y without the batch, and y at any place of it, for x (C, *size, N) in float64.
+    """Return the shape of y without the batch, and y as a function of the place, for x (C, *size, N) in float64.
 
-    None for a layer that this file does not know: a layer of one's own.
+    None for a layer that this file does not know: a custom layer.
     """
     if not is_stock(stage.layer):
         return None
@@ -98,7 +98,7 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
 
 
 def scalar(layer: object) -> Callable[[float], float] | None:
-    """Return the function of one number that an activation is."""
+    """Return an activation as a function of one number; None for other layers."""
     match layer:
         case ReLU():
             return lambda x: x if x > 0 else 0.0
@@ -120,9 +120,9 @@ def scalar(layer: object) -> Callable[[float], float] | None:
 
 
 def statistics(stage: Stage, x: Array) -> dict[str, list[float]]:
-    """Return what a batch normalization measures of each channel: the mean, and the unbiased variance.
+    """Return what a batch normalization measures for each channel: the mean, and the unbiased variance.
 
-    A single number has none: then the running variance stays what it is.
+    A single number has no variance; the running variance then stays as it is.
     """
     means: list[float] = []
     variances: list[float] = []
@@ -135,7 +135,7 @@ def statistics(stage: Stage, x: Array) -> dict[str, list[float]]:
 
 
 def inferred(stage: Stage, x: Array) -> Array:
-    """Return what a batch normalization or a dropout makes of x at inference."""
+    """Return the output of a batch normalization or a dropout for x at inference."""
     if isinstance(stage.layer, Dropout):
         return x
     assert isinstance(stage.layer, BatchNorm)
@@ -156,7 +156,7 @@ def _extent(window: Window) -> Shape:
 
 
 def slide_of(window: Window, size: Shape) -> Slide:
-    """Write a window over an input of this size as the loops take it."""
+    """Return a window over an input of this size in the form that the loops take."""
     padding = window.padding
     if padding is None:
         padding = same_padding(size, window.kernel, window.stride, window.dilation)
@@ -164,14 +164,14 @@ def slide_of(window: Window, size: Shape) -> Slide:
 
 
 def _positions(size: int, extent: int, stride: int, pads: tuple[int, int], ceil: bool) -> int:
-    """Count the windows that end within the padding; with `ceil`, one more that still begins before it."""
+    """Count the windows that end within the padded input; with `ceil`, one more if it begins before the end padding."""
     count = len(range(-pads[0], size + pads[1] - extent + 1, stride))
     ends = -pads[0] + (count - 1) * stride + extent
     return count + (ceil and ends < size + pads[1] and -pads[0] + count * stride < size)
 
 
 def _transposed(layer: ConvTranspose, size: Shape) -> tuple[Shape, Slide]:
-    """Return the output's size: every tap of every input lands in it, but for the padding, or, for "same", H SH."""
+    """Return the output size (every tap of every input fits, less the padding; for "same", H SH) and the window."""
     window = layer.window("transposed")
     more = layer.output_padding
     behind = (more,) * len(size) if isinstance(more, int) else tuple(more)
@@ -210,7 +210,7 @@ def _normalized(stage: Stage, x: Array, at: Shape) -> Array:
     def value(n: int) -> float:
         over = x[channel].ravel() if isinstance(layer, BatchNorm) else np.array([each[*at[1:], n] for each in x])
         mean = math.fsum(over) / len(over)
-        # The mean is rounded: where the deviation is small beside it, what that leaves behind is not.
+        # The mean is rounded: where the deviation is much smaller than the mean, that error matters.
         rest = math.fsum(float(number) - mean for number in over) / len(over)
         variance = math.fsum((float(number) - mean - rest) ** 2 for number in over) / len(over)
         return weight * (float(x[*at, n]) - mean - rest) / math.sqrt(variance + layer.epsilon) + bias
@@ -234,7 +234,7 @@ def _padded(layer: Pad, x: Array, at: Shape, before: list[int]) -> Array:
 
 
 def _branches(stage: Stage, x: Array) -> tuple[Shape, Values]:
-    """Put together what the branches give; what is in them is checked by itself."""
+    """Combine the outputs of the branches; the layers in them are checked by themselves."""
     assert isinstance(stage.lowered, LoweredBranches)
     outputs = [branch.lowered.forward(x).copy() for branch in stage.lowered.stages]
     if isinstance(stage.layer, Residual):
@@ -248,7 +248,7 @@ def _scalars(value: Callable[[int], float], x: Array) -> Array:
 
 
 def sample(shape: Shape, most: int) -> Iterator[Shape]:
-    """Yield every place of an activation, or `most` that are drawn, the same each time."""
+    """Yield every place of an activation, or `most` of them drawn at random, the same each time."""
     count = math.prod(shape)
     chosen = range(count) if count <= most else np.random.default_rng(count).choice(count, most, replace=False)
     for number in chosen:

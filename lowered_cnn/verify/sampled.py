@@ -1,4 +1,4 @@
-"""Networks drawn at random: any layers with any options in any order that fits, of sizes that do not divide."""
+"""Networks drawn at random: any layers with any options in any order that fits, of sizes that do not divide evenly."""
 
 import math
 from typing import TypeVar
@@ -42,24 +42,24 @@ from lowered_cnn.verify.specimens import CLASSES, Specimen
 from lowered_cnn.window import Lengths, Padding
 
 LARGEST = (300, 3000, 3000, 3000)
-"""How many features, or numbers in maps of 1 to 3 axes, a layer may give: a network is checked in about a second."""
+"""The most features, or numbers in maps of 1 to 3 axes, in a layer's output: so a network takes about a second."""
 
 CHANNELS = (1, 2, 3, 15, 16, 16, 16, 17, 17, 17, 18, 18)
 """On both sides of `WINOGRAD_CHANNELS`."""
 
 SIZES = ((), (9, 18), (5, 11), (3, 6))
-"""From which length to which (not included), for inputs of so many axes."""
+"""The range of lengths, its end not included, for inputs of 0 to 3 axes."""
 
 Option = TypeVar("Option")
 
 
 def draw(seed: int) -> Specimen:
-    """Draw a network with its input's shape and its batch, the same for the same seed."""
+    """Draw a network, its input shape and its batch size, the same for the same seed."""
     return _Drawing(np.random.default_rng(seed)).specimen()
 
 
 class _Drawing:
-    """Draws layers for the shapes that come to them; what does not fit is drawn again."""
+    """Draws layers for the shapes that reach them; what does not fit is drawn again."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self.generator = generator
@@ -78,7 +78,7 @@ class _Drawing:
         return Specimen(Sequential(*layers, Dense(CLASSES)), input_shape, examples=self.number(1, 5))
 
     def run(self, shape: Shape, count: int) -> tuple[list[Layer], Shape]:
-        """Draw so many layers, or a few more, one after the other, and return what shape comes out of them."""
+        """Draw `count` layers in sequence, or a few more, and return them with their output shape."""
         layers: list[Layer] = []
         while len(layers) < count:
             try:
@@ -91,7 +91,7 @@ class _Drawing:
         return layers, shape
 
     def stretch(self, shape: Shape) -> list[Layer]:
-        """Draw a layer, or some that are lowered together; they may not fit."""
+        """Draw a layer, or several that are lowered together; they may not fit."""
         if len(shape) == 1:
             return [self.one_of(self.dense, self.dense, self.pointwise, self.norm, self.branches)(shape)]
         if self.chance(0.6):
@@ -100,7 +100,7 @@ class _Drawing:
         return [self.one_of(*kinds, *kinds, self.collapsed)(shape)]
 
     def convolved(self, shape: Shape) -> list[Layer]:
-        """Draw what is fused, all or part of it: (1 x 1,) (norm,) convolution, (norm,) (ReLU,) (pool,) (ReLU)."""
+        """Draw what is fused, in whole or in part: (1 x 1,) (norm,) convolution, (norm,) (ReLU,) (pool,) (ReLU)."""
         kernel: Lengths = 3 if self.chance(0.8) else self.lengths(shape, 3)
         convolution = _convolution(shape)
         before = convolution(self.one_of(*CHANNELS), 1)
@@ -140,7 +140,7 @@ class _Drawing:
         )
 
     def pool(self, shape: Shape) -> Layer:
-        """Draw a pooling with any options, but none that has a window in its padding alone: that has no maximum."""
+        """Draw a pooling with any options, unless a window lies in the padding alone: that has no maximum."""
         stride = self.one_of(None, self.lengths(shape, 3))
         options = (self.lengths(shape, 3), stride, self.padding(shape, 1), self.lengths(shape, 2), self.chance(0.5))
         pool = self.one_of(MaxPool(*options), AvgPool(*options, count_include_pad=self.chance(0.5)))
@@ -153,7 +153,7 @@ class _Drawing:
         return Pad(tuple((self.number(0, 3), self.number(0, 3)) for _ in shape[1:]), self.one_of(0.0, 0.5, -1.0))
 
     def collapsed(self, shape: Shape) -> Layer:
-        """Draw what leaves no axes."""
+        """Draw a layer that leaves only features."""
         return self.one_of(Flatten(), GlobalAvgPool(), GlobalMaxPool())
 
     def dense(self, shape: Shape) -> Layer:
@@ -173,7 +173,7 @@ class _Drawing:
         )  # fmt: skip
 
     def branches(self, shape: Shape) -> Layer:
-        """Draw some layers in a layer; a branch beside them has a window with which it gets to the same size."""
+        """Draw a container of some layers; a branch beside them has a window that leads to the same size."""
         if self.depth == 2:
             return self.pointwise(shape)
         self.depth += 1
@@ -189,7 +189,7 @@ class _Drawing:
         return Concatenate(*self.one_of((body, other), (other, body), (other, body, self.beside(shape, after))))
 
     def beside(self, shape: Shape, after: Shape) -> Layer:
-        """Return a layer, or two, that make this shape of the other."""
+        """Return a layer, or two, that turn `shape` into `after`."""
         if len(shape) == 1:
             return Dense(after[0])
         kernel = tuple(max(1, before - behind + 1) for before, behind in zip(shape[1:], after[1:], strict=True))
@@ -200,7 +200,7 @@ class _Drawing:
         return Sequential(pool, _convolution(shape)(after[0], 1, padding=padding))
 
     def padding(self, shape: Shape, most: int) -> Padding:
-        """Draw every way to write a padding."""
+        """Draw a padding, written in any of the ways that are allowed."""
         pairs = tuple((self.number(0, most + 1), self.number(0, most + 1)) for _ in shape[1:])
         return self.one_of("same", "valid", self.number(0, most + 1), pairs)
 
@@ -213,7 +213,7 @@ class _Drawing:
         return int(self.generator.integers(least, end))
 
     def chance(self, probability: float) -> bool:
-        """Say yes with this probability."""
+        """Return True with this probability."""
         return bool(self.generator.random() < probability)
 
     def one_of(self, *options: Option) -> Option:

@@ -45,7 +45,7 @@ CLASSES = 3
 
 @dataclass(frozen=True)
 class Specimen:
-    """A network for inputs of one shape, and how many of them it is given."""
+    """A network for inputs of one shape, and the number of examples to check it with."""
 
     model: Sequential
     input_shape: Shape
@@ -53,7 +53,7 @@ class Specimen:
 
 
 def in_the_middle(layer: Layer, input_shape: Shape = IMAGE) -> Specimen:
-    """Put a layer for inputs of this shape, with 4 channels in place of theirs, between two that have parameters."""
+    """Put a layer between two that have parameters; its inputs have this shape, but 4 channels if they have a size."""
     if len(input_shape) == 1:
         return Specimen(Sequential(Dense(input_shape[0]), layer, Flatten(), Dense(CLASSES)), input_shape)
     before = (Conv1D, Conv2D, Conv3D)[len(input_shape) - 2](4, 2, padding="same")
@@ -61,7 +61,7 @@ def in_the_middle(layer: Layer, input_shape: Shape = IMAGE) -> Specimen:
 
 
 def specimens() -> dict[str, Specimen]:
-    """Name all specimens."""
+    """Return all specimens by name."""
     nested = Sequential(Conv2D(3, 3), ReLU(), Sequential(MaxPool(2, 1), Dropout(0.3)), Conv2D(2, 1))
     normalized = Sequential(
         Conv2D(4, 2, bias=False), BatchNorm(epsilon=0.1), ReLU(), MaxPool(2), Flatten(), Dense(CLASSES)
