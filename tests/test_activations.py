@@ -184,6 +184,7 @@ def test_erfc_is_scipys() -> None:
     assert (error <= units * np.finfo(np.float64).eps * special.erfc(x) + 5e-324)[:-1].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [layer for layer, _, _ in FUNCTIONS], ids=repr)
 def test_what_is_computed_on_the_way_is_small(layer: Layer) -> None:
     x = np.ones((500_000, 8), np.float32)

@@ -237,6 +237,7 @@ def test_colour_images_in_idx_files_train_too(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["images"] == 60
 
 
+@pytest.mark.slow
 def test_the_best_recipe_may_be_changed(few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     options = ["--recipe", "best", "--epochs", "1", "--learning-rate", "0.02", "--out", str(run)]
@@ -436,6 +437,7 @@ def in_shell(redirection: str, *arguments: object, **environment: str) -> subpro
     return subprocess.run(["bash", "-c", line], capture_output=True, env={**os.environ, **environment})
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
     done = in_shell("| head -c 1", "summary", "lenet5", PYTHONUNBUFFERED="")  # one write: it comes before the end
     assert (done.returncode, done.stdout, done.stderr) == (0, b"l", b"")
@@ -460,6 +462,7 @@ def test_a_full_disk_is_reported() -> None:
     assert (done.returncode, done.stderr.decode()) == (2, told)
 
 
+@pytest.mark.slow
 def test_names_in_another_alphabet_are_printed(trained: Path, tmp_path: Path) -> None:
     Image.fromarray(load_mnist().test.images[0, 0]).save(tmp_path / "\N{HIRAGANA LETTER A}.png")
     for path, told in ((tmp_path / "\N{HIRAGANA LETTER A}.png", "stdout"), (tmp_path / "\N{EURO SIGN}.png", "stderr")):

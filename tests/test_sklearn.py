@@ -41,6 +41,7 @@ def test_there_are_as_many_checks_as_the_documents_say() -> None:
     assert len(CHECKS) >= 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [IMAGES, IMAGES[:, None], IMAGES / 255, np.float32(IMAGES / 255)])
 def test_images_as_they_are(images: Any) -> None:
     x, x_test, y, y_test = train_test_split(images, NUMBERS, random_state=0)

@@ -44,6 +44,7 @@ from lowered_cnn.verify.specimens import LOSSES, Specimen, specimens, together
 IMAGE: Shape = (2, 6, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", specimens())
 def test_every_layer_passes(name: str) -> None:
     certificate = verify_specimen(name, specimens()[name])

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WITHOUT_POSIX = """
 import os, pathlib, pkgutil, signal, sys
 import numpy, safetensors.numpy, threadpoolctl, tqdm
@@ -59,6 +61,7 @@ def without_posix(program: str, folder: Path, *arguments: str) -> "subprocess.Co
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_only_several_workers_need_posix(tmp_path: Path) -> None:
     done = without_posix("print({'lowered_cnn.cli.train', 'lowered_cnn.verify'} <= sys.modules.keys())", tmp_path)
     assert (done.stdout, done.stderr) == ("True\n", "")
@@ -73,6 +76,7 @@ def test_one_worker_trains_and_several_are_refused(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == f"lowered_cnn.arrays.InputError: {line}"
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_with_one_worker(few_digits: Path, tmp_path: Path) -> None:
     train = ["train", "--data", str(few_digits), "--epochs", "1", "--out", "run"]
     done = without_posix(COMMAND, tmp_path, *train, "--json")

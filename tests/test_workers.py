@@ -164,6 +164,7 @@ def test_a_training_that_is_stopped_leaves_the_weights_of_its_last_step() -> Non
 # --- how many --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "started"), [(1, 0), (2, 1), (3, 2), (10**9, 4)])
 def test_no_more_workers_are_started_than_a_batch_has_shards(workers: int, started: int) -> None:
     records = train(noisy_network(SHAPE), noise(), recipe(), workers=workers)
@@ -424,6 +425,7 @@ def test_programs_of_every_kind_train(tmp_path: Path) -> None:
         assert "Traceback (most recent" not in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["program.py"], ["-m", "program"]])
 def test_a_program_without_a_guard_is_told_to_put_one(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM + "main()\n")
@@ -469,6 +471,7 @@ def training(folder: Path, source: str) -> "Iterator[subprocess.Popen[str]]":
 between_or_amid_steps = pytest.mark.parametrize("source", ["main(after=pause)", "main(after=tell, epochs=10**9)"])
 
 
+@pytest.mark.slow
 @between_or_amid_steps
 def test_workers_end_when_their_parent_is_killed(source: str, tmp_path: Path) -> None:
     with training(tmp_path, source) as process:
@@ -506,6 +509,7 @@ def assert_interrupted(process: "subprocess.Popen[str]") -> None:
     assert errors.count("Traceback (most recent") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
 def test_interrupts_are_tested_in_the_background_jobs_of_a_shell_too() -> None:
     """Such a job is started with SIGINT ignored; see conftest.py."""
