@@ -39,7 +39,7 @@ class InputError(ValueError):
 def whole_number(where: str, value: object, least: int, most: int | None = None) -> int:
     """Return `value` as an int; raises InputError unless it is a whole number from `least` to `most`."""
     try:
-        number = operator.index(cast(SupportsIndex, value))
+        number = least - 1 if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
     except TypeError:
         number = least - 1
     if number < least or (most is not None and number > most):

@@ -9,7 +9,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.gemm import ROLES, Product, Role, listen
 from lowered_cnn.layers.container import Stage, Tap, stages_of
-from lowered_cnn.network import Network
+from lowered_cnn.network import Network, check_network
 from lowered_cnn.workspace import BLOCK_BYTES
 
 
@@ -92,6 +92,7 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
     The layers are lowered one by one, in their readable form, for the batch as a whole: this is what the equations
     cost. `train` uses shards of the batch and fused layers, which take other products and less memory.
     """
+    check_network("summary: network", network)
     lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
     with listen() as heard, lowered.tapped(bill := _Bill(heard)):
         lowered.layers.backward(np.zeros_like(lowered.layers.forward(lowered.x)))

@@ -22,6 +22,7 @@ class Loss(ABC):
 
 def softmax(z: Array) -> Array:
     """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), over axis 1, the classes, of z (N, classes, ...)."""
+    z = np.asarray(z)
     if z.ndim < 2:
         raise InputError("softmax", "outputs (N, classes, ...)", z.shape)
     powers: Array = np.exp(z - z.max(axis=1, keepdims=True))
@@ -68,7 +69,7 @@ class MeanSquaredError(Loss):
     def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
         """Return J and dJ/dZ, for targets shaped like z (n, ...), or class numbers (n), which are taken as one-hot."""
         difference = z.copy(order="K")
-        if targets.ndim == 1:
+        if targets.ndim == 1 and z.shape[1:] != (1,):  # of one output, these are values, not classes
             difference[np.arange(len(z)), _class_numbers(z, targets)] -= 1
         elif targets.shape == z.shape:
             np.subtract(z, targets, out=difference)

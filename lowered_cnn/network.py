@@ -1,15 +1,17 @@
 """Network: layers with their parameters in one flat vector, and the public entry point for images."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Images, InputError, Shape, check_images, check_shape, whole_number
 from lowered_cnn.fusion import fuse
-from lowered_cnn.layers import Layer, Sequential, Site, Softmax
+from lowered_cnn.layers import Dropout, Flatten, Layer, Sequential, Site, Softmax
 from lowered_cnn.layers.container import Tap, stages_of
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
@@ -56,7 +58,11 @@ class Network:
             raise InputError("network: input shape", "at least one length", repr(input_shape))
         self.input_shape: Shape = tuple(whole_number("network: input shape", length, 1) for length in lengths)
         self.output_shape = self.model.output_shape(self.input_shape, "")
-        self.parameters = ParameterVector.zeros(self.model.parameters(self.input_shape), _precision(dtype))
+        owned = self.model.parameters(self.input_shape)
+        for name, count in Counter(parameter.name for parameter in owned).items():
+            if count > 1:
+                raise InputError("network: parameters", "a different name for each", f"{name} {count} times")
+        self._parameters = ParameterVector.zeros(owned, _precision(dtype))
         self.parameters.initialize(whole_number("network: seed", seed, 0))
         self.input_range: tuple[float, float] | None = None
         self._prepare()
@@ -65,13 +71,31 @@ class Network:
         """Start without lowered forms: they are made when first needed, and a copy makes its own."""
         self._predictor = Predictor(lambda batch: self.lower(batch, training=False).forward)
         self._for_gradients: dict[int, LoweredNetwork] = {}
+        self._passes = 0
+        self._computing = Lock()  # the lowered forms have one set of buffers for all callers
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name not in ("_predictor", "_for_gradients")}
+        made = ("_predictor", "_for_gradients", "_passes", "_computing")
+        return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
         self._prepare()
+
+    @property
+    def parameters(self) -> ParameterVector:
+        """The parameters; assigning others of the same names and shapes copies their values."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, others: ParameterVector) -> None:
+        if not isinstance(others, ParameterVector) or others.parameters != self._parameters.parameters:
+            raise InputError("network: parameters", "those of the same model", type(others).__name__)
+        self._parameters.vector = others.vector
+
+    def keep_parameters_in(self, vector: Array) -> None:
+        """Use a vector, which others may share, for the parameters of all forms that are lowered from now on."""
+        self._parameters = ParameterVector(self._parameters.parameters, vector)
 
     def lower(
         self,
@@ -119,23 +143,37 @@ class Network:
         """
         check_loss(self, loss)
         images = as_batch(images, self.input_shape)
-        count = whole_number("gradient: images", len(images), 1)
-        if self.input_range is None:
-            self.input_range = image_range(images)
+        if not len(images):
+            raise InputError("gradient: images", "at least one", 0)
+        self.learn_scale(images)
+        with self._computing:
+            return self._gradient(images, np.asarray(targets), loss)
+
+    def _gradient(self, images: Images, targets: npt.NDArray[np.generic], loss: Loss) -> Gradient:
+        count = len(images)
         if count not in self._for_gradients:
             self._for_gradients = {**dict(list(self._for_gradients.items())[-1:]), count: self.lower(count)}
         lowered = self._for_gradients[count]
-        z = lowered.forward(images)
-        value, dz = loss.value_and_gradient(z, np.asarray(targets), count)
+        self._passes += 1
+        z = lowered.forward(images, position=(self._passes,))
+        value, dz = loss.value_and_gradient(z, targets, count)
         outputs = z.copy()
         lowered.backward(dz)
         gradients = ParameterVector(self.parameters.parameters, lowered.gradients.vector.copy())
         gradients.statistics /= count
         return Gradient(value, outputs, gradients)
 
+    def learn_scale(self, images: Images) -> None:
+        """Widen the range of the training images to these; raises InputError for images on another scale."""
+        self.check_scale(images)
+        low, high = image_range(images)
+        if self.input_range is not None:
+            low, high = min(low, self.input_range[0]), max(high, self.input_range[1])
+        self.input_range = low, high
+
     def check_scale(self, images: Images) -> None:
         """Raise InputError for images on another scale than the training images: floats from 0 to 255, say."""
-        if self.input_range is None or not images.size:
+        if self.input_range is None or not images.size or len(self.input_shape) == 1:  # features are no pixels
             return
         low, high = self.input_range
         wanted = f"numbers on the scale of the training images, {low:g} to {high:g}"
@@ -144,25 +182,45 @@ class Network:
                 raise InputError("network: images", wanted, "bytes, which count as 0 to 1")
             return
         (least, most), margin = image_range(images), OTHER_SCALE * (high - low)
-        if least < low - margin or most > high + margin:
+        if margin and (least < low - margin or most > high + margin):
             raise InputError("network: images", wanted, f"{least:g} to {most:g}")
 
 
 def image_range(images: Images) -> tuple[float, float]:
-    """Return the smallest and the largest number in images; bytes count as 0 to 1."""
-    return (0.0, 1.0) if images.dtype == np.uint8 else (float(images.min()), float(images.max()))
+    """Return the smallest and the largest finite number in images; bytes count as 0 to 1."""
+    if images.dtype == np.uint8:
+        return 0.0, 1.0
+    least, most = float(images.min()), float(images.max())
+    if not np.isfinite([least, most]).all():
+        finite = images[np.isfinite(images)]
+        least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return least, most
+
+
+def check_network(where: str, network: object) -> None:
+    """Raise InputError unless something is a Network."""
+    if not isinstance(network, Network):
+        raise InputError(where, "a Network, such as Network(model, input_shape)", type(network).__name__)
+
+
+def _last(model: Sequential) -> Layer | None:
+    """Return the last layer that changes numbers at inference."""
+    for layer in reversed(model.layers):
+        found = _last(layer) if isinstance(layer, Sequential) else layer
+        if found is not None and not isinstance(found, Flatten | Dropout):
+            return found
+    return None
 
 
 def has_softmax_twice(network: Network, loss: Loss) -> bool:
     """Return whether a network ends in a softmax, and the loss applies softmax again."""
-    last: Layer = network.model
-    while isinstance(last, Sequential) and last.layers:
-        last = last.layers[-1]
-    return isinstance(last, Softmax) and isinstance(loss, SoftmaxCrossEntropy)
+    return isinstance(_last(network.model), Softmax) and isinstance(loss, SoftmaxCrossEntropy)
 
 
 def check_loss(network: Network, loss: Loss) -> None:
     """Raise InputError if a network ends in a softmax and the loss applies its own: it would be applied twice."""
+    if not isinstance(loss, Loss):
+        raise InputError("loss", "a loss, such as SoftmaxCrossEntropy() or MeanSquaredError()", repr(loss))
     if has_softmax_twice(network, loss):
         wanted = "a network without Softmax() at its end, as SoftmaxCrossEntropy() applies it"
         raise InputError("loss", f"{wanted} (softmax(network.predict(images)) gives the probabilities)", "Softmax()")

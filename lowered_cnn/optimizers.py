@@ -31,7 +31,9 @@ class Optimizer(ABC):
         """
 
     def over(self, parameters: ParameterVector, part: slice = slice(None)) -> "Update":
-        """Return the update of these parameters, or of a slice of their vector; it holds the optimizer's state."""
+        """Return the update of `network.parameters`, or of a slice of their vector; it holds the optimizer's state."""
+        if not isinstance(parameters, ParameterVector):
+            raise InputError("optimizer: parameters", "network.parameters", type(parameters).__name__)
         return Update(self, parameters, part)
 
 
@@ -44,7 +46,7 @@ class Update:
         self._learning_rate = optimizer.learning_rate
         self.learned = slice(min(start, end), min(stop, end))
         self.statistics = slice(max(start, end), max(stop, end))
-        self._values = parameters.vector[self.statistics]
+        self._length, self._values = len(parameters.vector), parameters.vector[self.statistics]
         rates = parameters.rates()[self.learned]
         self._optimizer = optimizer.lower(
             parameters.vector[self.learned],
@@ -57,6 +59,8 @@ class Update:
 
         The learning rate is the optimizer's own unless given.
         """
+        if not isinstance(gradients, ParameterVector) or len(gradients.vector) != self._length:
+            raise InputError("update: gradients", "network.gradient(...).parameters", type(gradients).__name__)
         rate = self._learning_rate if learning_rate is None else learning_rate
         self._optimizer.step(gradients.vector[self.learned], rate)
         self._values -= gradients.vector[self.statistics]

@@ -115,7 +115,12 @@ class ParameterVector(Mapping[str, Array]):
 
 def _write(where: str, there: Array, value: object) -> None:
     """Write a number, or an array of the same shape, into an array."""
-    values = np.asarray(value)
+    try:
+        values = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(where, f"shape {there.shape}", "rows of different lengths") from error
+    if values.dtype.kind not in "biuf":
+        raise InputError(where, "real numbers", repr(value) if values.dtype.kind == "O" else values.dtype)
     if values.ndim and values.shape != there.shape:
         raise InputError(where, f"shape {there.shape}", values.shape)
     there[...] = values

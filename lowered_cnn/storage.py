@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias, cast
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lowered_cnn import layers
 from lowered_cnn.arrays import InputError, check_shape
 from lowered_cnn.layers import Concatenate, Layer, Sequential
-from lowered_cnn.network import Network
+from lowered_cnn.network import Network, check_network
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -32,8 +32,9 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
 
     from safetensors.numpy import save as to_bytes
 
+    check_network("save: network", network)
     header = {
-        "model": describe(network.model),
+        "model": _restorable(network.model),
         "input_shape": list(network.input_shape),
         "dtype": network.parameters.vector.dtype.name,
         "input_range": network.input_range,
@@ -100,19 +101,65 @@ def restore(description: dict[str, JSON]) -> Layer:
         wanted = "a layer in an imported module" if ":" in name else "the name of a layer, or module:Class for your own"
         raise InputError("layer", wanted, name)
     fields: dict[str, Any] = {key: _from_json(value) for key, value in description.items() if key != "layer"}
+    if _has_own_constructor(kind):
+        return _assembled(kind, fields)
     if issubclass(kind, Sequential | Concatenate):
         return kind(*fields.pop("layers"), **fields)
     return kind(**fields)
 
 
+def _has_own_constructor(kind: type[Layer]) -> bool:
+    """Return whether a class of yours has an __init__ whose arguments need not be the layer's fields."""
+    owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
+    parameters = vars(owner).get("__dataclass_params__")
+    return not (parameters and parameters.init) and owner.__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
+def _assembled(kind: type[Layer], fields: dict[str, Any]) -> Layer:
+    """Make a layer of its fields, past its constructor, and let it check them if it does."""
+    layer = object.__new__(kind)
+    for field in dataclasses.fields(kind):
+        object.__setattr__(layer, field.name, fields.pop(field.name))
+    if fields:
+        raise InputError("layer", f"the fields of {kind.__name__}", sorted(fields))
+    getattr(layer, "__post_init__", lambda: None)()
+    return layer
+
+
+def _restorable(model: Sequential) -> dict[str, JSON]:
+    """Return the description of a model; raises InputError unless the same model can be made of it again."""
+    import json
+
+    description = describe(model)
+    try:
+        same = describe(restore(json.loads(json.dumps(description)))) == description
+    except Exception as error:  # what a layer's own constructor raises depends on the layer
+        raise InputError("save: model", "layers that can be made again from their fields", error) from error
+    if not same:
+        raise InputError("save: model", "layers that can be made again from their fields", "other ones")
+    return description
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears complete or not at all."""
-    part = path.with_name(path.name + ".part")
+    """Write a file so that it appears complete or not at all; where a link is, what it points to.
+
+    Raises InputError where something else than a file is, a device say, and OSError, with this path, on other failures.
+    """
+    real = Path(os.path.realpath(path))
+    if real.exists() and not real.is_file():
+        got = f"the folder {path}" if real.is_dir() else path
+        raise InputError("output", "a file to write", got)
+    part = real.with_name(f".{real.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
-        part.replace(path)
+        part.replace(real)
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = str(path)
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from lowered_cnn.arrays import Array, Images
 from lowered_cnn.layers.container import Stage, Tap
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
-from lowered_cnn.network import Network, as_batch, check_loss
+from lowered_cnn.network import Network, as_batch, check_loss, check_network
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def trace(
     The layers compute as at inference (no Dropout, BatchNorm's running statistics) or, with `training`, as in training.
     Raises InputError if images, targets and network do not fit.
     """
+    check_network("trace: network", network)
     check_loss(network, loss)
     images = as_batch(images, network.input_shape)
     network.check_scale(images)

@@ -1,7 +1,9 @@
 """The doors that users come through: what they naturally write gives the right numbers, or one clear line."""
 
+import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +43,7 @@ from lowered_cnn import (
     load,
     save,
     softmax,
+    summary,
     trace,
     train,
 )
@@ -628,3 +631,195 @@ def test_a_copy_of_a_network_has_buffers_of_its_own() -> None:
     assert not other.gradient(normal(5, *IMAGE), LABELS).outputs.any()
     assert other.input_range == network.input_range
     assert replace(network.gradient(normal(5, *IMAGE), LABELS), loss=0.0).loss == 0
+
+
+# --- what users found -------------------------------------------------------------------------------------------------
+
+
+def test_parameters_of_another_network_are_copied_and_reach_every_form() -> None:
+    network, other = normalized(), normalized()
+    other.parameters.vector += 0.1 * normal(other.parameters.vector.size)
+    images = normal(5, *IMAGE)
+    network.predict(images)
+    network.gradient(images, LABELS)
+    network.parameters = other.parameters
+    np.testing.assert_array_equal(network.predict(images), other.predict(images))
+    expected = other.gradient(images, LABELS).parameters.vector
+    np.testing.assert_array_equal(network.gradient(images, LABELS).parameters.vector, expected)
+    other.parameters.vector[...] = 0
+    assert network.parameters.vector.any()
+    for wrong in (Network(Dense(2), (3,)).parameters, np.zeros(3)):
+        with pytest.raises(InputError, match="network: parameters: expected those of the same model, got"):
+            network.parameters = anything(wrong)[0]
+
+
+class Forgetful(Handing):
+    """Forgets to return dx, gives something else, or is no lowered form at all."""
+
+    def lower(self, site: Site) -> Lowered:
+        class Lost(LoweredHanding):
+            def forward(self, x: Array) -> Any:
+                return [x] if self.layer.y_kind == "list" else x.astype(int) if self.layer.y_kind == "int" else x
+
+            def backward(self, dy: Array) -> Any:
+                return None
+
+        return anything(None)[0] if self.y_kind == "none" else Lost(self)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("as it is", "handing1: dx: expected an array of floats, got NoneType"),
+        ("list", "handing1: y: expected an array of floats, got list"),
+        ("int", "handing1: y: expected an array of floats, got int64"),
+        ("none", "handing1: lower: expected a Lowered, got NoneType"),
+    ],
+)
+def test_a_layer_that_returns_nothing_useful_is_named(kind: str, message: str) -> None:
+    network = Network([Dense(3), Forgetful(kind, kind), Dense(3)], (4,))
+    for run in (network.gradient, partial(trace, network)):
+        with pytest.raises(InputError) as caught:
+            run(normal(2, 4), np.array([0, 1]))
+        assert str(caught.value) == message
+
+
+def test_the_noise_of_a_loop_goes_on_whatever_the_sizes_of_its_batches() -> None:
+    network = Network([Flatten(), Dropout(0.5), Dense(3)], (50,))
+    images, labels = normal(10, 50), np.arange(10) % 3
+    losses = [network.gradient(images[:count], labels[:count]).loss for count in (10, 9, 8) * 2]
+    assert len(set(losses)) == 6
+
+
+def test_threads_take_their_turn() -> None:
+    network, images = normalized(), normal(5, *IMAGE)
+    expected = network.gradient(images, LABELS).parameters.vector
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: network.gradient(images, LABELS).parameters.vector, range(40)))
+    assert all(np.array_equal(each, expected) for each in found)
+
+
+@pytest.mark.parametrize("behind", [Flatten(), Dropout(0), Sequential(), Sequential(Flatten(), Dropout())])
+def test_a_softmax_before_layers_that_change_nothing_is_found(behind: Layer) -> None:
+    network = Network([Dense(3), Softmax(), behind], (4,))
+    with pytest.raises(InputError, match="loss: expected a network without Softmax"):
+        network.gradient(normal(2, 4), np.array([0, 1]))
+
+
+def test_targets_of_one_output_are_values_not_classes() -> None:
+    network = Network(Dense(1), (4,))
+    with pytest.raises(InputError, match=re.escape("mean squared error: targets: expected (2, 1), got (2,)")):
+        network.gradient(normal(2, 4), np.zeros(2, int), MeanSquaredError())
+
+
+def test_the_range_of_a_loop_grows_with_its_batches() -> None:
+    network = Network([Flatten(), Dense(3)], IMAGE)
+    for batch_of in (np.zeros((5, *IMAGE)), normal(5, *IMAGE), np.full((5, *IMAGE), np.nan)):
+        network.gradient(batch_of, LABELS)
+    images = normal(5, *IMAGE)
+    assert network.input_range == (min(0, images.min()), images.max())
+    network.predict(images)
+    for run in (network.predict, lambda images: network.gradient(images, LABELS)):
+        with pytest.raises(InputError, match="network: images: expected numbers on the scale of the training"):
+            run(255 * images)
+
+
+def test_features_have_no_scale() -> None:
+    network = Network(Dense(3), (4,))
+    network.gradient(normal(2, 4), np.array([0, 1]))
+    network.predict(1e4 * normal(2, 4))
+
+
+@dataclass(frozen=True)
+class Twice(Counting):
+    """Has two parameters of one name."""
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        return (Parameter("a", (3,)), Parameter("a", (2,)))
+
+
+def test_two_parameters_of_one_name_are_refused() -> None:
+    with pytest.raises(InputError, match=re.escape("expected a different name for each, got counting1.a 2 times")):
+        Network(Twice(), (3,))
+
+
+@pytest.mark.parametrize("value", [None, "x", 1j, [[1, 2], [3]]])
+def test_only_numbers_are_assigned_to_parameters(value: object) -> None:
+    network = normalized()
+    before = network.parameters.vector.copy()
+    with pytest.raises(InputError, match=r"^parameters: dense1\.bias: expected"):
+        network.parameters["dense1.bias"] = value
+    np.testing.assert_array_equal(network.parameters.vector, before)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda n, d: SGD(0.1).over(n), "optimizer: parameters: expected network.parameters, got Network"),
+        (
+            lambda n, d: SGD(0.1).over(n.parameters).step(n.gradient(*d)),
+            "update: gradients: expected network.",
+        ),
+        (lambda n, d: n.gradient(*d, "mse"), "loss: expected a loss, such as SoftmaxCrossEntropy() or Mean"),
+        (lambda n, d: n.gradient(d[0][:0], d[1][:0]), "gradient: images: expected at least one, got 0"),
+        (
+            lambda n, d: trace(n, *d, *anything(None)),
+            "loss: expected a loss, such as SoftmaxCrossEntropy() or MeanSquaredError()",
+        ),
+        (lambda n, d: train(n, d, *anything(5)), "train: recipe: expected a Recipe, got 5"),
+        (
+            lambda n, d: train(n.model, d),
+            "train: network: expected a Network, such as Network(model, input_shape)",
+        ),
+        (lambda n, d: evaluate(n.model, d), "evaluate: network: expected a Network, such as"),
+        (lambda n, d: summary(n.model), "summary: network: expected a Network, such as"),
+        (lambda n, d: save(n.model, "x"), "save: network: expected a Network, such as"),
+        (lambda n, d: Conv2D(True, 3), "Conv2D: filters: expected a whole number of at least 1, got True"),
+        (lambda n, d: n.lower(True), "network: batch: expected a whole number of at least 1, got True"),
+    ],
+)
+def test_slips_are_answered_in_one_line(run: Callable[[Any, Any], object], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        run(normalized(), (normal(5, *IMAGE), LABELS))
+    assert str(caught.value).startswith(message)
+
+
+def test_networks_of_classes_with_constructors_of_their_own_are_saved(tmp_path: Path) -> None:
+    network = Network([Block(3), Skip(3), Flatten(), Dense(2)], (2, 9, 9))
+    save(network, tmp_path / "own.safetensors")
+    same = load(tmp_path / "own.safetensors")
+    assert same.model == network.model
+    np.testing.assert_array_equal(same.predict(normal(2, 2, 9, 9)), network.predict(normal(2, 2, 9, 9)))
+
+
+@dataclass(frozen=True)
+class WithSet(Handing):
+    """Has a field that JSON has nothing for."""
+
+    numbers: Any = frozenset({1})
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
+    network = Network(WithSet("as it is", "as it is"), (3,))
+    with pytest.raises(InputError, match="save: model: expected layers that can be made again from their fields, got"):
+        save(network, tmp_path / "own.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_nothing_but_files_is_written_over(tmp_path: Path) -> None:
+    network, target = Network(Dense(2), (3,)), tmp_path / "target.safetensors"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "target.safetensors.part").write_text("mine")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(InputError, match="output: expected a file to write, got"):
+            save(network, path)
+    save(network, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    load(target)
+    assert (tmp_path / "target.safetensors.part").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 4
+    with pytest.raises(FileNotFoundError) as caught:
+        save(network, tmp_path / "no" / "file")
+    assert caught.value.filename == str(tmp_path / "no" / "file")

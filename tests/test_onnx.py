@@ -529,7 +529,7 @@ def test_the_command_writes_a_model(few_digits: Path, tmp_path: Path, capsys: py
     assert told.count("\n") == 1
     for folder in ("", ".", str(tmp_path)):
         assert main(["export", str(run), folder]) == 2
-        told = f"lowered-cnn export: ONNX model: expected a file to write, got the folder {folder or '.'}\n"
+        told = f"lowered-cnn export: output: expected a file to write, got the folder {folder or '.'}\n"
         assert capsys.readouterr().err == told
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Images, InputError, Shape, whole_number
 from lowered_cnn.data.dataset import Dataset
-from lowered_cnn.layers import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
+from lowered_cnn.layers import Conv2D, Dense, Flatten, Layer, MaxPool, ReLU, Sequential
 from lowered_cnn.losses import softmax
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import Adam, Optimizer
@@ -25,7 +25,7 @@ except ImportError as error:
     wanted = "scikit-learn (pip install 'lowered-cnn[sklearn]')"
     raise InputError("CNNClassifier", wanted, f"no module named {error.name}") from error
 
-Model = Sequential | Callable[[int], Sequential]
+Model = Layer | Sequence[Layer] | Callable[[int], Layer]
 
 SEEDS = 2**31 - 1
 NO_LABELS = object()
@@ -36,8 +36,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     X holds images, (n, H, W) or (n, C, H, W), or features, (n, features); features are reshaped to images if
     `image_shape`, (H, W) or (C, H, W), is given. Bytes (0 to 255) are scaled to the range 0 to 1; other numbers are
-    taken as they are. `model` is a Sequential with one output per class, or a function that makes one from the number
-    of classes, as in `lowered_cnn.models`. The default is a small CNN for images and dense layers for features.
+    taken as they are. `model` is a Sequential, or a list of layers, with one output per class, or a function that makes
+    one from the number of classes, as in `lowered_cnn.models`. The default is a small CNN for images and dense layers
+    for features.
 
     `optimizer` (default Adam) and `schedule` (default OneCycle) are used as in a Recipe. With `early_stopping`, a
     stratified fraction `validation_fraction` of the examples is held out. Training ends when their accuracy has not
@@ -110,7 +111,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if len(unknown):
             raise InputError("partial_fit: y", f"classes {self.classes_.tolist()}", unknown.tolist())
         recipe = Recipe(1, self.batch_size, self._optimizer(), Constant(), seed=self._new_seed())
+        before = self.network_.input_range
         self._train(Dataset(images, np.searchsorted(self.classes_, y)), None, recipe)
+        if before is not None:
+            low, high = self.network_.input_range or before
+            self.network_.input_range = min(low, before[0]), max(high, before[1])
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
@@ -152,7 +157,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         if model is None:
             model = small_cnn if images.ndim == 4 else dense
         network = Network(
-            model if isinstance(model, Sequential) else model(len(self.classes_)),
+            model(len(self.classes_)) if callable(model) else model,
             images.shape[1:],
             seed=seed,
             dtype=np.float64 if images.dtype == np.float64 else np.float32,

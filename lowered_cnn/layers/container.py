@@ -93,6 +93,8 @@ class Stage:
         """Lower a layer in its place."""
         before, y_shape = site.workspace.bytes, (*layer.output_shape(site.input_shape, site.name), site.batch)
         lowered = layer.lower(site)
+        if not isinstance(lowered, Lowered):
+            raise InputError(f"{site.name}: lower", "a Lowered", type(lowered).__name__)
         return cls(site, layer, lowered, site.workspace.bytes - before, y_shape)
 
     def forward(self, x: Array) -> Array:
@@ -106,18 +108,20 @@ class Stage:
         """Return the layer's dx, after showing it to the taps; the layer may overwrite dy."""
         heard = dy.copy() if self.taps else dy
         dx = self.lowered.backward(dy)
-        if dx is not None:
+        if dx is not None or self.site.wants_dx:
             dx = self._conforming("dx", dx, (*self.site.input_shape, self.site.batch))
         for tap in self.taps:
             tap.backward(self, heard, dx)
         return dx
 
-    def _conforming(self, what: str, array: Array, shape: Shape) -> Array:
-        """Return the array if it meets the contract, else a copy that does; raises InputError for another shape."""
-        dtype = self.site.workspace.dtype
+    def _conforming(self, what: str, array: Array | None, shape: Shape) -> Array:
+        """Return the array if it meets the contract, else a copy that does; raises InputError if none can."""
+        dtype, where = self.site.workspace.dtype, f"{self.site.name}: {what}"
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            raise InputError(where, "an array of floats", getattr(array, "dtype", type(array).__name__))
         if array.shape == shape and array.dtype == dtype and array.flags.carray:
             return array
-        check_shape(f"{self.site.name}: {what}", shape, array.shape)
+        check_shape(where, shape, array.shape)
         return np.array(array, dtype, order="C")
 
 
@@ -148,7 +152,7 @@ def _given(where: str, layers: Sequence[Layer | Sequence[Layer]]) -> tuple[Layer
     if len(layers) == 1 and isinstance(layers[0], list | tuple):
         layers = layers[0]
     for layer in layers:
-        if not isinstance(layer, Layer):
+        if not isinstance(layer, Layer) or not hasattr(layer, "kind"):
             raise InputError(where, "layers, such as ReLU() or Dense(10)", repr(layer))
     return cast(tuple[Layer, ...], tuple(layers))
 

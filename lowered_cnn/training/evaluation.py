@@ -7,7 +7,7 @@ import numpy as np
 from lowered_cnn.arrays import InputError
 from lowered_cnn.data.dataset import Dataset, LabelledImages, as_dataset
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
-from lowered_cnn.network import Network, as_batch, has_softmax_twice
+from lowered_cnn.network import Network, as_batch, check_network, has_softmax_twice
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ def evaluate(
     `data` is a data set or a pair (images, labels). The network may end in Softmax(). Raises InputError if the data
     do not fit the network.
     """
+    check_network("evaluate: network", network)
     data = as_dataset("evaluate: data", data)
     check_data(network, data)
     outputs = network.predict(data.images, workers=workers)

@@ -9,7 +9,7 @@ from lowered_cnn.arrays import InputError, whole_number
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Dataset, LabelledImages, as_dataset
-from lowered_cnn.network import Network, check_loss, image_range
+from lowered_cnn.network import Network, check_loss, check_network, image_range
 from lowered_cnn.training.evaluation import check_data, evaluate
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.worker import Capacity, Job
@@ -87,6 +87,9 @@ def train(
     """
     if whole_number("train: workers", workers, 1) > 1 and not POSIX:
         raise InputError("train: workers", "1 on this system, as several workers need POSIX (Linux, macOS)", workers)
+    check_network("train: network", network)
+    if not isinstance(recipe, Recipe):
+        raise InputError("train: recipe", "a Recipe", repr(recipe))
     data = as_dataset("train: data", data)
     check_data(network, data)
     if dev is not None:

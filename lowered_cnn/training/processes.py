@@ -19,7 +19,6 @@ import numpy as np
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.network import Network
-from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.shared import SharedMemory
 from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
@@ -153,7 +152,7 @@ def _worker(number: int, memory: SharedMemory, task: bytes) -> Worker:
     network = Network(model, input_shape, dtype=dtype)
     board = Board.of(network, capacity, memory.zeros)
     memory.close()
-    network.parameters = ParameterVector(network.parameters.parameters, board.parameters)
+    network.keep_parameters_in(board.parameters)
     return Worker(number, network, job, board, Barrier(board.arrivals, number))
 
 

@@ -9,7 +9,7 @@ from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Layer
 from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from lowered_cnn.models import MODELS
-from lowered_cnn.network import Network
+from lowered_cnn.network import Network, check_network
 from lowered_cnn.training.workers import POSIX
 from lowered_cnn.verify.agreement import agreement_checks, workers_check
 from lowered_cnn.verify.certificate import Certificate, Check
@@ -43,6 +43,7 @@ def verify(network: Network, *, loss: Loss = SoftmaxCrossEntropy(), workers: Seq
 
     Raises InputError unless the network has outputs (features), one for each class.
     """
+    check_network("verify: network", network)
     if len(network.output_shape) != 1:
         raise InputError("verify: network", "outputs (features)", network.output_shape)
     certificate = _checked(network, loss)

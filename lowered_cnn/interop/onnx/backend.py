@@ -184,7 +184,7 @@ def _batch_norm(node: Node, operands: list[Values]) -> list[Values]:
     attributes = {name: value for name, value in node.attributes.items() if name not in ("training_mode", "momentum")}
     x = operands[0]
     network = _network(translate(replace(node, attributes=attributes), operands[1:], x.shape[1:]), x)
-    y = np.moveaxis(network.lower(len(x), fused=False).forward(_floats(x)), -1, 0).astype(x.dtype)
+    y = network.lower(len(x), fused=False).forward(_floats(x)).astype(x.dtype)
     axes = (0, *range(2, x.ndim))
     measured = (x.mean(axis=axes), x.var(axis=axes))
     updated = (old * momentum + new * (1 - momentum) for old, new in zip(operands[3:], measured, strict=True))

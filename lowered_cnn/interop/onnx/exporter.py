@@ -85,10 +85,7 @@ def to_onnx(network: Network) -> "ModelProto":
 
 def save_onnx(network: Network, path: str | os.PathLike[str]) -> None:
     """Write the network as an ONNX file; the file is complete or not written at all."""
-    path = Path(path)
-    if path.is_dir():  # as "" is
-        raise InputError("ONNX model", "a file to write", f"the folder {path}")
-    write_whole(path, to_onnx(network).SerializeToString())
+    write_whole(Path(path), to_onnx(network).SerializeToString())
 
 
 class _Graph:
