@@ -51,6 +51,9 @@ AWAY = 1.0
 
 NUDGE = 1e-6
 
+SMALLEST_NORMAL = 2.0**-1022
+"""Below it, numbers are rounded by amounts that do not shrink with them."""
+
 LARGE = 1000.0
 
 TINY_BLOCKS = 512
@@ -95,7 +98,7 @@ def _compared_with_loops(stage: Stage, x: Array, own: Reference | None) -> Itera
     y = stage.lowered.forward(x)
     terms = max((product.k for product in products), default=1) + 8
     gain = np.abs(moved - y).max() / (NUDGE * np.abs(direction).max())
-    bound = float(2 * terms * UNIT_ROUNDOFF * max(np.abs(y).max(), gain * np.abs(x).max()))
+    bound = float(2 * terms * UNIT_ROUNDOFF * max(np.abs(y).max(), gain * np.abs(x).max())) + SMALLEST_NORMAL
     shape, value_at = expected
     if shape != y.shape[:-1] or not np.isfinite(x).all():
         yield _check(stage, "forward", float("inf"), bound)
