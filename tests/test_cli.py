@@ -503,6 +503,15 @@ def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_training_whose_only_step_diverges_is_told(
+    few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--data", str(few_digits), "--epochs", "1", "--batch-size", "600", "--learning-rate", "1e30"]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 2
+    told = "lowered-cnn train: test loss: expected a finite number (try a lower --learning-rate), got nan"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+
+
 # --- verification before the training --------------------------------------------------------------------------------
 
 

@@ -82,7 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
     folder = RunFolder.create(arguments.out, _config(arguments, model, recipe, data))
     train_seconds = _train(network, data, dev, recipe, arguments.workers, folder)
     folder.save(network)
-    test = evaluate_network(network, splits.test, recipe.loss, workers=arguments.workers)
+    with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is reported below
+        test = evaluate_network(network, splits.test, recipe.loss, workers=arguments.workers)
+    if not math.isfinite(test.loss):
+        raise InputError("test loss", "a finite number (try a lower --learning-rate)", test.loss)
     result = {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,

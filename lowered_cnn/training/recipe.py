@@ -14,9 +14,9 @@ class Recipe:
     """How to train; the defaults were chosen for MNIST on its dev split.
 
     `seed` determines the order of the examples, Dropout's noise and the augmentation, which changes each image anew in
-    each epoch. `clip_norm` scales longer gradients down to that length (Pascanu et al., 2013). With `average` the
-    network ends up with an exponential moving average of its weights (Polyak and Juditsky, 1992). Its decay in step t
-    is `average`, but at most (1 + t) / (10 + t), so that it warms up.
+    each epoch; training again with the same recipe repeats all three. `clip_norm` scales longer gradients down to that
+    length (Pascanu et al., 2013). With `average` the network ends up with an exponential moving average of its weights
+    (Polyak and Juditsky, 1992). Its decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up.
     """
 
     epochs: int = 3
