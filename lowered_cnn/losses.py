@@ -20,6 +20,12 @@ class Loss(ABC):
         """
 
 
+def check_is_loss(loss: object) -> None:
+    """Raise InputError unless something is a Loss."""
+    if not isinstance(loss, Loss):
+        raise InputError("loss", "a loss, such as SoftmaxCrossEntropy() or MeanSquaredError()", repr(loss))
+
+
 def softmax(z: Array) -> Array:
     """Y^[k] = exp(z[k] - max z) / sum over k of the same (S9), over axis 1, the classes, of z (N, classes, ...)."""
     z = np.asarray(z)

@@ -14,7 +14,7 @@ from lowered_cnn.fusion import fuse
 from lowered_cnn.layers import Dropout, Flatten, Layer, Sequential, Site, Softmax
 from lowered_cnn.layers.container import Tap, stages_of
 from lowered_cnn.layers.layer import Noise
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.prediction import Predictor
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
@@ -94,7 +94,7 @@ class Network:
         self._parameters.vector = others.vector
 
     def keep_parameters_in(self, vector: Array) -> None:
-        """Use a vector, which others may share, for the parameters of all forms that are lowered from now on."""
+        """Store the parameters in this vector, which may be shared; forms lowered from now on use it."""
         self._parameters = ParameterVector(self._parameters.parameters, vector)
 
     def lower(
@@ -173,7 +173,7 @@ class Network:
 
     def check_scale(self, images: Images) -> None:
         """Raise InputError for images on another scale than the training images: floats from 0 to 255, say."""
-        if self.input_range is None or not images.size or len(self.input_shape) == 1:  # features are no pixels
+        if self.input_range is None or not images.size or len(self.input_shape) == 1:  # features have no pixel scale
             return
         low, high = self.input_range
         wanted = f"numbers on the scale of the training images, {low:g} to {high:g}"
@@ -219,8 +219,7 @@ def has_softmax_twice(network: Network, loss: Loss) -> bool:
 
 def check_loss(network: Network, loss: Loss) -> None:
     """Raise InputError if a network ends in a softmax and the loss applies its own: it would be applied twice."""
-    if not isinstance(loss, Loss):
-        raise InputError("loss", "a loss, such as SoftmaxCrossEntropy() or MeanSquaredError()", repr(loss))
+    check_is_loss(loss)
     if has_softmax_twice(network, loss):
         wanted = "a network without Softmax() at its end, as SoftmaxCrossEntropy() applies it"
         raise InputError("loss", f"{wanted} (softmax(network.predict(images)) gives the probabilities)", "Softmax()")

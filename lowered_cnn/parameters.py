@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.arrays import Array, InputError, Shape, check_shape
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ class ParameterVector(Mapping[str, Array]):
 
     def assign(self, name: str, values: npt.NDArray[np.generic], where: str) -> None:
         """Overwrite one parameter; raises InputError if the shape differs."""
-        if values.shape != self[name].shape:
-            raise InputError(f"{where}: {name}", self[name].shape, values.shape)
+        check_shape(f"{where}: {name}", self[name].shape, values.shape)
         self[name][...] = values
 
 

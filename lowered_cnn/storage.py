@@ -109,14 +109,14 @@ def restore(description: dict[str, JSON]) -> Layer:
 
 
 def _has_own_constructor(kind: type[Layer]) -> bool:
-    """Return whether a class of yours has an __init__ whose arguments need not be the layer's fields."""
+    """Return whether a custom class has a handwritten __init__, whose arguments need not be the layer's fields."""
     owner = next(base for base in kind.__mro__ if "__init__" in vars(base))
     parameters = vars(owner).get("__dataclass_params__")
     return not (parameters and parameters.init) and owner.__module__.partition(".")[0] != __name__.partition(".")[0]
 
 
 def _assembled(kind: type[Layer], fields: dict[str, Any]) -> Layer:
-    """Make a layer of its fields, past its constructor, and let it check them if it does."""
+    """Make a layer from its fields without calling its constructor; its own checks still run."""
     layer = object.__new__(kind)
     for field in dataclasses.fields(kind):
         object.__setattr__(layer, field.name, fields.pop(field.name))
@@ -127,23 +127,23 @@ def _assembled(kind: type[Layer], fields: dict[str, Any]) -> Layer:
 
 
 def _restorable(model: Sequential) -> dict[str, JSON]:
-    """Return the description of a model; raises InputError unless the same model can be made of it again."""
+    """Return the description of a model; raises InputError unless the same model can be restored from it."""
     import json
 
     description = describe(model)
     try:
         same = describe(restore(json.loads(json.dumps(description)))) == description
     except Exception as error:  # what a layer's own constructor raises depends on the layer
-        raise InputError("save: model", "layers that can be made again from their fields", error) from error
+        raise InputError("save: model", "layers that can be restored from their fields", error) from error
     if not same:
-        raise InputError("save: model", "layers that can be made again from their fields", "other ones")
+        raise InputError("save: model", "layers that can be restored from their fields", "different ones")
     return description
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears complete or not at all; where a link is, what it points to.
+    """Write a file so that it appears complete or not at all; a link stays, and its target is written.
 
-    Raises InputError where something else than a file is, a device say, and OSError, with this path, on other failures.
+    Raises InputError if the path is taken by something other than a file, such as a folder or a device.
     """
     real = Path(os.path.realpath(path))
     if real.exists() and not real.is_file():

@@ -771,6 +771,7 @@ def test_only_numbers_are_assigned_to_parameters(value: object) -> None:
             lambda n, d: train(n.model, d),
             "train: network: expected a Network, such as Network(model, input_shape)",
         ),
+        (lambda n, d: evaluate(n, d, *anything("mse")), "loss: expected a loss, such as SoftmaxCrossEntropy() or Mean"),
         (lambda n, d: evaluate(n.model, d), "evaluate: network: expected a Network, such as"),
         (lambda n, d: summary(n.model), "summary: network: expected a Network, such as"),
         (lambda n, d: save(n.model, "x"), "save: network: expected a Network, such as"),
@@ -801,7 +802,7 @@ class WithSet(Handing):
 
 def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
     network = Network(WithSet("as it is", "as it is"), (3,))
-    with pytest.raises(InputError, match="save: model: expected layers that can be made again from their fields, got"):
+    with pytest.raises(InputError, match="save: model: expected layers that can be restored from their fields, got"):
         save(network, tmp_path / "own.safetensors")
     assert not list(tmp_path.iterdir())
 

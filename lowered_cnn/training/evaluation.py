@@ -6,7 +6,7 @@ import numpy as np
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.data.dataset import Dataset, LabelledImages, as_dataset
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss
 from lowered_cnn.network import Network, as_batch, check_network, has_softmax_twice
 
 
@@ -27,6 +27,7 @@ def evaluate(
     do not fit the network.
     """
     check_network("evaluate: network", network)
+    check_is_loss(loss)
     data = as_dataset("evaluate: data", data)
     check_data(network, data)
     outputs = network.predict(data.images, workers=workers)

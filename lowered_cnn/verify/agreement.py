@@ -176,10 +176,10 @@ def _inference(probe: Probe, terms: int) -> Check:
 
 
 def _float32(probe: Probe, terms: int) -> Check:
-    """Compare float32 with float64, on a batch on which both take the same side of every kink.
+    """Compare float32 with float64, on a batch for which both are on the same side of every kink.
 
-    If there is no such batch, as where equal numbers meet in a maximum, only the outputs are compared: they are
-    continuous, and gradients are not.
+    If there is no such batch, for example where a maximum has exact ties, only the outputs are compared: they are
+    continuous there, and gradients are not.
     """
     for number in range(TRIES):
         images = np.random.default_rng(number).standard_normal(probe.images.shape).astype(np.float32)

@@ -161,7 +161,7 @@ class _Drawing:
         return Dense(self.number(2, 9), bias=self.chance(0.5))
 
     def norm(self, shape: Shape) -> Layer:
-        """Draw a normalization; over the channels only if there are several, since of one nothing is left but ties."""
+        """Draw a normalization; not over a single channel, which would leave a constant, and ties after it."""
         batch = BatchNorm(self.one_of(0.1, 1.0), self.one_of(0.1, 1e-5))
         norm = self.one_of(batch, batch, LayerNorm(self.one_of(0.1, 1e-5)))
         return norm if shape[0] > 1 else batch
