@@ -1,6 +1,7 @@
-"""Optimizers on the flat parameter vector or a slice of it: each is a description and, beside it, its state."""
+"""Optimizers on the flat parameter vector or a slice of it: each is a description and, beside it, its lowered form."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,11 @@ from lowered_cnn.parameters import ParameterVector
 
 
 class LoweredOptimizer(ABC):
-    """An optimizer with its buffers for some of the parameters."""
+    """An optimizer at work on some of the parameters; all that it remembers is in its buffers."""
 
     @abstractmethod
-    def step(self, gradient: Array, learning_rate: float) -> None:
-        """Update the parameters in place; `gradient` is left unchanged."""
+    def step(self, gradient: Array, learning_rate: float, number: int) -> None:
+        """Update the parameters in place in step `number`, from 1; `gradient` is left unchanged."""
 
 
 class Optimizer(ABC):
@@ -22,34 +23,48 @@ class Optimizer(ABC):
 
     learning_rate: float
 
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The names of its state: vectors laid out like the learned parameters, which start at zero."""
+        return ()
+
     @abstractmethod
-    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
-        """Allocate the state for these parameters.
+    def lower(
+        self, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> LoweredOptimizer:
+        """Return the form that updates these values, and keeps its state in the buffers.
 
         `decays` is 1 for each entry that decays, else 0; `rates` multiply the learning rate. Steps are element-wise, so
         slices of a vector may be lowered separately, and give the same bits.
         """
 
-    def over(self, parameters: ParameterVector, part: slice = slice(None)) -> "Update":
-        """Return the update of `network.parameters`, or of a slice of their vector; it holds the optimizer's state."""
+    def over(self, parameters: ParameterVector) -> "Update":
+        """Return the update of `network.parameters`; it holds the optimizer's state."""
         if not isinstance(parameters, ParameterVector):
             raise InputError("optimizer: parameters", "network.parameters", type(parameters).__name__)
-        return Update(self, parameters, part)
+        buffers = {name: np.zeros_like(parameters.learned) for name in self.buffers}
+        return Update(self, parameters, buffers, slice(0, len(parameters.vector)))
 
 
 class Update:
-    """An optimizer at work on a slice of the parameter vector: `learned` and `statistics` are its two parts."""
+    """An optimizer at work on a slice of the parameter vector: `learned` and `statistics` are its two parts.
 
-    def __init__(self, optimizer: Optimizer, parameters: ParameterVector, part: slice) -> None:
-        start, stop, _ = part.indices(len(parameters.vector))
+    Its state is `buffers`, of which it uses the same slice, and `steps`, the number of steps taken.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, parameters: ParameterVector, buffers: Mapping[str, Array], part: slice
+    ) -> None:
         end = len(parameters.learned)
+        self.buffers, self.steps = buffers, 0
+        self.learned = slice(min(part.start, end), min(part.stop, end))
+        self.statistics = slice(max(part.start, end), max(part.stop, end))
         self._learning_rate = optimizer.learning_rate
-        self.learned = slice(min(start, end), min(stop, end))
-        self.statistics = slice(max(start, end), max(stop, end))
         self._length, self._values = len(parameters.vector), parameters.vector[self.statistics]
         rates = parameters.rates()[self.learned]
         self._optimizer = optimizer.lower(
             parameters.vector[self.learned],
+            {name: buffer[self.learned] for name, buffer in buffers.items()},
             parameters.decays()[self.learned],
             1.0 if np.all(rates == 1) else rates,
         )
@@ -62,7 +77,8 @@ class Update:
         if not isinstance(gradients, ParameterVector) or len(gradients.vector) != self._length:
             raise InputError("update: gradients", "network.gradient(...).parameters", type(gradients).__name__)
         rate = self._learning_rate if learning_rate is None else learning_rate
-        self._optimizer.step(gradients.vector[self.learned], rate)
+        self.steps += 1
+        self._optimizer.step(gradients.vector[self.learned], rate, self.steps)
         self._values -= gradients.vector[self.statistics]
 
 
@@ -84,21 +100,30 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise InputError("SGD: nesterov", "a momentum above 0", self.momentum)
 
-    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
-        """Allocate the velocity."""
-        return _LoweredSGD(self, values, decays, rates)
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The velocity v, if there is momentum."""
+        return ("velocity",) if self.momentum else ()
+
+    def lower(
+        self, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> LoweredOptimizer:
+        """Return the form that updates these values."""
+        return _LoweredSGD(self, values, buffers, decays, rates)
 
 
 class _LoweredSGD(LoweredOptimizer):
-    def __init__(self, sgd: SGD, values: Array, decays: Array, rates: Array | float) -> None:
+    def __init__(
+        self, sgd: SGD, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> None:
         self.sgd = sgd
         self.values = values
+        self.velocity = buffers.get("velocity", values[:0])
         self.decay = decays * sgd.l2
         self.rates = rates
-        self.velocity = np.zeros_like(self.values)
         self.regularized, self.spare = np.empty_like(self.values), np.empty_like(self.values)
 
-    def step(self, gradient: Array, learning_rate: float) -> None:
+    def step(self, gradient: Array, learning_rate: float, number: int) -> None:
         """W = w - learning_rate v."""
         momentum = self.sgd.momentum
         if self.sgd.l2:
@@ -130,25 +155,32 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         _check_adam("Adam", self, self.l2)
 
-    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
-        """Allocate both moments."""
-        return _LoweredAdam(self, values, decays, rates)
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The moments m and v."""
+        return ("mean", "square")
+
+    def lower(
+        self, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> LoweredOptimizer:
+        """Return the form that updates these values."""
+        return _LoweredAdam(self, values, buffers, decays, rates)
 
 
 class _LoweredAdam(LoweredOptimizer):
-    def __init__(self, adam: Adam, values: Array, decays: Array, rates: Array | float) -> None:
+    def __init__(
+        self, adam: Adam, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> None:
         self.adam = adam
         self.values = values
+        self.mean, self.square = buffers["mean"], buffers["square"]
         self.decay = decays * adam.l2
         self.rates = rates
-        self.mean, self.square = np.zeros_like(self.values), np.zeros_like(self.values)
         self.regularized, self.spare = np.empty_like(self.values), np.empty_like(self.values)
-        self.steps = 0
 
-    def step(self, gradient: Array, learning_rate: float) -> None:
+    def step(self, gradient: Array, learning_rate: float, number: int) -> None:
         """W = w - learning_rate m / (sqrt(v) + epsilon), with m and v corrected for their start at zero."""
         adam, spare = self.adam, self.spare
-        self.steps += 1
         if adam.l2:
             np.multiply(self.decay, self.values, out=self.regularized)
             gradient = np.add(gradient, self.regularized, out=self.regularized)
@@ -157,11 +189,11 @@ class _LoweredAdam(LoweredOptimizer):
         self.square *= adam.beta2
         np.multiply(gradient, gradient, out=spare)
         self.square += np.multiply(spare, 1 - adam.beta2, out=spare)
-        np.divide(self.square, 1 - adam.beta2**self.steps, out=spare)
+        np.divide(self.square, 1 - adam.beta2**number, out=spare)
         np.sqrt(spare, out=spare)
         spare += adam.epsilon
         np.divide(self.mean, spare, out=spare)
-        self.values -= np.multiply(spare, learning_rate / (1 - adam.beta1**self.steps) * self.rates, out=spare)
+        self.values -= np.multiply(spare, learning_rate / (1 - adam.beta1**number) * self.rates, out=spare)
 
 
 @dataclass(frozen=True)
@@ -182,23 +214,33 @@ class AdamW(Optimizer):
             raise InputError("AdamW: weight_decay", "a finite number of at least 0", repr(self.weight_decay))
         _check_adam("AdamW", self)
 
-    def lower(self, values: Array, decays: Array, rates: Array | float) -> LoweredOptimizer:
-        """Allocate both moments."""
-        return _LoweredAdamW(self, values, decays, rates)
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The moments m and v."""
+        return ("mean", "square")
+
+    def lower(
+        self, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> LoweredOptimizer:
+        """Return the form that updates these values."""
+        return _LoweredAdamW(self, values, buffers, decays, rates)
 
 
 class _LoweredAdamW(LoweredOptimizer):
-    def __init__(self, adam: AdamW, values: Array, decays: Array, rates: Array | float) -> None:
+    def __init__(
+        self, adam: AdamW, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> None:
         self.values = values
         self.decay = decays * rates * adam.weight_decay
         self.spare = np.empty_like(values)
-        self.adam = Adam(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon).lower(values, decays, rates)
+        plain = Adam(adam.learning_rate, adam.beta1, adam.beta2, adam.epsilon)
+        self.adam = plain.lower(values, buffers, decays, rates)
 
-    def step(self, gradient: Array, learning_rate: float) -> None:
+    def step(self, gradient: Array, learning_rate: float, number: int) -> None:
         """W = (1 - learning_rate weight_decay) w, then Adam's step from there."""
         np.multiply(self.decay, self.values, out=self.spare)
         self.values -= np.multiply(self.spare, learning_rate, out=self.spare)
-        self.adam.step(gradient, learning_rate)
+        self.adam.step(gradient, learning_rate, number)
 
 
 def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:

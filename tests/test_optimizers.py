@@ -37,7 +37,8 @@ def gradients() -> Iterator[Array]:
 
 
 def lower(optimizer: Optimizer, values: ParameterVector) -> LoweredOptimizer:
-    return optimizer.lower(values.vector, values.decays(), 1.0)
+    buffers = {name: np.zeros_like(values.vector) for name in optimizer.buffers}
+    return optimizer.lower(values.vector, buffers, values.decays(), 1.0)
 
 
 def walk(optimizer: Optimizer) -> Array:
@@ -45,7 +46,7 @@ def walk(optimizer: Optimizer) -> Array:
     values = parameters()
     lowered = lower(optimizer, values)
     for number, gradient in enumerate(gradients()):
-        lowered.step(gradient.copy(), optimizer.learning_rate / (1 + number))
+        lowered.step(gradient.copy(), optimizer.learning_rate / (1 + number), number + 1)
     return values.vector
 
 
@@ -109,7 +110,7 @@ def test_steps_are_those_of_pytorch(optimizer: SGD | Adam, torch: Any) -> None:
 def test_l2_pulls_at_weights_and_not_at_biases() -> None:
     values = parameters()
     before = values.vector.copy()
-    lower(SGD(0.5, l2=0.1), values).step(np.zeros(5), 0.5)
+    lower(SGD(0.5, l2=0.1), values).step(np.zeros(5), 0.5, 1)
     assert_close(values["weight"], 0.95 * before[:3], 1e-15)
     np.testing.assert_array_equal(values["bias"], before[3:])
 
@@ -118,7 +119,7 @@ def test_l2_pulls_at_weights_and_not_at_biases() -> None:
 def test_float32_stays_float32(optimizer: Optimizer) -> None:
     values = parameters(np.float32)
     before = values["weight"].copy()
-    lower(optimizer, values).step(np.ones(5, np.float32), 0.1)
+    lower(optimizer, values).step(np.ones(5, np.float32), 0.1, 1)
     assert values["weight"].dtype == np.float32
     assert (values["weight"] != before).all()
 
