@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from lowered_cnn.storage import JSON
+from lowered_cnn.descriptions import JSON
 
 PROPERTIES = (
     "forward", "dx", "dweight", "dbias", "adjoint", "subgradient", "tie rule", "statistics",
