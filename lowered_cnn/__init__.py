@@ -44,7 +44,7 @@ from lowered_cnn.parameters import Parameter, ParameterVector
 from lowered_cnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
 from lowered_cnn.storage import load, save
 from lowered_cnn.tracing import Trace, trace
-from lowered_cnn.training import Evaluation, Recipe, Record, Training, evaluate, train
+from lowered_cnn.training import Evaluation, Recipe, Record, State, Training, evaluate, fit, train
 from lowered_cnn.window import Window
 
 __version__ = "0.1.0"
@@ -101,6 +101,7 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "Splits",
+    "State",
     "StepDecay",
     "Tanh",
     "Trace",
@@ -108,6 +109,7 @@ __all__ = [
     "Window",
     "col2im",
     "evaluate",
+    "fit",
     "im2col",
     "load",
     "load_mnist",

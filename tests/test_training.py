@@ -40,7 +40,7 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Array, Images, Labels, Shape
 from lowered_cnn.losses import Loss
 from lowered_cnn.models import lenet5
-from lowered_cnn.training.gradients import Batch, ShardGradients, shard_count, shard_slice
+from lowered_cnn.training.gradients import Batch, ShardGradients, examples_of, shard_count
 
 RECIPE = Recipe(epochs=2, batch_size=72, optimizer=SGD(0.05, momentum=0.9), schedule=Constant())
 
@@ -102,7 +102,7 @@ def test_a_batch_is_cut_evenly(examples: int, shard_size: int) -> None:
     count = shard_count(examples, shard_size)
     assert (count - 1) * shard_size < examples <= count * shard_size
     places = np.arange(examples)
-    parts = [places[shard_slice(examples, shard_size, shard)] for shard in range(count)]
+    parts = [places[examples_of(range(shard, shard + 1), examples, shard_size)] for shard in range(count)]
     for part, expected in zip(parts, np.array_split(places, count), strict=True):
         np.testing.assert_array_equal(part, expected)
 

@@ -47,7 +47,7 @@ from lowered_cnn.arrays import Array
 from lowered_cnn.losses import Loss
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.training import shared
-from lowered_cnn.training.worker import deal
+from lowered_cnn.training.reduction import deal
 
 SHAPE = (1, 8, 8)
 OPTIMIZERS = [SGD(0.05, momentum=0.9, l2=1e-3), SGD(0.05, momentum=0.9, nesterov=True), Adam(0.01, l2=1e-3)]
@@ -176,7 +176,7 @@ def test_no_more_workers_are_started_than_a_batch_has_shards(workers: int, start
 
 
 def test_a_batch_has_no_more_shards_than_the_data() -> None:
-    records = train(noisy_network(SHAPE), noise(60), Recipe(batch_size=10**9, epochs=1), workers=3)
+    records = train(noisy_network(SHAPE), noise(60), Recipe(batch_size=10**9, epochs=2), workers=3)
     next(records)
     assert len(workers_of(os.getpid())) == 1
     records.close()
@@ -468,7 +468,9 @@ def training(folder: Path, source: str) -> "Iterator[subprocess.Popen[str]]":
         yield process
 
 
-between_or_amid_steps = pytest.mark.parametrize("source", ["main(after=pause)", "main(after=tell, epochs=10**9)"])
+between_or_amid_steps = pytest.mark.parametrize(
+    "source", ["main(after=pause, epochs=3)", "main(after=tell, epochs=10**9)"]
+)
 
 
 @pytest.mark.slow
@@ -513,7 +515,7 @@ def assert_interrupted(process: "subprocess.Popen[str]") -> None:
 @pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
 def test_interrupts_are_tested_in_the_background_jobs_of_a_shell_too() -> None:
     """Such a job is started with SIGINT ignored; see conftest.py."""
-    test = f"{__file__}::{test_an_interrupt_ends_all.__name__}[main(after=pause)]"
+    test = f"{__file__}::{test_an_interrupt_ends_all.__name__}[main(after=pause, epochs=3)]"
     pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
     shell = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
     done = subprocess.run([*shell, *pytest_], capture_output=True, text=True, timeout=3 * SECONDS)

@@ -6,6 +6,7 @@ import numpy as np
 
 from lowered_cnn.arrays import Array, Images, Labels
 from lowered_cnn.augmentation import Augmentation
+from lowered_cnn.layers.container import Stage, Tap
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import LoweredNetwork, Network
 
@@ -46,11 +47,11 @@ def shard_count(examples: int, shard_size: int) -> int:
     return -(-examples // shard_size)
 
 
-def shard_slice(examples: int, shard_size: int, shard: int) -> slice:
-    """Return which of a batch's examples are in a shard; the first shards may have one example more."""
+def examples_of(shards: range, examples: int, shard_size: int) -> slice:
+    """Return which of a batch's examples are in these shards; the first shards may have one example more."""
     size, longer = divmod(examples, shard_count(examples, shard_size))
-    start = shard * size + min(shard, longer)
-    return slice(start, start + size + (shard < longer))
+    start, stop = (shard * size + min(shard, longer) for shard in (shards.start, shards.stop))
+    return slice(start, stop)
 
 
 class ShardGradients:
@@ -91,17 +92,34 @@ class ShardGradients:
         self._gradient += spare
         return totals
 
+    def first_fault(self, batch: Batch, shards: range) -> str | None:
+        """Return where, on the way forward, a number that is not finite first appears in these shards, if one does."""
+        for shard in shards:
+            images, labels = self._examples(batch, shard)
+            lowered, sentinel = self._network.lower(len(labels), seed=self._seed, fused=False), _Sentinel()
+            with np.errstate(all="ignore"), lowered.tapped(sentinel):
+                z = lowered.forward(images, position=(batch.step, shard))
+                loss, _ = self._loss.value_and_gradient(z, labels, len(batch.labels))
+            if sentinel.fault or not np.isfinite(loss):
+                return sentinel.fault or "the loss"
+        return None
+
     def _run(self, batch: Batch, shard: int) -> Totals:
-        part = shard_slice(len(batch.labels), self._shard_size, shard)
-        images, labels = batch.images[part], batch.labels[part]
-        if self._augmentation is not None:
-            images = self._augmentation(images, batch.examples[part], self._seed, batch.epoch)
+        images, labels = self._examples(batch, shard)
         lowered = self._lowered_for(len(labels))
         z = lowered.forward(images, position=(batch.step, shard))
         correct = int(np.count_nonzero(z.argmax(axis=1) == labels))
         loss, dz = self._loss.value_and_gradient(z, labels, len(batch.labels))
         lowered.backward(dz)
         return Totals(loss, correct)
+
+    def _examples(self, batch: Batch, shard: int) -> tuple[Images, Labels]:
+        """Return a shard's images, augmented, and labels."""
+        part = examples_of(range(shard, shard + 1), len(batch.labels), self._shard_size)
+        images = batch.images[part]
+        if self._augmentation is not None:
+            images = self._augmentation(images, batch.examples[part], self._seed, batch.epoch)
+        return images, batch.labels[part]
 
     def _lowered_for(self, count: int) -> LoweredNetwork:
         if count not in self._lowered:
@@ -113,3 +131,17 @@ class ShardGradients:
         if depth not in self._spares:
             self._spares[depth] = np.empty_like(self._gradient)
         return self._spares[depth]
+
+
+class _Sentinel(Tap):
+    """Watches for the first number that is not finite."""
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+
+    def forward(self, stage: Stage, x: Array, y: Array) -> None:
+        """Remember the place of the first one."""
+        if self.fault is None and not np.isfinite(x).all():
+            self.fault = "the images"
+        if self.fault is None and not np.isfinite(y).all():
+            self.fault = f"the output of {stage.site.name}"

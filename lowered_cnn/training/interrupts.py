@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Delay a Ctrl-C that arrives inside the `with` block until the end of the block.
+    """Delay a Ctrl-C that arrives inside the `with` block until the end of the block; a second one is not delayed.
 
     Python loses one that arrives during an import, in the callback that frees the module's lock. Blocking SIGINT would
     not help, since BLAS has threads that do not block it. Only the main thread is ever interrupted.
@@ -19,10 +19,16 @@ def interrupts_held() -> Iterator[None]:
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append((number, frame))
+        if len(held) > 1:
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, hold)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if held:
+        if len(held) == 1:
             handler(*held[0])

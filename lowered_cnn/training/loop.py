@@ -1,63 +1,403 @@
-"""The training loop: an iterator over typed records that prints nothing and writes no files."""
+"""The training loop: an object that takes a step at a time, prints nothing, and writes no files unless asked to."""
 
 import copy
+import math
+import os
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from types import TracebackType
+from typing import Self
 
-from lowered_cnn.arrays import InputError, whole_number
+import numpy as np
+
+from lowered_cnn.arrays import Array, InputError, is_number, whole_number
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
-from lowered_cnn.data.dataset import Dataset, LabelledImages, as_dataset
+from lowered_cnn.data.dataset import Dataset, Indices, LabelledImages, as_dataset
+from lowered_cnn.data.digest import digest
 from lowered_cnn.network import Network, check_loss, check_network, image_range
-from lowered_cnn.training.evaluation import check_data, evaluate
+from lowered_cnn.training.board import Capacity
+from lowered_cnn.training.checkpoint import read_state, write_state
+from lowered_cnn.training.evaluation import Evaluation, check_data, evaluate
+from lowered_cnn.training.gradients import Totals, shard_count
+from lowered_cnn.training.interrupts import interrupts_held
+from lowered_cnn.training.machine import machine, tell
 from lowered_cnn.training.recipe import Recipe
-from lowered_cnn.training.worker import Capacity, Job
-from lowered_cnn.training.workers import POSIX, team
+from lowered_cnn.training.reduction import Place, Ranks, most_shards
+from lowered_cnn.training.state import Record, State, Subject
+from lowered_cnn.training.worker import Job, Step
+from lowered_cnn.training.workers import POSIX, Team, team
 
 SHARD_SIZES = range(16, 33)
 """The most examples in a shard: few enough for the cache, and enough for fast products."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """One step: the loss (without L2) and accuracy of its batch before the update, and the update's learning rate.
-
-    `step` and `epoch` count from 1. `ends_epoch` marks the last step of an epoch. Only its record has an `epoch_loss`,
-    the mean over the epoch's examples, and, with a dev set, `dev_loss` and `dev_accuracy`. `images_per_second` is the
-    mean since training began, evaluation excluded.
-    """
-
-    step: int
-    epoch: int
-    ends_epoch: bool
-    loss: float
-    train_accuracy: float
-    epoch_loss: float | None
-    dev_loss: float | None
-    dev_accuracy: float | None
-    images_per_second: float
-    learning_rate: float
-
-
 class Training(Iterator[Record]):
-    """A training run in progress: each `next` takes a step and returns its record.
+    """A network in training on mini-batches (S10): each `next` takes a step and returns its record.
 
-    `average` is the network with the average of the weights so far, or None if the recipe asks for no average. It is
-    what is tested on the dev set. Read it, but do not change it.
+    `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch. The network is
+    trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. Whatever
+    ends the loop - its last step, `break`, an exception, `close`, the end of a `with` block - ends the workers and
+    leaves the network as it was after the last whole step; iterating again goes on with the next one.
+
+    The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
+    last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
+    never more of them than a batch has shards. Several workers need POSIX (Linux, macOS), and a script that trains
+    under `if __name__ == "__main__":`, because each child imports it. An `engine` is this process's place among the
+    ranks of an MPI job: see `MPIRanks`.
+
+    If the recipe asks for an average of the weights, `average` is the network that has it so far (else None). It is
+    what is tested on `dev`, and what `network` holds at the end. Read it, but do not change it. If the recipe has
+    patience, the network ends up with the weights of the best dev accuracy. `history` holds the record of each epoch's
+    end.
+
+    Raises InputError if the data do not fit the network, if the workers cannot start, or if the loss is no finite
+    number (with the layer where it began; the step is not taken); ChildProcessError if a worker is killed; OSError if
+    there is no room for the memory they share; and whatever a worker raises.
     """
 
-    def __init__(self, network: Network, data: Dataset, recipe: Recipe, *, dev: Dataset | None, workers: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        data: LabelledImages,
+        recipe: Recipe = Recipe(),
+        *,
+        dev: LabelledImages | None = None,
+        workers: int = 1,
+        engine: Ranks | None = None,
+    ) -> None:
+        if whole_number("train: workers", workers, 1) > 1 and not POSIX:
+            raise InputError("train: workers", "1 on this system, as several need POSIX (Linux, macOS)", workers)
+        check_network("train: network", network)
+        if not isinstance(recipe, Recipe):
+            raise InputError("train: recipe", "a Recipe", repr(recipe))
+        self.data = as_dataset("train: data", data)
+        self.dev = None if dev is None else as_dataset("train: dev", dev)
+        for dataset in (self.data, self.dev):
+            if dataset is not None:
+                check_data(network, dataset)
+        if recipe.augmentation is not None and len(network.input_shape) != 3:
+            raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
+        if recipe.patience is not None and dev is None:
+            raise InputError("train: dev", "data to test on, as the recipe has patience", None)
+        check_loss(network, recipe.loss)
+        network.input_range = image_range(self.data.images)
+        self.network = network
+        self.recipe = recipe
         self.average = None if recipe.average is None else copy.deepcopy(network)
-        self._records = _steps(network, self.average, data, recipe, dev, workers)
+        self.step, self.history = 0, list[Record]()
+        self._workers, self._engine = workers, engine
+        self._learning_rate: float | None = None
+        self._epoch_loss, self._seconds = 0.0, 0.0
+        self._best: Array | None = None
+        self._last: Array | None = None  # what the network held before the average or the best took its place
+        shape = len(recipe.optimizer.buffers), len(network.parameters.learned)
+        self._buffers = np.zeros(shape, network.parameters.vector.dtype)
+        self._subject: Subject | None = None
+        self._order: Iterator[Indices] | None = None
+        self._amid_step = False
+        self._team: Team | None = None
+        self._ending = ExitStack()
+
+    # --- where it is ---
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the whole training, unless patience ends it."""
+        return self.recipe.steps(len(self.data))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, from 1; before the first step, 0."""
+        return -(-self.step // self.recipe.steps(len(self.data), 1))
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are no more steps to take."""
+        return self.step >= self.steps or self.recipe.out_of_patience([r.dev_accuracy for r in self.history])
+
+    @property
+    def workers(self) -> int:
+        """How many processes of this rank share the work: those asked for, but at most one per shard of a batch."""
+        shards = shard_count(self._batch_size, shard_size(self.recipe.batch_size))
+        return min(self._workers, most_shards(shards, self._place))
+
+    @property
+    def _batch_size(self) -> int:
+        return min(self.recipe.batch_size, len(self.data))
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step: the schedule's, or the one that was set, which stays until it is set again."""
+        if self._learning_rate is not None:
+            return self._learning_rate
+        return self.recipe.optimizer.learning_rate * self.recipe.schedule.factor(self.step / self.steps)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if not (is_number(rate) and 0 <= rate < math.inf):
+            raise InputError("training: learning_rate", "a finite number of at least 0", repr(rate))
+        self._learning_rate = float(rate)
+
+    # --- a step ---
 
     def __next__(self) -> Record:
-        """Take the next step."""
-        return next(self._records)
+        """Take the next step. A Ctrl-C waits for its end; a second one does not."""
+        if self.finished:
+            raise StopIteration
+        with interrupts_held():
+            try:
+                return self._advance()
+            except BaseException:
+                self.close()
+                raise
+
+    def _advance(self) -> Record:
+        workforce = self._workforce()
+        start = time.perf_counter()
+        step, indices = self._next_batch()
+        self._amid_step = True
+        with one_blas_thread():
+            totals = workforce.step(self.data, indices, step)
+        self._amid_step = False
+        if not math.isfinite(totals.loss):
+            raise self._diverged(workforce, step, totals)
+        self.step += 1
+        self._epoch_loss += totals.loss * step.examples / len(self.data)
+        if self.average is not None:
+            _follow(self.average, self.network, self.recipe.average_decay(self.step))
+        self._seconds += time.perf_counter() - start
+        record = self._record(step, totals)
+        if self.finished:
+            self._finish()
+        return record
+
+    def _next_batch(self) -> tuple[Step, Indices]:
+        """Return the next step, and the positions of its examples."""
+        epoch, place = divmod(self.step, self.recipe.steps(len(self.data), 1))
+        if self._order is None or not place:
+            order = batches(len(self.data), self.recipe.batch_size, self.recipe.seed, epoch + 1)
+            self._order = islice(order, place, None)
+        indices = next(self._order)
+        return Step(self.step, epoch + 1, len(indices), self.learning_rate), indices
+
+    def _record(self, step: Step, totals: Totals) -> Record:
+        per_epoch = self.recipe.steps(len(self.data), 1)
+        done, place = divmod(self.step, per_epoch)
+        record = Record(
+            self.step,
+            step.epoch,
+            not place,
+            totals.loss,
+            totals.correct / step.examples,
+            None,
+            None,
+            None,
+            (done * len(self.data) + place * self.recipe.batch_size) / self._seconds,
+            step.learning_rate,
+        )
+        return record if place else self._end_of_epoch(record)
+
+    def _end_of_epoch(self, record: Record) -> Record:
+        record = replace(record, epoch_loss=self._epoch_loss)
+        self._epoch_loss = 0.0
+        if self.dev is not None:
+            tested = self._test(self.dev)
+            record = replace(record, dev_loss=tested.loss, dev_accuracy=tested.accuracy)
+            best = max((past.dev_accuracy or 0 for past in self.history), default=-1)
+            if self.recipe.patience is not None and tested.accuracy > best:
+                self._best = (self.average or self.network).parameters.vector.copy()
+        self.history.append(record)
+        return record
+
+    def _test(self, dev: Dataset) -> Evaluation:
+        """Test the network, or the average, on rank 0; the others hear what came out."""
+        figures = np.zeros(2)
+        if self._place.number == 0:
+            tested = evaluate(self.average or self.network, dev, self.recipe.loss, workers=self._workers)
+            figures[:] = tested.loss, tested.accuracy
+        if self._engine is not None:
+            self._engine.broadcast(figures)
+        return Evaluation(*figures.tolist())
+
+    def _finish(self) -> None:
+        """Leave the network with the weights that the recipe promises, and end the workers."""
+        vector = self.network.parameters.vector
+        averaged = None if self.average is None else self.average.parameters.vector
+        result = averaged if self._best is None else self._best
+        if result is not None:
+            self._last = vector.copy()
+            vector[...] = result
+        self.close()
+
+    def _diverged(self, workforce: Team, step: Step, totals: Totals) -> InputError:
+        place = workforce.first_fault(step)
+        got = f"{totals.loss}, first in {place}" if place else str(totals.loss)
+        return InputError(f"loss at step {step.number + 1}", "a finite number (try a lower learning rate)", got)
+
+    # --- its workers ---
+
+    @property
+    def _place(self) -> Place:
+        return Place() if self._engine is None else Place(self._engine.number, self._engine.count)
+
+    def _workforce(self) -> Team:
+        if self._amid_step:
+            raise InputError("training", "a last step that was completed (restore or resume one)", "one that failed")
+        if self._team is None:
+            recipe = self.recipe
+            job = Job(
+                recipe.loss,
+                recipe.optimizer,
+                recipe.augmentation,
+                recipe.clip_norm,
+                recipe.seed,
+                shard_size(recipe.batch_size),
+                self._place,
+            )
+            if self._engine is not None:
+                self._agree(self._engine)
+            if self.average is not None and not self.step:  # the caller may have changed the network since
+                self.average.parameters.vector[...] = self.network.parameters.vector
+            capacity = Capacity(self.workers, self._batch_size, self.data.images.dtype)
+            assembled = team(self.network, job, capacity, self._buffers, self._engine)
+            self._team = self._ending.enter_context(assembled)
+            self._buffers = self._team.buffers
+        return self._team
+
+    def _agree(self, engine: Ranks) -> None:
+        """Raise InputError unless all ranks train the same on the same, and round alike."""
+        from hashlib import sha256
+
+        subject, parameters = self.subject(), self.network.parameters.vector
+        for where, value in (
+            ("data", subject.data),
+            ("dev", str(subject.dev)),
+            ("recipe", repr(subject.recipe)),
+            (
+                "network",
+                f"{subject.model} {subject.input_shape} {sha256(parameters.tobytes()).hexdigest()} {self.step}",
+            ),
+            ("arithmetic", machine()),
+        ):
+            engine.agree(f"train: {where}", value)
 
     def close(self) -> None:
-        """Stop training here and end the workers; the network keeps its weights."""
-        self._records.close()
+        """End the workers; the network keeps its weights, and iterating again goes on from here."""
+        self._team = self._order = None
+        self._ending.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ending"):
+            self.close()
+
+    # --- its state ---
+
+    def subject(self) -> Subject:
+        """Return what is trained, how, and on what."""
+        if self._subject is None:
+            self._subject = Subject(
+                self.network.model,
+                self.network.input_shape,
+                self.network.parameters.vector.dtype.name,
+                self.recipe,
+                digest(self.data),
+                None if self.dev is None else digest(self.dev),
+            )
+        return self._subject
+
+    def state(self) -> State:
+        """Return a copy of all that decides how the training goes on."""
+        if self._amid_step:
+            raise InputError("training: state", "a last step that was completed", "one that failed")
+        vector = self.network.parameters.vector if self._last is None else self._last
+        return State(
+            self.step,
+            vector.copy(),
+            {name: buffer.copy() for name, buffer in zip(self.recipe.optimizer.buffers, self._buffers, strict=True)},
+            None if self.average is None else self.average.parameters.vector.copy(),
+            None if self._best is None else self._best.copy(),
+            self._learning_rate,
+            self._epoch_loss,
+            self._seconds,
+            tuple(self.history),
+            self.subject(),
+            machine(),
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on from this state: with the same bits as if training had never stopped, for any number of workers.
+
+        Raises InputError, which tells the first difference, for a state of another network, recipe or data. If another
+        BLAS or processor computed it, that is logged, as the bits may then differ from here on.
+        """
+        self.subject().check_same(state.subject)
+        if state.machine != machine():
+            tell(f"training: {state.machine} until now, {machine()} from here, so that bits may differ")
+        self.close()
+        self._amid_step = False
+        self.network.parameters.vector[...] = state.parameters
+        self._buffers = np.array(
+            [state.buffers[name] for name in self.recipe.optimizer.buffers], state.parameters.dtype
+        )
+        self._buffers = self._buffers.reshape(-1, len(self.network.parameters.learned))
+        if self.average is not None:
+            self.average.parameters.vector[...] = state.average
+        self._best = None if state.best is None else state.best.copy()
+        self._last = None
+        self.step, self.history = state.step, list(state.history)
+        self._learning_rate, self._epoch_loss, self._seconds = state.learning_rate, state.epoch_loss, state.seconds
+        if self.finished:
+            self._finish()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint, from which `resume` goes on; the file appears complete or not at all.
+
+        Only rank 0 writes. Raises InputError if a parameter is not a finite number, and OSError if the file cannot be
+        written.
+        """
+        state = self.state()
+        if not np.isfinite(state.parameters).all():
+            where = f"parameters after step {self.step}"
+            raise InputError(where, "finite numbers (try a lower learning rate)", "nan or inf")
+        if self._place.number == 0:
+            write_state(state, path)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        data: LabelledImages,
+        *,
+        dev: LabelledImages | None = None,
+        workers: int = 1,
+        engine: Ranks | None = None,
+        epochs: int | None = None,
+    ) -> "Training":
+        """Return the training that `save` wrote, with a network of its own; network and recipe are in the file.
+
+        The data must be the same. More `epochs` than before extend it, if the schedule's rate does not jump here.
+        """
+        state = read_state(path)
+        subject = state.subject
+        network = Network(subject.model, subject.input_shape, dtype=subject.dtype)
+        if epochs is not None:
+            recipe = _extended(subject.recipe, epochs, state.step, len(as_dataset("resume: data", data)))
+            state = replace(state, subject=replace(subject, recipe=recipe))
+        training = cls(network, data, state.subject.recipe, dev=dev, workers=workers, engine=engine)
+        training.restore(state)
+        return training
 
 
 def train(
@@ -68,38 +408,21 @@ def train(
     dev: LabelledImages | None = None,
     workers: int = 1,
 ) -> Training:
-    """Train the network in place on mini-batches (S10); return an iterator that yields a record after each step.
-
-    `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch.
-
-    The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
-    last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
-    never more of them than a batch has shards. Several workers need POSIX (Linux, macOS), and a script that trains
-    under `if __name__ == "__main__":`, because each child imports it.
-
-    If the recipe asks for an average of the weights, that average is what is tested on `dev`, and what the network
-    holds at the end. Until then it is `average` of the returned Training.
-
-    Between two records the network is the caller's to use, and changes to its parameters take effect.
-
-    Raises InputError if the data do not fit the network or the workers cannot start, ChildProcessError if a worker is
-    killed, OSError if there is no room for the memory they share, and whatever a worker raises.
-    """
-    if whole_number("train: workers", workers, 1) > 1 and not POSIX:
-        raise InputError("train: workers", "1 on this system, as several workers need POSIX (Linux, macOS)", workers)
-    check_network("train: network", network)
-    if not isinstance(recipe, Recipe):
-        raise InputError("train: recipe", "a Recipe", repr(recipe))
-    data = as_dataset("train: data", data)
-    check_data(network, data)
-    if dev is not None:
-        dev = as_dataset("train: dev", dev)
-        check_data(network, dev)
-    if recipe.augmentation is not None and len(network.input_shape) != 3:
-        raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
-    check_loss(network, recipe.loss)
-    network.input_range = image_range(data.images)
+    """Return a Training of these: an iterator that takes a step for each record, and nothing if it is not iterated."""
     return Training(network, data, recipe, dev=dev, workers=workers)
+
+
+def fit(
+    network: Network,
+    data: LabelledImages,
+    recipe: Recipe = Recipe(),
+    *,
+    dev: LabelledImages | None = None,
+    workers: int = 1,
+) -> list[Record]:
+    """Train to the end, and return the record of every step."""
+    with Training(network, data, recipe, dev=dev, workers=workers) as training:
+        return list(training)
 
 
 def shard_size(batch_size: int) -> int:
@@ -107,48 +430,19 @@ def shard_size(batch_size: int) -> int:
     return min(max(-(-batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
 
 
-def _steps(
-    network: Network, average: Network | None, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int
-) -> Generator[Record, None, None]:
-    step, images, seconds = 0, 0, 0.0
-    steps = recipe.steps(len(data))
-    size = shard_size(recipe.batch_size)
-    job = Job(recipe.loss, recipe.optimizer, recipe.augmentation, recipe.clip_norm, recipe.seed, size)
-    if average is not None:  # the caller may have changed the network since
-        average.parameters.vector[...] = network.parameters.vector
-    capacity = Capacity(workers, min(recipe.batch_size, len(data)), data.images.dtype)
-    with team(network, job, capacity) as workforce:
-        for epoch in range(1, recipe.epochs + 1):
-            epoch_loss = 0.0
-            for indices in batches(len(data), recipe.batch_size, recipe.seed, epoch):
-                start = time.perf_counter()
-                learning_rate = recipe.optimizer.learning_rate * recipe.schedule.factor(step / steps)
-                with one_blas_thread():
-                    totals = workforce.step(data, indices, step, epoch, learning_rate)
-                step, images = step + 1, images + len(indices)
-                epoch_loss += totals.loss * len(indices) / len(data)
-                if average is not None:
-                    _follow(average, network, recipe.average_decay(step))
-                seconds += time.perf_counter() - start
-                ends_epoch = step == recipe.steps(len(data), epoch)
-                tested = evaluate(average or network, dev, recipe.loss, workers=workers) if dev and ends_epoch else None
-                if average is not None and step == steps:
-                    network.parameters.vector[...] = average.parameters.vector
-                yield Record(
-                    step,
-                    epoch,
-                    ends_epoch,
-                    totals.loss,
-                    totals.correct / len(indices),
-                    epoch_loss if ends_epoch else None,
-                    tested.loss if tested else None,
-                    tested.accuracy if tested else None,
-                    images / seconds,
-                    learning_rate,
-                )
-
-
 def _follow(average: Network, network: Network, decay: float) -> None:
     """Set average to decay average + (1 - decay) w."""
     average.parameters.vector *= decay
     average.parameters.vector += (1 - decay) * network.parameters.vector
+
+
+def _extended(recipe: Recipe, epochs: int, step: int, examples: int) -> Recipe:
+    """Return the recipe with more epochs; raises InputError if the learning rate of the next step would jump."""
+    longer = replace(recipe, epochs=whole_number("resume: epochs", epochs, recipe.epochs))
+    before, after = (r.optimizer.learning_rate * r.schedule.factor(step / r.steps(examples)) for r in (recipe, longer))
+    if before != after:
+        wanted = (
+            f"{recipe.epochs}, as {recipe.schedule!r} would make the learning rate jump from {before:g} to {after:g}"
+        )
+        raise InputError("resume: epochs", wanted, epochs)
+    return longer

@@ -1,5 +1,6 @@
 """The child processes that are workers 1, 2, ...: how they start, receive their steps, and end."""
 
+import atexit
 import multiprocessing
 import os
 import pickle
@@ -19,9 +20,12 @@ import numpy as np
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.network import Network
+from lowered_cnn.training.barrier import Barrier
+from lowered_cnn.training.board import Board, Capacity
 from lowered_cnn.training.interrupts import interrupts_held
+from lowered_cnn.training.reduction import Reduction
 from lowered_cnn.training.shared import SharedMemory
-from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
+from lowered_cnn.training.worker import Job, Step, Worker
 
 NAME = "lowered_cnn worker"
 NO_GUARD = 64
@@ -39,12 +43,14 @@ class Children:
 
     def __init__(self) -> None:
         self._children: list[tuple[SpawnProcess, Connection]] = []
+        self._parent = os.getpid()
+        atexit.register(self.end)  # multiprocessing would ask them to end, by a signal that they block, and wait
 
     def start(self, memory: SharedMemory, task: bytes) -> None:
         """Start the next child: a fresh interpreter that imports the caller's main module (not as `__main__`)."""
         spawn = multiprocessing.get_context("spawn")
         number = len(self._children) + 1
-        with interrupts_held(), _interrupts_blocked():
+        with interrupts_held(), _signals_blocked():
             ours, theirs = spawn.Pipe()
             arguments = (number, os.getpid(), theirs, memory, task)
             process = spawn.Process(target=_main, args=arguments, name=f"{NAME} {number}", daemon=True)
@@ -72,13 +78,17 @@ class Children:
                 raise error
 
     def end(self) -> None:
-        """Kill all children at once: they hold nothing that needs saving."""
+        """Kill all children at once: they hold nothing that needs saving. In a fork of the parent, do nothing."""
+        atexit.unregister(self.end)
+        if os.getpid() != self._parent:
+            return
         for process, _ in self._children:
             process.kill()
         for process, connection in self._children:
             process.join()
             process.close()
             connection.close()
+        self._children.clear()
 
 
 @contextmanager
@@ -98,22 +108,26 @@ def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[B
         task = pickle.dumps((network.model, network.input_shape, network.parameters.vector.dtype, job, capacity))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError("train: workers", "layers, loss and optimizer that can be pickled", error) from error
-    sizes = [array.nbytes for array in vars(Board.of(network, capacity, np.zeros)).values()]
+    buffers = len(job.optimizer.buffers)
+    sizes = [array.nbytes for array in vars(Board.of(network, buffers, capacity, np.zeros)).values()]
     memory, started = SharedMemory(sizes), Children()
     try:
         for _ in range(1, capacity.workers):
             started.start(memory, task)
-        yield Board.of(network, capacity, memory.zeros), started
+        yield Board.of(network, buffers, capacity, memory.zeros), started
     finally:
         started.end()
         memory.close()
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT; a process started here inherits that, so that Ctrl-C is left to the parent."""
+def _signals_blocked() -> Iterator[None]:
+    """Block the signals that end a program; a process started here inherits that, so that they reach the parent alone.
+
+    Ctrl-C, a closed terminal and `kill -- -GROUP` signal every process of the group.
+    """
     resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would unblock SIGINT
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:
@@ -150,10 +164,10 @@ def _worker(number: int, memory: SharedMemory, task: bytes) -> Worker:
     threadpool_limits(1, user_api="blas")
     model, input_shape, dtype, job, capacity = pickle.loads(task)
     network = Network(model, input_shape, dtype=dtype)
-    board = Board.of(network, capacity, memory.zeros)
+    board = Board.of(network, len(job.optimizer.buffers), capacity, memory.zeros)
     memory.close()
     network.keep_parameters_in(board.parameters)
-    return Worker(number, network, job, board, Barrier(board.arrivals, number))
+    return Worker(network, job, board, Reduction(board, number, Barrier(board.arrivals, number), job.place))
 
 
 def _steps(connection: Connection) -> Iterator[tuple[Step, Callable[[], np.errstate]]]:

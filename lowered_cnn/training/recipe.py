@@ -1,5 +1,6 @@
 """The recipe: every choice that training involves, except the network, the data and the machine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lowered_cnn.arrays import InputError, is_number, whole_number
@@ -17,6 +18,8 @@ class Recipe:
     each epoch; training again with the same recipe repeats all three. `clip_norm` scales longer gradients down to that
     length (Pascanu et al., 2013). With `average` the network ends up with an exponential moving average of its weights
     (Polyak and Juditsky, 1992). Its decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up.
+    With `patience` training ends early once the dev accuracy has not improved by more than `min_delta` in that many
+    epochs, and the network ends up with the weights of the best one.
     """
 
     epochs: int = 3
@@ -28,6 +31,8 @@ class Recipe:
     augmentation: Augmentation | None = None
     clip_norm: float | None = None
     average: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
 
     def __post_init__(self) -> None:
         whole_number("Recipe: epochs", self.epochs, 1)
@@ -45,10 +50,23 @@ class Recipe:
             raise InputError("Recipe: clip_norm", "a number above 0", repr(self.clip_norm))
         if self.average is not None and not (is_number(self.average) and 0 < self.average < 1):
             raise InputError("Recipe: average", "a number between 0 and 1", repr(self.average))
+        if self.patience is not None:
+            whole_number("Recipe: patience", self.patience, 1)
+        if not (is_number(self.min_delta) and 0 <= self.min_delta < 1):
+            raise InputError("Recipe: min_delta", "a number from 0 up to, but not including, 1", repr(self.min_delta))
 
     def average_decay(self, step: int) -> float:
         """Return the decay of the average in step 1, 2, ..."""
         return min(self.average or 0.0, (1 + step) / (10 + step))
+
+    def out_of_patience(self, dev_accuracies: Sequence[float | None]) -> bool:
+        """Return whether training ends after epochs with these accuracies on the dev set."""
+        best, waited = -1.0, 0
+        for accuracy in dev_accuracies:
+            if accuracy is not None:
+                waited = 0 if accuracy > best + self.min_delta else waited + 1
+                best = max(best, accuracy)
+        return self.patience is not None and waited >= self.patience
 
     def steps(self, examples: int, epochs: int | None = None) -> int:
         """Return the number of steps that `epochs` (by default all of them) take over that many examples."""

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lowered_cnn.arrays import Array
 from lowered_cnn.data.dataset import Dataset, Indices
 from lowered_cnn.network import Network, as_batch
-from lowered_cnn.training.gradients import Totals, shard_count
+from lowered_cnn.training.barrier import Barrier
+from lowered_cnn.training.board import Board, Capacity
+from lowered_cnn.training.gradients import Totals, examples_of, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
-from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
+from lowered_cnn.training.reduction import Ranks, Reduction, rank_shards
+from lowered_cnn.training.worker import Job, Step, Worker
 
 if TYPE_CHECKING:
     from lowered_cnn.training.processes import Children
@@ -22,26 +26,31 @@ POSIX = os.name == "posix"
 
 
 class Team:
-    """All the workers, which take each step together."""
+    """All the workers of this rank, which take each step together; `buffers` is the optimizer's state."""
 
-    def __init__(self, network: Network, job: Job, board: Board, children: "Children | None") -> None:
-        self._board = board
+    def __init__(
+        self, network: Network, job: Job, board: Board, ranks: Ranks | None, children: "Children | None" = None
+    ) -> None:
         self._network = network
+        self._job = job
+        self._board = board
         self._children = children
-        self._worker = Worker(0, network, job, board, Barrier(board.arrivals, 0, children.check if children else None))
+        barrier = Barrier(board.arrivals, 0, children.check if children else None)
+        self._worker = Worker(network, job, board, Reduction(board, 0, barrier, job.place, ranks))
+        self.buffers = board.buffers
 
-    def step(self, data: Dataset, indices: Indices, number: int, epoch: int, learning_rate: float) -> Totals:
-        """Take step `number` on these examples and return the batch's totals.
+    def step(self, data: Dataset, indices: Indices, step: Step) -> Totals:
+        """Take a step on these examples, of which this rank reads those of its shards; return the batch's totals.
 
         With children, the network's parameters are copied to the board before the step and back after it, so that the
         caller's changes between two steps take effect. Next to a step the copies cost little.
         """
         board, vector = self._board, self._network.parameters.vector
-        step = Step(number, epoch, len(indices), learning_rate)
+        here = examples_of(self._shards(step), step.examples, self._job.shard_size)
         images = as_batch(data.images, self._network.input_shape)
-        np.take(images, indices, axis=0, out=board.images[: len(indices)], mode="clip")
-        np.take(data.labels, indices, out=board.labels[: len(indices)], mode="clip")
-        board.examples[: len(indices)] = indices
+        np.take(images, indices[here], axis=0, out=board.images[here], mode="clip")
+        np.take(data.labels, indices[here], out=board.labels[here], mode="clip")
+        board.examples[here] = indices[here]
         if self._children is None:
             return self._worker.run(step)
         board.parameters[...] = vector
@@ -50,20 +59,27 @@ class Team:
         vector[...] = board.parameters
         return totals
 
+    def first_fault(self, step: Step) -> str | None:
+        """Return where, in this rank's part of the last batch, a number that is not finite first appears, or None."""
+        return self._worker.first_fault(step, self._shards(step))
+
+    def _shards(self, step: Step) -> range:
+        return rank_shards(shard_count(step.examples, self._job.shard_size), self._job.place)
+
 
 @contextmanager
-def team(network: Network, job: Job, capacity: Capacity) -> Iterator[Team]:
-    """Assemble the workers, at most one per shard of a batch; they end with the context.
+def team(network: Network, job: Job, capacity: Capacity, buffers: Array, ranks: Ranks | None) -> Iterator[Team]:
+    """Assemble the workers, with this state of the optimizer; they end with the context.
 
-    Without children, the parameters on the board are the network's own.
+    Without children, the parameters and buffers on the board are the caller's own.
     """
-    workers = min(capacity.workers, shard_count(capacity.images, job.shard_size))
-    capacity = replace(capacity, workers=workers)
-    if workers == 1:
-        yield Team(network, job, Board.of(network, capacity, np.zeros, network.parameters.vector), None)
+    if capacity.workers == 1:
+        board = Board.of(network, len(buffers), capacity, np.zeros)
+        yield Team(network, job, replace(board, parameters=network.parameters.vector, buffers=buffers), ranks)
         return
     with interrupts_held():
         from lowered_cnn.training.processes import children
 
     with children(network, job, capacity) as (board, started):
-        yield Team(network, job, board, started)
+        board.buffers[...] = buffers
+        yield Team(network, job, board, ranks, started)

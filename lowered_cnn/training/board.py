@@ -1,0 +1,66 @@
+"""The board: the arrays that all workers of a training see, in memory that may be shared between processes."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lowered_cnn.arrays import Array, Images, Labels, Shape
+from lowered_cnn.network import Network
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a board has room for: the number of workers and of images, and the dtype of the images."""
+
+    workers: int
+    images: int
+    pixels: np.dtype[np.uint8 | np.floating]
+
+
+class Zeros(Protocol):
+    """A function that makes arrays of zeros: `np.zeros`, or one that takes them from shared memory."""
+
+    def __call__(self, shape: Shape, dtype: "np.dtype[Scalar]", /) -> npt.NDArray[Scalar]:
+        """Return an array of zeros."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The arrays that all workers see."""
+
+    parameters: Array
+    """The flat vector."""
+    buffers: Array
+    """The optimizer's state: its buffers, each laid out like the learned parameters, below one another."""
+    gradients: Array
+    """One vector per worker; after a step the first one holds the gradient of the batch."""
+    images: Images
+    """The batch, in an array (N, C, *size) that fits the largest batch."""
+    labels: Labels
+    """Its labels (N,)."""
+    examples: Labels
+    """Their positions in the data set (N,)."""
+    totals: npt.NDArray[np.float64]
+    """The loss and the number of correct answers of each worker."""
+    arrivals: npt.NDArray[np.int64]
+    """How many barriers each worker has reached."""
+
+    @classmethod
+    def of(cls, network: Network, buffers: int, capacity: Capacity, zeros: Zeros) -> "Board":
+        """Make the arrays for a network and an optimizer with that many buffers."""
+        parameters = network.parameters
+        size, dtype = len(parameters.vector), parameters.vector.dtype
+        return cls(
+            zeros((size,), dtype),
+            zeros((buffers, len(parameters.learned)), dtype),
+            zeros((capacity.workers, size), dtype),
+            zeros((capacity.images, *network.input_shape), capacity.pixels),
+            zeros((capacity.images,), np.dtype(np.int64)),
+            zeros((capacity.images,), np.dtype(np.int64)),
+            zeros((capacity.workers, 2), np.dtype(np.float64)),
+            zeros((capacity.workers,), np.dtype(np.int64)),
+        )

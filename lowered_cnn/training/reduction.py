@@ -1,0 +1,127 @@
+"""The reduction: who computes which shards of a batch, and how the sums of subtrees become the sum of the batch.
+
+The shards are dealt to ranks (the processes of an MPI job; usually one), and each rank's to its workers (processes that
+share a board). A subtree's gradient is added up by one worker, that of a rank by its workers, each in its slice of the
+vector, and the whole one by the ranks, point to point. Who adds never changes the order in which numbers are added.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lowered_cnn.arrays import Array
+from lowered_cnn.training.barrier import Barrier
+from lowered_cnn.training.board import Board
+from lowered_cnn.training.gradients import Totals, halves
+
+
+@dataclass(frozen=True)
+class Deal:
+    """The shards of each worker, and the sums (into, from) of workers' gradients that complete the tree."""
+
+    shards: dict[int, range]
+    sums: tuple[tuple[int, int], ...]
+
+
+def deal(shards: range, workers: range) -> Deal:
+    """Give each worker a subtree of the shards; if there are more workers than shards, some get none."""
+    if not shards:
+        return Deal({}, ())
+    if len(shards) == 1 or len(workers) == 1:
+        return Deal({workers[0]: shards}, ())
+    crews = halves(workers)
+    first, second = (deal(part, crew) for part, crew in zip(halves(shards), crews, strict=True))
+    return Deal(first.shards | second.shards, (*first.sums, *second.sums, (crews[0][0], crews[1][0])))
+
+
+class Ranks(Protocol):
+    """The processes, on one machine or many, that take part in a training; this one has a number below their count."""
+
+    @property
+    def number(self) -> int:
+        """The number of this rank, from 0."""
+
+    @property
+    def count(self) -> int:
+        """How many ranks there are."""
+
+    def sum(self, values: Array, sums: Sequence[tuple[int, int]]) -> None:
+        """Add up the ranks' vectors by these sums (into, from), in this order; each rank gets the result in place."""
+
+    def broadcast(self, values: Array) -> None:
+        """Overwrite the vector by that of rank 0."""
+
+    def agree(self, where: str, digest: str) -> None:
+        """Raise InputError, on every rank, unless all ranks have the same digest."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The number of a rank, and how many there are: all that workers other than its first one know about ranks."""
+
+    number: int = 0
+    count: int = 1
+
+
+class Reduction:
+    """One worker's part of the reduction; `ranks` is how a rank's first worker reaches the other ranks."""
+
+    def __init__(self, board: Board, number: int, barrier: Barrier, place: Place, ranks: Ranks | None = None) -> None:
+        self._board = board
+        self._number = number
+        self._barrier = barrier
+        self._place = place
+        self._ranks = ranks
+        workers, size = board.gradients.shape
+        self.gradient = board.gradients[number]
+        self.part = slice(size * number // workers, size * (number + 1) // workers)
+
+    def shards(self, count: int) -> range:
+        """Return which of a batch's shards are this worker's; `gradient` is where their gradient belongs."""
+        return self._dealt(count).shards.get(self._number, range(0))
+
+    def sum(self, count: int, totals: Totals) -> Totals:
+        """Add up, given the totals of this worker's shards, and return those of the batch.
+
+        Afterwards `board.gradients[0]` holds the gradient of the batch: this worker's `part` of it, and all of it after
+        the next `wait`.
+        """
+        board, part = self._board, self.part
+        board.totals[self._number] = totals.loss, totals.correct
+        self.wait()
+        shares = {worker: Totals(loss, int(correct)) for worker, (loss, correct) in enumerate(board.totals.tolist())}
+        for into, other in self._dealt(count).sums:
+            shares[into] += shares[other]
+            board.gradients[into, part] += board.gradients[other, part]
+        return self._sum_of_ranks(count, shares[0]) if self._place.count > 1 else shares[0]
+
+    def wait(self) -> None:
+        """Return once all workers of this rank are here; what they wrote before is then visible."""
+        self._barrier.wait()
+
+    def _dealt(self, count: int) -> Deal:
+        return deal(rank_shards(count, self._place), range(len(self._board.gradients)))
+
+    def _sum_of_ranks(self, count: int, totals: Totals) -> Totals:
+        board = self._board
+        self.wait()
+        if self._ranks is not None:
+            sums = deal(range(count), range(self._place.count)).sums
+            both = np.array([totals.loss, totals.correct])
+            self._ranks.sum(both, sums)
+            self._ranks.sum(board.gradients[0], sums)
+            board.totals[0] = both
+        self.wait()
+        return Totals(float(board.totals[0, 0]), int(board.totals[0, 1]))
+
+
+def rank_shards(count: int, place: Place | Ranks) -> range:
+    """Return which of a batch's shards are a rank's."""
+    return deal(range(count), range(place.count)).shards.get(place.number, range(0))
+
+
+def most_shards(count: int, place: Place | Ranks) -> int:
+    """Return how many of a batch's shards the rank with the most of them has."""
+    return max(map(len, deal(range(count), range(place.count)).shards.values()))

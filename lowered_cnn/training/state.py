@@ -1,0 +1,79 @@
+"""The state of a training: all that decides how it goes on, as a handful of flat arrays and numbers."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.layers import Sequential
+from lowered_cnn.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step: the loss (without L2) and accuracy of its batch before the update, and the update's learning rate.
+
+    `step` and `epoch` count from 1. `ends_epoch` marks the last step of an epoch. Only its record has an `epoch_loss`,
+    the mean over the epoch's examples, and, with a dev set, `dev_loss` and `dev_accuracy`. `images_per_second` is the
+    mean since training began, evaluation excluded.
+    """
+
+    step: int
+    epoch: int
+    ends_epoch: bool
+    loss: float
+    train_accuracy: float
+    epoch_loss: float | None
+    dev_loss: float | None
+    dev_accuracy: float | None
+    images_per_second: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, how, and on what: a training goes on only from a state of the same subject."""
+
+    model: Sequential
+    input_shape: Shape
+    dtype: str
+    recipe: Recipe
+    data: str
+    """The digest of the training images, their labels and classes."""
+    dev: str | None
+
+    def check_same(self, other: "Subject") -> None:
+        """Raise InputError, which tells the first difference, unless the other subject is the same."""
+        for field in (*fields(Recipe), *fields(Subject)):
+            ours, theirs = (_part(subject, field.name) for subject in (self, other))
+            if ours != theirs:
+                raise InputError(f"training: {field.name}", f"the same as before, {theirs!r}", repr(ours))
+
+
+def _part(subject: Subject, name: str) -> Any:
+    return getattr(subject, name) if hasattr(subject, name) else getattr(subject.recipe, name)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """The state of a training after `step` steps, as `Training.state` returns it."""
+
+    step: int
+    parameters: Array
+    """The flat vector, statistics included."""
+    buffers: dict[str, Array]
+    """The optimizer's."""
+    average: Array | None
+    """The averaged parameters, if the recipe averages."""
+    best: Array | None
+    """Those with the best dev accuracy so far, if the recipe has patience."""
+    learning_rate: float | None
+    """The one that the caller has set instead of the schedule's."""
+    epoch_loss: float
+    """The part of the epoch's mean loss that its steps so far contribute."""
+    seconds: float
+    """The time that the steps have taken."""
+    history: tuple[Record, ...]
+    """The record of the end of each epoch."""
+    subject: Subject
+    machine: str
+    """What the bits of a sum or of an exponential depend on."""
