@@ -22,8 +22,9 @@ def interrupts_held() -> Iterator[None]:
 
     def hold(number: int, frame: FrameType | None) -> None:
         held.append((number, frame))
-        if len(held) > 1:
-            handler(number, frame)
+        if len(held) == 2:
+            for each in held:
+                handler(*each)
 
     signal.signal(signal.SIGINT, hold)
     try:

@@ -441,8 +441,6 @@ def _extended(recipe: Recipe, epochs: int, step: int, examples: int) -> Recipe:
     longer = replace(recipe, epochs=whole_number("resume: epochs", epochs, recipe.epochs))
     before, after = (r.optimizer.learning_rate * r.schedule.factor(step / r.steps(examples)) for r in (recipe, longer))
     if before != after:
-        wanted = (
-            f"{recipe.epochs}, as {recipe.schedule!r} would make the learning rate jump from {before:g} to {after:g}"
-        )
-        raise InputError("resume: epochs", wanted, epochs)
+        jump = f"the learning rate of {recipe.schedule!r} would jump from {before:g} to {after:g}"
+        raise InputError("resume: epochs", f"{recipe.epochs}, as {jump}", epochs)
     return longer
