@@ -1,0 +1,277 @@
+"""The ranks of an MPI job: how they add up their gradients, check that they agree, and end together (extra `mpi`)."""
+
+import os
+import sys
+import time
+import traceback
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from operator import itemgetter
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import numpy as np
+
+from lowered_cnn import gemm
+from lowered_cnn.arrays import Array, InputError
+from lowered_cnn.cores import one_blas_thread
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm, Request
+
+LAUNCHED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+"""Variables of which a launcher sets at least one: MPICH and its kin, PMIx (as Slurm starts it), Open MPI."""
+
+PATIENCE = 0.02
+"""For how many seconds a rank that waits only yields its core between looks; a large vector may take as long."""
+
+NAP = 0.001
+"""For how many seconds it then sleeps between rounds of looks."""
+
+LOOKS = 20
+"""Looks in a round: with each, MPI moves a part of a message."""
+
+GRACE = 1.0
+"""For how many seconds the other ranks leave it to rank 0 to report an error that all of them have."""
+
+DELIVERY = 0.2
+"""For how many seconds the launcher gets to pass the report on; it drops what it has not when the job is aborted."""
+
+Sums: TypeAlias = Sequence[tuple[int, int]]
+"""Additions (into, from) of ranks' vectors, in order, as `deal` returns them; the last one completes rank 0's."""
+
+
+class Ranks(Protocol):
+    """The processes that train one network together, each with its own copy; this one is `number` of `count`."""
+
+    number: int
+    count: int
+
+    def sum(self, values: Array, sums: Sums) -> None:
+        """Add up the ranks' vectors (size) in this order, element by element; all ranks get the same sum in place.
+
+        Its bits are those of `vectors[into] += vectors[from]` in one process. Without sums, it is rank 0's vector.
+        """
+
+    def broadcast(self, values: Array) -> None:
+        """Overwrite the array with rank 0's."""
+
+    def agree(self, where: str, digest: str) -> None:
+        """Raise the same InputError on all ranks, which names those that differ, unless all have rank 0's text."""
+
+    def ending(self) -> AbstractContextManager[None]:
+        """Report an error that leaves the `with` block, and end the job, with exit code 2, 130 (Ctrl-C) or 1."""
+
+
+class Alone:
+    """A process that is no part of a job: the only rank."""
+
+    number = 0
+    count = 1
+
+    def sum(self, values: Array, sums: Sums) -> None:
+        """Do nothing, as there is one vector."""
+
+    def broadcast(self, values: Array) -> None:
+        """Do nothing."""
+
+    def agree(self, where: str, digest: str) -> None:
+        """Do nothing."""
+
+    def ending(self) -> AbstractContextManager[None]:
+        """Leave errors alone."""
+        return nullcontext()
+
+
+class MPIRanks:
+    """The ranks of the MPI job that this process belongs to.
+
+    No addition is left to MPI, which promises no order: it carries numbers, and NumPy adds them.
+    """
+
+    def __init__(self, communicator: "Intracomm") -> None:
+        self.number = communicator.rank
+        self.count = communicator.size
+        self._communicator = communicator
+        self._received = np.empty(0, np.uint8)
+
+    def sum(self, values: Array, sums: Sums) -> None:
+        """Add up the vectors: 2 log2(R) messages from each of R ranks, with 2 (R - 1) / R times the vector in all.
+
+        Two ranks that meet exchange halves, and each adds up one half, up to the root of the tree (which term comes
+        first makes no difference to a sum of two). Then they exchange the sums in the reverse order. Ranks without a
+        vector get the sum from rank 0.
+        """
+        plan = _exchanges(values.size, tuple(sums), self.number)
+        received = self._room(values)
+        for exchanges in plan:
+            self._swap(exchanges, values, received)
+            for exchange in exchanges:
+                values[exchange.kept] += received[exchange.kept]
+        for exchanges in reversed(plan):
+            self._swap([exchange.back() for exchange in exchanges], values, values)
+        if len({0}.union(*sums)) < self.count:
+            self.broadcast(values)
+
+    def broadcast(self, values: Array) -> None:
+        """Overwrite the array with rank 0's."""
+        self._wait([self._communicator.Ibcast(values)])
+
+    def agree(self, where: str, digest: str) -> None:
+        """Compare the ranks' texts."""
+        self._wait([self._communicator.Ibarrier()])
+        digests = self._communicator.allgather(digest)
+        others = [str(rank) for rank, other in enumerate(digests) if other != digests[0]]
+        if others:
+            raise InputError(where, f"the same on all {self.count} ranks", f"another on {_listed(others)} than on 0")
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the job if an error leaves the `with` block; without this, the other ranks would wait forever."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            if self.number:
+                time.sleep(GRACE)
+            text, code = _report(self.number, error)
+            print(text, file=sys.stderr, flush=True)
+            time.sleep(DELIVERY)
+            self._communicator.Abort(code)
+
+    def _room(self, values: Array) -> Array:
+        """Return a buffer like the values; one serves vectors of all sizes."""
+        if self._received.size < values.nbytes:
+            self._received = np.empty(values.nbytes, np.uint8)
+        room: Array = self._received[: values.nbytes].view(values.dtype)
+        return room
+
+    def _swap(self, exchanges: "Sequence[Exchange]", values: Array, received: Array) -> None:
+        """Send what is given of the values, and receive what is kept."""
+        communicator, requests = self._communicator, []
+        for exchange in exchanges:
+            if exchange.kept.start < exchange.kept.stop:
+                requests.append(communicator.Irecv(received[exchange.kept], exchange.other))
+            if exchange.given.start < exchange.given.stop:
+                requests.append(communicator.Isend(values[exchange.given], exchange.other))
+        self._wait(requests)
+
+    def _wait(self, requests: "Sequence[Request]") -> None:
+        """Return once all requests are fulfilled. MPI's own waiting would keep the core busy throughout."""
+        from mpi4py.MPI import Request
+
+        start = time.monotonic()
+        while not any(Request.Testall(requests) for _ in range(LOOKS)):
+            if time.monotonic() - start < PATIENCE:
+                os.sched_yield()
+            else:
+                time.sleep(NAP)
+
+
+def _report(rank: int, error: BaseException) -> tuple[str, int]:
+    """Return one line, or a traceback if nobody expects such an error, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return f"rank {rank}: interrupted", 130
+    if isinstance(error, InputError | OSError):
+        return f"rank {rank}: {error}", 2
+    return "".join(traceback.format_exception(error)).rstrip(), 1
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a rank does with elements of which another one holds a sum, too: some it gives, some it keeps and adds."""
+
+    other: int
+    given: slice
+    kept: slice
+
+    def back(self) -> "Exchange":
+        """Return the exchange of the finished sums."""
+        return Exchange(self.other, self.kept, self.given)
+
+
+@cache
+def _exchanges(size: int, sums: tuple[tuple[int, int], ...], rank: int) -> tuple[tuple[Exchange, ...], ...]:
+    """Plan a rank's exchanges, for each of the sums that it takes part in.
+
+    Throughout, the ranks whose vectors are in a sum hold it together, each about the same share of its elements.
+    Where two such groups meet, so do the two ranks that hold the same elements, and each keeps some of these.
+    """
+    held = {head: [(0, size, head)] for pair in sums for head in pair}
+    crews = dict.fromkeys(held, 1)
+    plan = []
+    for into, other in sums:
+        firsts, seconds = held[into], held.pop(other)
+        share = crews[into] / (crews[into] + crews[other])
+        exchanges, pieces = [], []
+        for start, stop in pairwise(sorted({start for start, _, _ in firsts + seconds} | {size})):
+            middle = start + round((stop - start) * share)
+            first, second = _holder(firsts, start), _holder(seconds, start)
+            upper, lower = slice(start, middle), slice(middle, stop)
+            pieces += [(start, middle, first), (middle, stop, second)]
+            if rank == first:
+                exchanges.append(Exchange(second, lower, upper))
+            elif rank == second:
+                exchanges.append(Exchange(first, upper, lower))
+        held[into] = [piece for piece in pieces if piece[0] < piece[1]]
+        crews[into] += crews.pop(other)
+        if exchanges:
+            plan.append(tuple(exchanges))
+    return tuple(plan)
+
+
+def _holder(held: list[tuple[int, int, int]], element: int) -> int:
+    return held[bisect_right(held, element, key=itemgetter(0)) - 1][2]
+
+
+def _listed(ranks: Sequence[str]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(ranks[:-1])} and {ranks[-1]}"
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a launcher, such as mpiexec, started this process."""
+    return any(name in environment for name in LAUNCHED)
+
+
+def ranks() -> Ranks:
+    """Join the job that this process was started in; outside of one, it is alone.
+
+    Call it first of all: a rank that ends before leaves the others waiting, without a word from the launcher.
+    """
+    if not launched():
+        return Alone()
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise InputError("mpiexec", "mpi4py and MPI (pip install 'lowered-cnn[mpi]')", error) from error
+    return MPIRanks(MPI.COMM_WORLD)
+
+
+PRODUCTS = ((6, 25, 4608), (16, 150, 640), (84, 120, 32), (10, 84, 17), (64, 576, 1152), (128, 1000, 32))
+"""M, K and N of some products of a step: filters, taps, and pixels of all examples; and those of dense layers."""
+
+
+def probe() -> str:
+    """Return a digest of products, sums and functions of fixed numbers; it differs if processors or BLAS round so."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    with one_blas_thread():
+        for dtype in (np.float32, np.float64):
+            for m, k, n in PRODUCTS:
+                for result in _results(m, k, n, np.dtype(dtype)):
+                    digest.update(result.tobytes())
+    return digest.hexdigest()
+
+
+def _results(m: int, k: int, n: int, dtype: np.dtype[np.floating]) -> Iterator[Array]:
+    rng = np.random.default_rng([m, k, n])
+    a, b, c = (rng.random(shape).astype(dtype) - dtype.type(0.5) for shape in ((m, k), (k, n), (m, n)))
+    z, da, db = np.empty_like(c), np.empty_like(a), np.empty_like(b)
+    gemm.multiply("forward", a, b, z)
+    gemm.multiply_a_bt("dweight", c, b, da)
+    gemm.multiply_at_b("dx", a, c, db)
+    yield from (z, da, db, c.sum(axis=0), c.sum(axis=1))
+    yield from (function(c + 1) for function in (np.exp, np.log, np.sqrt, np.tanh))
