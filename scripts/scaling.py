@@ -14,7 +14,7 @@ import numpy as np
 from lowered_cnn import Network, models
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.training.ranks import Ranks, launched, ranks
-from lowered_cnn.training.worker import deal
+from lowered_cnn.training.reduction import deal
 
 SIZES = (2, 35_000, 200_000, 1_200_000)
 """Numbers in a vector: a batch's totals, and parameters as in keras_mnist, between, and pytorch_mnist."""

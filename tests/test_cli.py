@@ -51,7 +51,8 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_train_writes_a_run_folder(trained: Path) -> None:
-    assert {file.name for file in trained.iterdir()} == {"config.json", "metrics.jsonl", "model.safetensors"}
+    files = {".lock", "checkpoint.safetensors", "config.json", "metrics.jsonl", "model.safetensors"}
+    assert {file.name for file in trained.iterdir()} == files
     config = json.loads((trained / "config.json").read_text())
     assert (config["model"], config["epochs"], config["batch_size"]) == ("compact", 2, 32)
     records = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
@@ -103,9 +104,9 @@ def test_train_is_reproducible_for_any_number_of_workers(few_digits: Path, tmp_p
 def test_train_uses_the_cores_there_are(
     few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By default; a number beyond all sense does no harm."""
+    """By default; a number beyond all sense does no harm, and those that worked are told: a batch has four shards."""
     monkeypatch.setattr(cli_train, "usable_cores", lambda: 3)
-    for options, workers in ([], 3), (["--workers", str(10**9)], 10**9):
+    for options, workers in (["--batch-size", "128"], 3), (["--batch-size", "128", "--workers", str(10**9)], 4):
         out = str(tmp_path / str(workers))
         command = ["train", "--data", str(few_digits), "--epochs", "1", "--json", "--out", out]
         assert main([*command, *options]) == 0
@@ -132,7 +133,7 @@ def test_the_bar_counts_every_step(few_digits: Path, tmp_path: Path, monkeypatch
         bars.append(tqdm(**{**options, "disable": False, "file": io.StringIO()}))
         return bars[-1]
 
-    monkeypatch.setattr("lowered_cnn.cli.train.tqdm", shown)
+    monkeypatch.setattr("lowered_cnn.cli.running.tqdm", shown)
     assert main(["train", "--data", str(few_digits), "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
     (bar,) = bars
     assert bar.n == bar.total == 2 * math.ceil(550 / 64)
@@ -328,7 +329,8 @@ def test_train_says_when_it_diverges(few_digits: Path, tmp_path: Path, capsys: p
     options = ["--learning-rate", "1e30", "--schedule", "constant", "--workers", "2", "--out", str(tmp_path / "run")]
     line = fails(["train", "--data", str(few_digits), *options], capsys)
     assert re.fullmatch(
-        r"lowered-cnn train: loss at step \d+: expected a finite number \(try a lower --learning-rate\), got (nan|inf)",
+        r"lowered-cnn train: loss at step \d+: expected a finite number \(try a lower learning rate\), "
+        r"got (nan|inf), first in the (loss|output of \w+)",
         line,
     )
 
@@ -413,7 +415,7 @@ def test_summary_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_interruption_keeps_the_records(few_digits: Path, tmp_path: Path) -> None:
-    """Ctrl-C ends a training with one line and exit code 130; the records so far are whole lines."""
+    """Ctrl-C ends a training with one line and exit code 130, which says how it goes on."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "lowered_cnn.cli", "train", "--data", str(few_digits), "--out", str(run)]
     metrics = run / "metrics.jsonl"
@@ -421,9 +423,11 @@ def test_interruption_keeps_the_records(few_digits: Path, tmp_path: Path) -> Non
         assert eventually(lambda: metrics.exists() and metrics.stat().st_size > 2000)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=SECONDS)
-    assert (process.returncode, errors.splitlines()[-1]) == (130, "lowered-cnn train: interrupted")
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    told = f"lowered-cnn train: stopped by SIGINT after step {len(steps)}; go on with --resume {run}"
+    assert (process.returncode, errors.splitlines()[-1]) == (130, told)
     assert "Traceback" not in errors
-    assert all(json.loads(line)["step"] for line in metrics.read_text().splitlines())
+    assert steps == list(range(1, len(steps) + 1))
     assert not (run / "model.safetensors").exists()
 
 
@@ -508,8 +512,8 @@ def test_a_training_whose_only_step_diverges_is_told(
 ) -> None:
     command = ["train", "--data", str(few_digits), "--epochs", "1", "--batch-size", "600", "--learning-rate", "1e30"]
     assert main([*command, "--out", str(tmp_path / "run")]) == 2
-    told = "lowered-cnn train: test loss: expected a finite number (try a lower --learning-rate), got nan"
-    assert capsys.readouterr().err.splitlines()[-1] == told
+    told = "test loss: expected a finite number (try a lower --learning-rate), got nan"
+    assert capsys.readouterr().err.splitlines()[-1] == f"lowered-cnn train: {told}"
 
 
 # --- verification before the training --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ SUMS = """
 import sys
 import numpy as np
 from lowered_cnn.training.ranks import ranks
-from lowered_cnn.training.worker import deal
+from lowered_cnn.training.reduction import deal
 
 job = ranks()
 rng = np.random.default_rng(job.count)

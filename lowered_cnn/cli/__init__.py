@@ -58,6 +58,8 @@ def _as_input_error(error: Exception) -> InputError:
     match error:
         case InputError():
             return error
+        case ChildProcessError():
+            return InputError("worker", "to run to the end", str(error).removeprefix("train: "))
         case OSError():
             return InputError(str(error.filename or "output"), "a readable or writable file", error.strerror or error)
         case MemoryError():

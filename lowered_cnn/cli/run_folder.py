@@ -3,22 +3,33 @@
 import itertools
 import json
 import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
-from lowered_cnn.arrays import InputError
+from lowered_cnn.arrays import InputError, whole_number
 from lowered_cnn.data import READERS
 from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import Network
 from lowered_cnn.storage import JSON, load, save, write_whole
 
+LOCK = ".lock"
+CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "config.json"
+
 
 def check_out(path: Path) -> None:
-    """Raise InputError unless `path` is a new or empty folder that a run can be written to."""
+    """Raise InputError unless `path` is a new or empty folder that a run can be written to.
+
+    What a run leaves that was killed before it began counts as empty: settings are written last.
+    """
     try:
-        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        taken = path.exists() and (not path.is_dir() or not all(map(_is_leftover, os.listdir(path))))
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:
         raise InputError("--out", "a new or empty folder", f"{path} ({error.strerror})") from error
@@ -28,33 +39,72 @@ def check_out(path: Path) -> None:
         raise InputError("--out", "a writable folder", f"{path} in {above}")
 
 
+def _is_leftover(name: str) -> bool:
+    return name in (LOCK, CHECKPOINT) or (name.startswith(".") and name.endswith(".part"))
+
+
 class RunFolder:
-    """`config.json` (written first), `metrics.jsonl` (a line per step), `model.safetensors` (written at the end)."""
+    """The files of one run, which are written by one process at a time.
+
+    `checkpoint.safetensors` is what a training goes on from, `config.json` its settings, written once it can go on;
+    `metrics.jsonl` has a line per step, and `model.safetensors`, written at the end, is the network.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.checkpoint = path / CHECKPOINT
 
     @classmethod
-    def create(cls, path: Path | None, config: dict[str, JSON]) -> "RunFolder":
-        """Make the folder, by default the first of runs/1, runs/2, ... that does not exist, and write the settings."""
-        path = path or next(free for n in itertools.count(1) if not (free := Path("runs", str(n))).exists())
-        check_out(path)
-        path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-        return cls(path)
+    def make(cls, path: Path | None) -> "RunFolder":
+        """Make the folder, by default the first of runs/1, runs/2, ... that does not exist."""
+        if path is not None:
+            check_out(path)
+            path.mkdir(parents=True, exist_ok=True)
+            return cls(path)
+        for number in itertools.count(1):
+            path = Path("runs", str(number))
+            with suppress(FileExistsError):  # another training may take the number at the same time
+                path.mkdir(parents=True)
+                return cls(path)
+        raise AssertionError("there is always another number")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock ends with the process, however it ends."""
+        if os.name != "posix":
+            yield
+            return
+        import fcntl
+
+        with (self.path / LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError("RUN", "a folder that nothing is training in", f"{self.path} in use") from error
+            yield
+
+    def write_config(self, config: dict[str, JSON]) -> None:
+        """Write the settings."""
+        self.config = config
+        write_whole(self.path / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+    def remove(self) -> None:
+        """Remove the folder of a run that did not begin, with what is in it."""
+        with suppress(OSError):
+            shutil.rmtree(self.path)
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
-        """Return the folder of an earlier run; raises InputError unless it holds settings and a network."""
-        for name in ("config.json", "model.safetensors"):
+    def open(cls, path: Path, wanted: str = "model.safetensors") -> "RunFolder":
+        """Return the folder of an earlier run; raises InputError unless it holds settings and the wanted file."""
+        for name in (CONFIG, wanted):
             if not (path / name).is_file():
                 raise InputError("RUN", "a folder written by lowered-cnn train", f"{path} without {name}")
         return cls(path)
 
     @cached_property
     def config(self) -> dict[str, JSON]:
-        """Return the settings."""
-        path = self.path / "config.json"
+        """The settings."""
+        path = self.path / CONFIG
         try:
             config = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
@@ -76,12 +126,37 @@ class RunFolder:
         """The kind of data that the network was trained on."""
         kind = self.config.get("data_kind")
         if not isinstance(kind, str) or kind not in READERS:
-            raise InputError(f"{self.path / 'config.json'}: data_kind", " or ".join(READERS), repr(kind))
+            raise InputError(f"{self.path / CONFIG}: data_kind", " or ".join(READERS), repr(kind))
         return kind
 
-    def open_metrics(self) -> IO[str]:
-        """Open `metrics.jsonl` for writing, line by line."""
-        return (self.path / "metrics.jsonl").open("w", buffering=1)
+    @property
+    def source(self) -> Path | None:
+        """The folder of the data, or None for MNIST."""
+        source = self.config.get("data")
+        return None if source is None else Path(str(source))
+
+    def number(self, name: str) -> int:
+        """Return one of the settings that are whole numbers."""
+        return whole_number(f"{self.path / CONFIG}: {name}", self.config.get(name), 0)
+
+    def open_metrics(self, steps: int) -> TextIO | None:
+        """Open `metrics.jsonl` to go on behind the lines of the first steps; None if it cannot be written."""
+        path = self.path / "metrics.jsonl"
+        try:
+            file = path.open("r+" if path.exists() else "w", buffering=1)
+            for _ in range(steps):
+                file.readline()
+            file.seek(file.tell())  # from here on the file is written
+            file.truncate()
+        except OSError as error:
+            print(f"lowered-cnn train: {path}: expected a file to write, got {error.strerror}", file=sys.stderr)
+            return None
+        return file
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the trained network has been written."""
+        return (self.path / "model.safetensors").is_file()
 
     def save(self, network: Network) -> None:
         """Write the network."""
@@ -91,7 +166,7 @@ class RunFolder:
         """Return the trained network; raises InputError unless it has one output per class."""
         network = load(self.path / "model.safetensors")
         if network.output_shape != (len(self.classes),):
-            where = str(self.path / "config.json")
+            where = str(self.path / CONFIG)
             raise InputError(where, f"one class per output {network.output_shape}", len(self.classes))
         return network
 

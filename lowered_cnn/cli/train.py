@@ -1,4 +1,4 @@
-"""Train a network on MNIST, or on your own images, and test it."""
+"""Train a network on MNIST, or on your own images, and test it; or go on with a training that was stopped."""
 
 import argparse
 import dataclasses
@@ -7,17 +7,29 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from lowered_cnn import SGD, Adam, Constant, Cosine, Dataset, InputError, Network, Recipe, StepDecay, __version__
+from lowered_cnn import (
+    SGD,
+    Adam,
+    Constant,
+    Cosine,
+    Dataset,
+    InputError,
+    Network,
+    Recipe,
+    StepDecay,
+    Training,
+    __version__,
+)
 from lowered_cnn import evaluate as evaluate_network
-from lowered_cnn import train as train_network
 from lowered_cnn.cli.arguments import at_least, positive
-from lowered_cnn.cli.run_folder import RunFolder, check_out
+from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
+from lowered_cnn.cli.running import Interval, follow, follow_along, warn
+from lowered_cnn.cli.stopping import exit_code
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.data import kind_of
 from lowered_cnn.data import load as load_data
@@ -25,7 +37,8 @@ from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
 from lowered_cnn.storage import JSON
-from lowered_cnn.training import BEST
+from lowered_cnn.training import BEST, ranks
+from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.workers import POSIX
 from lowered_cnn.verify import verify_forms
 
@@ -43,13 +56,17 @@ DEV_PART = 12
 """By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""
 
 
+RESUMABLE = ("resume", "command", "data", "epochs", "workers", "checkpoint_every", "json")
+"""What may be given with --resume; all else comes from the run."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="IDX files, or one sub-folder of images per class (MNIST)"
     )
     recipes = "default: 99.1 %% of MNIST in ten seconds on 2 cores; best: 99.7 %% in about twelve minutes"
-    parser.add_argument("--recipe", choices=RECIPES, default="default", help=recipes)
+    parser.add_argument("--recipe", choices=RECIPES, help=f"{recipes} (default)")
     parser.add_argument("--model", choices=MODELS, help=f"the network ({_by_recipe(lambda model, _: model)})")
     epochs, batch_size = _by_recipe(lambda _, recipe: recipe.epochs), _by_recipe(lambda _, recipe: recipe.batch_size)
     parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
@@ -57,64 +74,151 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="(sgd)")
     parser.add_argument("--learning-rate", type=positive(), help="its peak (sgd: 0.05, adam: 0.001)")
     parser.add_argument("--schedule", choices=SCHEDULES, help="(one-cycle)")
+    text = "stop when the dev accuracy has not improved in that many epochs, and keep the best weights (never)"
+    parser.add_argument("--patience", type=at_least(1), metavar="EPOCHS", help=text)
     parser.add_argument("--dev-size", type=at_least(0), help="training images held out (one in 12)")
-    workers = usable_cores() if POSIX else 1
-    parser.add_argument("--workers", type=at_least(1), default=workers, help="processes (%(default)s)")
-    parser.add_argument("--seed", type=at_least(0), default=DEFAULT.seed, help="(%(default)s)")
+    parser.add_argument("--workers", type=at_least(1), help="processes (one per usable core; on Windows, one)")
+    parser.add_argument("--seed", type=at_least(0), help=f"({DEFAULT.seed})")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the folder to write (runs/1, runs/2, ...)")
+    text = "how often to save what a training goes on from, in steps or seconds (once a minute, and after each epoch)"
+    parser.add_argument("--checkpoint-every", type=interval, metavar="STEPS|30s", help=text)
+    text = "go on with a run that was stopped; more --epochs than before extend it"
+    parser.add_argument("--resume", type=Path, metavar="RUN", help=text)
     text = "check first that all forms of this network agree, which takes seconds; exit with 1 if they do not"
-    parser.add_argument("--verify", action="store_true", help=text)
+    parser.add_argument("--verify", action="store_true", default=None, help=text)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")
 
 
+def interval(text: str) -> Interval:
+    """Return the type of --checkpoint-every."""
+    try:
+        if text.endswith("s"):
+            return Interval(seconds=positive()(text[:-1]))
+        return Interval(steps=at_least(1)(text))
+    except argparse.ArgumentTypeError as error:
+        wanted = "a number of steps, or of seconds such as 30s"
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}") from error
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Load, train, test, save, report; return 1 if the network was to be verified, and does not pass."""
-    start = time.perf_counter()
-    if arguments.out:
+    """Start or resume a training, and take it to its end: test, save, report.
+
+    Return 1 if the network was to be verified, and does not pass, and 128 + N if signal N stopped it. Of the ranks of
+    an MPI job, all train, and rank 0 alone writes.
+    """
+    engine = ranks()
+    with engine.ending():
+        return _resume(arguments, engine) if arguments.resume else _start(arguments, engine)
+
+
+def _start(arguments: argparse.Namespace, engine: Ranks) -> int:
+    begun = time.perf_counter()
+    if arguments.out and engine.number == 0:
         check_out(arguments.out)
     splits = load_data(arguments.data)
-    data, dev = _hold_out(splits.train, arguments.dev_size, arguments.seed)
-    model, recipe = _chosen(arguments)
-    network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=arguments.seed)
+    seed = DEFAULT.seed if arguments.seed is None else arguments.seed
+    dev_size = len(splits.train) // DEV_PART if arguments.dev_size is None else arguments.dev_size
+    data, dev = _hold_out(splits.train, dev_size, seed)
+    model, recipe = _chosen(arguments, seed)
+    network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=seed)
     if arguments.verify and not (certificate := verify_forms(network, loss=recipe.loss)).passed:
         print(certificate, file=sys.stderr)
         return 1
-    folder = RunFolder.create(arguments.out, _config(arguments, model, recipe, data))
-    train_seconds = _train(network, data, dev, recipe, arguments.workers, folder)
-    folder.save(network)
+    workers = arguments.workers or (usable_cores() if POSIX else 1)
+    training = Training(network, data, recipe, dev=dev, workers=workers, engine=engine)
+    if engine.number:
+        return _follow_along(training, engine)
+    folder = RunFolder.make(arguments.out)
+    with folder.locked():
+        try:
+            training.save(folder.checkpoint)
+            folder.write_config(_config(arguments.data, model, dev_size, training))
+            return _complete(training, splits.test, folder, arguments, engine, begun)
+        except BaseException:
+            if not training.step:
+                folder.remove()
+            raise
+
+
+def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
+    begun = time.perf_counter()
+    for name, value in vars(arguments).items():
+        if name not in RESUMABLE and value is not None:
+            wanted = f"nothing with --resume, which takes it from {arguments.resume}"
+            raise InputError(f"--{name.replace('_', '-')}", wanted, value)
+    folder = RunFolder.open(arguments.resume, CHECKPOINT)
+    with nullcontext() if engine.number else folder.locked():
+        source = arguments.data or folder.source
+        splits = load_data(source)
+        data, dev = _hold_out(splits.train, folder.number("dev_size"), folder.number("seed"))
+        workers, epochs = arguments.workers or folder.number("workers"), arguments.epochs
+        training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, engine=engine, epochs=epochs)
+        if engine.number:
+            return _follow_along(training, engine)
+        if training.finished and folder.is_finished:
+            print(f"{folder.path}: finished, with epoch {training.epoch} of {training.recipe.epochs}")
+            return 0
+        if training.recipe.epochs != folder.number("epochs"):
+            folder.write_config({**folder.config, **_described(training.recipe)})
+            rate = f"{training.recipe.schedule!r} goes on at {training.learning_rate:g}"
+            warn(f"{training.recipe.epochs} epochs instead of {folder.number('epochs')}: {rate}, and spans them all")
+        return _complete(training, splits.test, folder, arguments, engine, begun)
+
+
+def _follow_along(training: Training, engine: Ranks) -> int:
+    stopped = follow_along(training, engine)
+    return 0 if stopped is None else exit_code(stopped)
+
+
+def _complete(
+    training: Training,
+    test: Dataset,
+    folder: RunFolder,
+    arguments: argparse.Namespace,
+    engine: Ranks,
+    begun: float,
+) -> int:
+    """Take the steps that are left, then test, save and report; return the exit code."""
+    start, first = time.perf_counter(), training.step
+    stopped = follow(training, folder, arguments.checkpoint_every, engine)
+    train_seconds = time.perf_counter() - start
+    if stopped is not None:
+        warn(f"stopped by {stopped.name} after step {training.step}; go on with --resume {folder.path}")
+        return exit_code(stopped)
+    folder.save(training.network)
     with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is reported below
-        test = evaluate_network(network, splits.test, recipe.loss, workers=arguments.workers)
-    if not math.isfinite(test.loss):
-        raise InputError("test loss", "a finite number (try a lower --learning-rate)", test.loss)
+        tested = evaluate_network(training.network, test, training.recipe.loss, workers=training.workers)
+    if not math.isfinite(tested.loss):
+        raise InputError("test loss", "a finite number (try a lower --learning-rate)", tested.loss)
+    images = len(training.data) * training.recipe.epochs * (training.step - first) / training.steps
     result = {
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-        "epochs": recipe.epochs,
+        "test_accuracy": tested.accuracy,
+        "test_loss": tested.loss,
+        "epochs": training.epoch,
         "train_seconds": train_seconds,
-        "total_seconds": time.perf_counter() - start,
-        "images_per_second": len(data) * recipe.epochs / train_seconds,
-        "workers": arguments.workers,
-        "seed": arguments.seed,
+        "total_seconds": time.perf_counter() - begun,
+        "images_per_second": images / train_seconds,
+        "workers": training.workers,
+        "seed": training.recipe.seed,
         "run": str(folder.path),
     }
     if arguments.json:
         print(json.dumps(result))
     else:
         print(
-            f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f}; "
+            f"test accuracy {tested.accuracy:.2%}, loss {tested.loss:.4f}; "
             f"trained in {train_seconds:.1f} s, {result['total_seconds']:.1f} s in all; saved in {folder.path}"
         )
     return 0
 
 
-def _hold_out(data: Dataset, dev_size: int | None, seed: int) -> tuple[Dataset, Dataset | None]:
-    count = len(data) // DEV_PART if dev_size is None else dev_size
+def _hold_out(data: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset | None]:
     return data.split(count, seed) if count else (data, None)
 
 
-def _chosen(arguments: argparse.Namespace) -> tuple[str, Recipe]:
+def _chosen(arguments: argparse.Namespace, seed: int) -> tuple[str, Recipe]:
     """Return the chosen network and recipe, with the options applied."""
-    model, recipe = RECIPES[arguments.recipe]
+    model, recipe = RECIPES[arguments.recipe or "default"]
     optimizer = OPTIMIZERS[arguments.optimizer] if arguments.optimizer else recipe.optimizer
     if arguments.learning_rate is not None:
         assert isinstance(optimizer, SGD | Adam)
@@ -125,7 +229,8 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, Recipe]:
         batch_size=arguments.batch_size or recipe.batch_size,
         optimizer=optimizer,
         schedule=SCHEDULES[arguments.schedule] if arguments.schedule else recipe.schedule,
-        seed=arguments.seed,
+        patience=arguments.patience,
+        seed=seed,
     )
     return arguments.model or model, recipe
 
@@ -135,48 +240,20 @@ def _by_recipe(value: Callable[[str, Recipe], object]) -> str:
     return ", ".join(f"{name}: {value(*chosen)}" for name, chosen in RECIPES.items())
 
 
-def _config(arguments: argparse.Namespace, model: str, recipe: Recipe, data: Dataset) -> dict[str, JSON]:
+def _config(source: Path | None, model: str, dev_size: int, training: Training) -> dict[str, JSON]:
     return {
         "lowered_cnn": __version__,
-        "data": str(arguments.data.resolve()) if arguments.data else None,
-        "data_kind": kind_of(arguments.data),
+        "data": str(source.resolve()) if source else None,
+        "data_kind": kind_of(source),
+        "dev_size": dev_size,
         "model": model,
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "workers": arguments.workers,
-        "seed": arguments.seed,
-        "recipe": repr(recipe),
-        "training_images": len(data),
-        "classes": list(data.classes),
+        "workers": training.workers,
+        "seed": training.recipe.seed,
+        "training_images": len(training.data),
+        "classes": list(training.data.classes),
+        **_described(training.recipe),
     }
 
 
-def _train(
-    network: Network, data: Dataset, dev: Dataset | None, recipe: Recipe, workers: int, folder: RunFolder
-) -> float:
-    """Train, with a progress bar on the terminal and a line in `metrics.jsonl` per step; return the seconds."""
-    start = time.perf_counter()
-    with (
-        tqdm(total=recipe.steps(len(data)), unit="step", disable=None, dynamic_ncols=True) as bar,
-        folder.open_metrics() as metrics,
-        np.errstate(over="ignore", invalid="ignore"),  # a loss that is not finite is reported below
-    ):
-        for record in train_network(network, data, recipe, dev=dev, workers=workers):
-            if not math.isfinite(record.loss):
-                raise InputError(
-                    f"loss at step {record.step}", "a finite number (try a lower --learning-rate)", record.loss
-                )
-            metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
-            bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.3f}", refresh=False)
-            bar.update()
-            if record.ends_epoch:
-                accuracy = "" if record.dev_accuracy is None else f", dev accuracy {record.dev_accuracy:.2%}"
-                line = (
-                    f"epoch {record.epoch} of {recipe.epochs}: loss {record.epoch_loss:.4f}{accuracy}, "
-                    f"{record.images_per_second:,.0f} images/s"
-                )
-                with suppress(OSError):  # training goes on even if the line cannot be written
-                    bar.write(line, file=sys.stderr)
-    if not np.isfinite(network.parameters.vector).all():
-        raise InputError("parameters after the last step", "finite numbers (try a lower --learning-rate)", "nan or inf")
-    return time.perf_counter() - start
+def _described(recipe: Recipe) -> dict[str, JSON]:
+    return {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "recipe": repr(recipe)}

@@ -25,8 +25,9 @@ from lowered_cnn.training.evaluation import Evaluation, check_data, evaluate
 from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.machine import machine, tell
+from lowered_cnn.training.ranks import Alone, Ranks, probe
 from lowered_cnn.training.recipe import Recipe
-from lowered_cnn.training.reduction import Place, Ranks, most_shards
+from lowered_cnn.training.reduction import Place, most_shards
 from lowered_cnn.training.state import Record, State, Subject
 from lowered_cnn.training.worker import Job, Step
 from lowered_cnn.training.workers import POSIX, Team, team
@@ -46,8 +47,8 @@ class Training(Iterator[Record]):
     The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
     last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
     never more of them than a batch has shards. Several workers need POSIX (Linux, macOS), and a script that trains
-    under `if __name__ == "__main__":`, because each child imports it. An `engine` is this process's place among the
-    ranks of an MPI job: see `MPIRanks`.
+    under `if __name__ == "__main__":`, because each child imports it. With the `engine` that `ranks()` returns, the
+    processes of an MPI job share the work, each with its own workers, and still with the same bits.
 
     If the recipe asks for an average of the weights, `average` is the network that has it so far (else None). It is
     what is tested on `dev`, and what `network` holds at the end. Read it, but do not change it. If the recipe has
@@ -67,7 +68,7 @@ class Training(Iterator[Record]):
         *,
         dev: LabelledImages | None = None,
         workers: int = 1,
-        engine: Ranks | None = None,
+        engine: Ranks = Alone(),
     ) -> None:
         if whole_number("train: workers", workers, 1) > 1 and not POSIX:
             raise InputError("train: workers", "1 on this system, as several need POSIX (Linux, macOS)", workers)
@@ -216,11 +217,10 @@ class Training(Iterator[Record]):
     def _test(self, dev: Dataset) -> Evaluation:
         """Test the network, or the average, on rank 0; the others hear what came out."""
         figures = np.zeros(2)
-        if self._place.number == 0:
+        if self._engine.number == 0:
             tested = evaluate(self.average or self.network, dev, self.recipe.loss, workers=self._workers)
             figures[:] = tested.loss, tested.accuracy
-        if self._engine is not None:
-            self._engine.broadcast(figures)
+        self._engine.broadcast(figures)
         return Evaluation(*figures.tolist())
 
     def _finish(self) -> None:
@@ -242,7 +242,7 @@ class Training(Iterator[Record]):
 
     @property
     def _place(self) -> Place:
-        return Place() if self._engine is None else Place(self._engine.number, self._engine.count)
+        return Place(self._engine.number, self._engine.count)
 
     def _workforce(self) -> Team:
         if self._amid_step:
@@ -258,8 +258,8 @@ class Training(Iterator[Record]):
                 shard_size(recipe.batch_size),
                 self._place,
             )
-            if self._engine is not None:
-                self._agree(self._engine)
+            if self._engine.count > 1:
+                self._agree()
             if self.average is not None and not self.step:  # the caller may have changed the network since
                 self.average.parameters.vector[...] = self.network.parameters.vector
             capacity = Capacity(self.workers, self._batch_size, self.data.images.dtype)
@@ -268,7 +268,7 @@ class Training(Iterator[Record]):
             self._buffers = self._team.buffers
         return self._team
 
-    def _agree(self, engine: Ranks) -> None:
+    def _agree(self) -> None:
         """Raise InputError unless all ranks train the same on the same, and round alike."""
         from hashlib import sha256
 
@@ -281,9 +281,9 @@ class Training(Iterator[Record]):
                 "network",
                 f"{subject.model} {subject.input_shape} {sha256(parameters.tobytes()).hexdigest()} {self.step}",
             ),
-            ("arithmetic", machine()),
+            ("arithmetic", probe()),
         ):
-            engine.agree(f"train: {where}", value)
+            self._engine.agree(f"train: {where}", value)
 
     def close(self) -> None:
         """End the workers; the network keeps its weights, and iterating again goes on from here."""
@@ -371,7 +371,7 @@ class Training(Iterator[Record]):
         if not np.isfinite(state.parameters).all():
             where = f"parameters after step {self.step}"
             raise InputError(where, "finite numbers (try a lower learning rate)", "nan or inf")
-        if self._place.number == 0:
+        if self._engine.number == 0:
             write_state(state, path)
 
     @classmethod
@@ -382,7 +382,7 @@ class Training(Iterator[Record]):
         *,
         dev: LabelledImages | None = None,
         workers: int = 1,
-        engine: Ranks | None = None,
+        engine: Ranks = Alone(),
         epochs: int | None = None,
     ) -> "Training":
         """Return the training that `save` wrote, with a network of its own; network and recipe are in the file.

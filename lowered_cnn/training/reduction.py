@@ -5,16 +5,14 @@ share a board). A subtree's gradient is added up by one worker, that of a rank b
 vector, and the whole one by the ranks, point to point. Who adds never changes the order in which numbers are added.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from lowered_cnn.arrays import Array
 from lowered_cnn.training.barrier import Barrier
 from lowered_cnn.training.board import Board
 from lowered_cnn.training.gradients import Totals, halves
+from lowered_cnn.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -36,33 +34,12 @@ def deal(shards: range, workers: range) -> Deal:
     return Deal(first.shards | second.shards, (*first.sums, *second.sums, (crews[0][0], crews[1][0])))
 
 
-class Ranks(Protocol):
-    """The processes, on one machine or many, that take part in a training; this one has a number below their count."""
-
-    @property
-    def number(self) -> int:
-        """The number of this rank, from 0."""
-
-    @property
-    def count(self) -> int:
-        """How many ranks there are."""
-
-    def sum(self, values: Array, sums: Sequence[tuple[int, int]]) -> None:
-        """Add up the ranks' vectors by these sums (into, from), in this order; each rank gets the result in place."""
-
-    def broadcast(self, values: Array) -> None:
-        """Overwrite the vector by that of rank 0."""
-
-    def agree(self, where: str, digest: str) -> None:
-        """Raise InputError, on every rank, unless all ranks have the same digest."""
-
-
 @dataclass(frozen=True)
 class Place:
     """The number of a rank, and how many there are: all that workers other than its first one know about ranks."""
 
-    number: int = 0
-    count: int = 1
+    number: int
+    count: int
 
 
 class Reduction:
@@ -117,11 +94,11 @@ class Reduction:
         return Totals(float(board.totals[0, 0]), int(board.totals[0, 1]))
 
 
-def rank_shards(count: int, place: Place | Ranks) -> range:
+def rank_shards(count: int, place: Place) -> range:
     """Return which of a batch's shards are a rank's."""
     return deal(range(count), range(place.count)).shards.get(place.number, range(0))
 
 
-def most_shards(count: int, place: Place | Ranks) -> int:
+def most_shards(count: int, place: Place) -> int:
     """Return how many of a batch's shards the rank with the most of them has."""
     return max(map(len, deal(range(count), range(place.count)).shards.values()))

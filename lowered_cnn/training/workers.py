@@ -15,7 +15,8 @@ from lowered_cnn.training.barrier import Barrier
 from lowered_cnn.training.board import Board, Capacity
 from lowered_cnn.training.gradients import Totals, examples_of, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
-from lowered_cnn.training.reduction import Ranks, Reduction, rank_shards
+from lowered_cnn.training.ranks import Ranks
+from lowered_cnn.training.reduction import Reduction, rank_shards
 from lowered_cnn.training.worker import Job, Step, Worker
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Team:
     """All the workers of this rank, which take each step together; `buffers` is the optimizer's state."""
 
     def __init__(
-        self, network: Network, job: Job, board: Board, ranks: Ranks | None, children: "Children | None" = None
+        self, network: Network, job: Job, board: Board, ranks: Ranks, children: "Children | None" = None
     ) -> None:
         self._network = network
         self._job = job
@@ -68,7 +69,7 @@ class Team:
 
 
 @contextmanager
-def team(network: Network, job: Job, capacity: Capacity, buffers: Array, ranks: Ranks | None) -> Iterator[Team]:
+def team(network: Network, job: Job, capacity: Capacity, buffers: Array, ranks: Ranks) -> Iterator[Team]:
     """Assemble the workers, with this state of the optimizer; they end with the context.
 
     Without children, the parameters and buffers on the board are the caller's own.

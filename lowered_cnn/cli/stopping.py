@@ -1,0 +1,49 @@
+"""Signals that ask a program to stop: the first is remembered, so that it stops in order; a second ends it at once."""
+
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Self
+
+import numpy as np
+
+from lowered_cnn.training.ranks import Ranks
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stopping:
+    """Inside the `with` block, `signal` is the first one that arrived, or None; ignored ones (nohup) stay ignored."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __enter__(self) -> Self:
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._hear) for number in heard}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def agreed(self, engine: Ranks) -> "signal.Signals | None":
+        """Return the signal; of several ranks, all stop when rank 0 does."""
+        number = np.array([self.signal or 0.0])
+        engine.broadcast(number)
+        self.signal = signal.Signals(int(number[0])) if number[0] else None
+        return self.signal
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            print(file=sys.stderr)
+            os._exit(exit_code(number))
+        self.signal = signal.Signals(number)
+
+
+def exit_code(number: int) -> int:
+    """Return what a shell reports for a program that a signal has ended."""
+    return 128 + number
