@@ -16,7 +16,7 @@ from lowered_cnn.arrays import InputError, check_shape, whole_number
 from lowered_cnn.descriptions import JSON as JSON
 from lowered_cnn.descriptions import describe, restore
 from lowered_cnn.layers import Sequential
-from lowered_cnn.network import Network, check_network
+from lowered_cnn.network import Network, as_input_shape, check_network
 
 HEADER, CHECKSUM = "lowered_cnn", "sha256"
 """The entries of a file's metadata: its header, as JSON, and the checksum of the header and all tensors."""
@@ -51,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> Network:
     """
     header, tensors = read_checked(path)
     with _describing(path):
-        model, input_shape = restore(header["model"]), tuple(header["input_shape"])
+        model, input_shape = restore(header["model"]), as_input_shape(header["input_shape"])
         if not isinstance(model, Sequential):
             raise InputError("model", "Sequential", type(model).__name__)
         shapes = {parameter.name: parameter.shape for parameter in model.parameters(input_shape)}
@@ -99,7 +99,7 @@ def read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     if text is None:
         raise InputError(str(path), f"a {HEADER!r} entry in the file's metadata", "none")
     try:
-        header: dict[str, Any] = json.loads(text, object_pairs_hook=_without_duplicates)
+        header: dict[str, Any] = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_short_int)
         version = header.pop("format", None)
     except Exception as error:  # how damaged JSON fails depends on where it is damaged
         raise InputError(str(path), "a header in JSON", error) from error
@@ -220,6 +220,13 @@ def _without_duplicates(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     if len(found) < len(pairs):
         raise InputError("header", "each name once", sorted(name for name, _ in pairs))
     return found
+
+
+def _short_int(digits: str) -> int:
+    """Return a whole number of JSON; raises InputError for one that is longer than any seed."""
+    if len(digits) > 100:
+        raise InputError("header", "whole numbers of at most 100 digits", len(digits))
+    return int(digits)
 
 
 @contextmanager
