@@ -107,6 +107,8 @@ def read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
         raise InputError(str(path), f"format {FORMAT}, or a newer lowered_cnn to read it", f"format {version}")
     if version is not None or CHECKSUM in metadata:
         stored, actual = metadata.get(CHECKSUM), _checksum(text, tensors)
+        if stored is None:
+            raise InputError(str(path), "a checksum", "none: the file is damaged")
         if stored != actual:
             raise InputError(str(path), f"the checksum {stored}", f"{actual}: the file is damaged")
     return header, tensors
