@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -162,12 +161,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Mark a file that is being written by a lock, which ends with the process; Windows protects open files itself."""
-    if sys.platform == "win32":
+    """Mark a file that is being written by a lock, which ends with the process, where there are such locks."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
         yield
         return
-    import fcntl
-
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with suppress(OSError):  # where there are no locks, leftovers stay
@@ -179,12 +178,15 @@ def _locked(part: Path) -> Iterator[None]:
 
 def _remove_leftovers(real: Path) -> None:
     """Remove the unfinished files of writers that were killed: those that nobody holds a lock on."""
-    if sys.platform == "win32":
+    try:
+        import fcntl
+    except ImportError:  # on Windows, where they stay
         return
-    import fcntl
-
     leftover = re.compile(rf"\.{re.escape(real.name)}\.[0-9a-f]+\.part")
-    for name in filter(leftover.fullmatch, os.listdir(real.parent)):
+    names: list[str] = []
+    with suppress(OSError):  # a folder may be writable but not readable
+        names = os.listdir(real.parent)
+    for name in filter(leftover.fullmatch, names):
         with suppress(OSError):
             descriptor = os.open(real.with_name(name), os.O_RDONLY | os.O_NONBLOCK)
             try:

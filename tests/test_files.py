@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from lowered_cnn import BatchNorm, Conv2D, Dense, Flatten, InputError, Network, Sequential, load, save
+from lowered_cnn.layers.container import LEVELS
 from lowered_cnn.storage import CHECKSUM, HEADER, read_checked, write_checked, write_whole
 
 NETWORK = Network(Sequential(Conv2D(2, 2), BatchNorm(), Flatten(), Dense(2)), (1, 3, 3), seed=3)
@@ -190,9 +191,9 @@ def nested(layer: object, levels: int) -> object:
     return layer
 
 
-@pytest.mark.parametrize("levels", [81, 150])
+@pytest.mark.parametrize("levels", [LEVELS + 1, 2 * LEVELS])
 def test_layers_nested_too_deep_are_refused(levels: int, tmp_path: Path) -> None:
-    assert "expected at most 80 levels, got more" in described(tmp_path / "x", nested(DENSE, levels))
+    assert f"expected at most {LEVELS} levels, got more" in described(tmp_path / "x", nested(DENSE, levels))
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:

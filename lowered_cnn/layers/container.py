@@ -12,7 +12,7 @@ from lowered_cnn.arrays import Array, InputError, Shape, check_shape, check_size
 from lowered_cnn.layers.layer import Layer, Lowered, Site, qualified
 from lowered_cnn.parameters import Parameter
 
-LEVELS = 80
+LEVELS = 100
 """How deep layers may be nested in layers: far from Python's recursion limit, in every direction."""
 
 
