@@ -1,5 +1,6 @@
 """Array and shape types, and the one error that reports wrong input."""
 
+import math
 import operator
 from numbers import Real
 from typing import SupportsIndex, TypeAlias, cast
@@ -23,6 +24,10 @@ Labels: TypeAlias = npt.NDArray[np.int64]
 """Class numbers, one per example."""
 
 Shape: TypeAlias = tuple[int, ...]
+
+
+MOST_AXES, MOST_NUMBERS = 32, 10**14
+"""The most axes and numbers of an example or a parameter."""
 
 
 class InputError(ValueError):
@@ -71,6 +76,13 @@ def check_shape(where: str, expected: Shape, got: Shape) -> None:
     """Raise InputError unless the two shapes are equal."""
     if expected != got:
         raise InputError(where, expected, got)
+
+
+def check_size(where: str, shape: Shape) -> None:
+    """Raise InputError for a shape that no memory could hold; a batch of that shape still has a size in 64 bits."""
+    if len(shape) > MOST_AXES or math.prod(shape) > MOST_NUMBERS:
+        wanted = f"at most {MOST_AXES} axes and {MOST_NUMBERS:.0e} numbers"
+        raise InputError(where, wanted, f"{len(shape)} axes and 2^{math.log2(math.prod(shape)):.0f} numbers")
 
 
 def check_rank(where: str, axes: str, got: Shape) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.layers import Concatenate, Layer, Sequential
+from lowered_cnn.layers.container import LEVELS
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -44,6 +45,12 @@ def describe(value: object) -> dict[str, JSON]:
 
 def restore(description: JSON) -> object:
     """Return the value that `describe` described; raises an error, mostly InputError, for anything else."""
+    return _restored(description, 0)
+
+
+def _restored(description: JSON, level: int) -> object:
+    if level > LEVELS:
+        raise InputError("description", f"at most {LEVELS} levels", "more")
     if not isinstance(description, dict) or not {"layer", "class"} & description.keys():
         raise InputError("description", 'a "layer" or a "class" with its fields', repr(description))
     key = "layer" if "layer" in description else "class"
@@ -53,7 +60,7 @@ def restore(description: JSON) -> object:
         ours = f"the name of a {key}, or module:Class for your own"
         wanted = f"a {key} in an imported module" if ":" in name else ours
         raise InputError(key, wanted, name)
-    fields: dict[str, Any] = {name: _from_json(value) for name, value in description.items() if name != key}
+    fields: dict[str, Any] = {name: _from_json(value, level + 1) for name, value in description.items() if name != key}
     if _has_own_constructor(kind):
         return _assembled(kind, fields)
     if issubclass(kind, Sequential | Concatenate):
@@ -128,9 +135,9 @@ def _to_json(where: str, value: object) -> JSON:
     return _described(value)
 
 
-def _from_json(value: JSON) -> object:
+def _from_json(value: JSON, level: int) -> object:
     if isinstance(value, dict):
-        return restore(value)
+        return _restored(value, level)
     if isinstance(value, list):
-        return tuple(_from_json(entry) for entry in value)
+        return tuple(_from_json(entry, level) for entry in value)
     return value

@@ -9,10 +9,10 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, Images, InputError, Shape, check_images, check_shape, whole_number
+from lowered_cnn.arrays import Array, Images, InputError, Shape, check_images, check_shape, check_size, whole_number
 from lowered_cnn.fusion import fuse
 from lowered_cnn.layers import Dropout, Flatten, Layer, Sequential, Site, Softmax
-from lowered_cnn.layers.container import Tap, stages_of
+from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss
 from lowered_cnn.parameters import ParameterVector
@@ -53,12 +53,12 @@ class Network:
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         self.model = model if isinstance(model, Sequential) else Sequential(model)
-        lengths = tuple(input_shape) if np.iterable(input_shape) else ()
-        if not lengths:
-            raise InputError("network: input shape", "at least one length", repr(input_shape))
-        self.input_shape: Shape = tuple(whole_number("network: input shape", length, 1) for length in lengths)
+        check_nesting(self.model)
+        self.input_shape = as_input_shape(input_shape)
         self.output_shape = self.model.output_shape(self.input_shape, "")
         owned = self.model.parameters(self.input_shape)
+        for parameter in owned:
+            check_size(f"network: {parameter.name}", parameter.shape)
         for name, count in Counter(parameter.name for parameter in owned).items():
             if count > 1:
                 raise InputError("network: parameters", "a different name for each", f"{name} {count} times")
@@ -69,7 +69,7 @@ class Network:
 
     def _prepare(self) -> None:
         """Start without lowered forms: they are made when first needed, and a copy makes its own."""
-        self._predictor = Predictor(lambda batch: self.lower(batch, training=False).forward)
+        self._predictor = Predictor()
         self._for_gradients: dict[int, LoweredNetwork] = {}
         self._passes = 0
         self._computing = Lock()  # the lowered forms have one set of buffers for all callers
@@ -131,7 +131,7 @@ class Network:
         images = as_batch(images, self.input_shape)
         self.check_scale(images)
         outputs = np.empty((len(images), *self.output_shape), self.parameters.vector.dtype)
-        self._predictor.predict(images, outputs, workers)
+        self._predictor.predict(lambda count: self.lower(count, training=False).forward, images, outputs, workers)
         return outputs
 
     def gradient(self, images: Images, targets: npt.ArrayLike, loss: Loss = SoftmaxCrossEntropy()) -> Gradient:
@@ -184,6 +184,16 @@ class Network:
         (least, most), margin = image_range(images), OTHER_SCALE * (high - low)
         if margin and (least < low - margin or most > high + margin):
             raise InputError("network: images", wanted, f"{least:g} to {most:g}")
+
+
+def as_input_shape(input_shape: Sequence[int]) -> Shape:
+    """Return the shape of an example as a tuple; raises InputError unless it has at least one length, all positive."""
+    lengths = tuple(input_shape) if np.iterable(input_shape) else ()
+    if not lengths:
+        raise InputError("network: input shape", "at least one length", repr(input_shape))
+    shape = tuple(whole_number("network: input shape", length, 1) for length in lengths)
+    check_size("network: input shape", shape)
+    return shape
 
 
 def image_range(images: Images) -> tuple[float, float]:
@@ -262,7 +272,7 @@ class LoweredNetwork:
         gradients: Array,
     ) -> None:
         parameters, wants_gradients = network.parameters, training or wants_dx
-        self.network = network
+        self.input_shape = network.input_shape
         self.noise = noise
         self.workspace = Workspace(parameters.vector.dtype, block_bytes)
         self.x = self.workspace.array((*network.input_shape, batch))
@@ -283,7 +293,7 @@ class LoweredNetwork:
         """
         self._passes += 1
         self.noise.position = (self._passes,) if position is None else position
-        images = as_batch(images, self.network.input_shape)
+        images = as_batch(images, self.input_shape)
         check_shape("network: images", (self.x.shape[-1], *self.x.shape[:-1]), images.shape)
         scale = 1 / 255 if images.dtype == np.uint8 else 1.0
         np.multiply(np.moveaxis(images, 0, -1), scale, out=self.x, dtype=self.x.dtype, casting="same_kind")

@@ -18,6 +18,10 @@ Forward: TypeAlias = Callable[[Images], Array]
 """Maps images (N, C, *size) to outputs (N, ...), for a fixed N; the outputs are valid until the next call."""
 
 
+Lower: TypeAlias = Callable[[int], Forward]
+"""Makes the form for a fixed N."""
+
+
 class Predictor:
     """Runs chunks of images on threads: NumPy releases the interpreter lock while it computes.
 
@@ -25,21 +29,20 @@ class Predictor:
     between calls: one per thread, and one for the images that do not fill a chunk.
     """
 
-    def __init__(self, lower: Callable[[int], Forward]) -> None:
-        self._lower = lower
+    def __init__(self) -> None:
         self._full: dict[int, Forward] = {}
         self._rest: dict[int, Forward] = {}
         self._predicting = Lock()  # all callers share the buffers of the lowered forms
 
-    def predict(self, images: Images, outputs: Array, workers: int | None) -> None:
-        """Write the outputs (N, ...) for images (N, C, *size)."""
+    def predict(self, lower: Lower, images: Images, outputs: Array, workers: int | None) -> None:
+        """Write the outputs (N, ...) for images (N, C, *size); `lower` makes the forms that are missing."""
         with self._predicting, one_blas_thread():
             if len(images) > CHUNK:
-                self._share(images, outputs, workers or self._cores)
+                self._share(lower, images, outputs, workers or self._cores)
             elif len(images):
-                self._run(images, outputs, 0)
+                self._run(lower, images, outputs, 0)
 
-    def _share(self, images: Images, outputs: Array, workers: int) -> None:
+    def _share(self, lower: Lower, images: Images, outputs: Array, workers: int) -> None:
         """Let this thread and others take chunks until none are left."""
         from concurrent.futures import ThreadPoolExecutor
 
@@ -50,7 +53,7 @@ class Predictor:
         def work(thread: int) -> None:
             try:
                 for part in _taken(chunks):
-                    self._run(images[part], outputs[part], thread)
+                    self._run(lower, images[part], outputs[part], thread)
             finally:  # after an error or Ctrl-C, no thread takes another chunk
                 for _ in _taken(chunks):
                     pass
@@ -66,16 +69,16 @@ class Predictor:
     def _cores(self) -> int:
         return usable_cores()  # asked once: reading the quotas takes longer than a small chunk
 
-    def _run(self, images: Images, outputs: Array, thread: int) -> None:
-        outputs[...] = self._lowered_for(len(images), thread)(images)
+    def _run(self, lower: Lower, images: Images, outputs: Array, thread: int) -> None:
+        outputs[...] = self._lowered_for(lower, len(images), thread)(images)
 
-    def _lowered_for(self, count: int, thread: int) -> Forward:
+    def _lowered_for(self, lower: Lower, count: int, thread: int) -> Forward:
         if count == CHUNK:
             if thread not in self._full:
-                self._full[thread] = self._lower(CHUNK)
+                self._full[thread] = lower(CHUNK)
             return self._full[thread]
         if count not in self._rest:
-            self._rest = {count: self._lower(count)}
+            self._rest = {count: lower(count)}
         return self._rest[count]
 
 

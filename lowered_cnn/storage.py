@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from lowered_cnn.arrays import InputError, check_shape, whole_number
 from lowered_cnn.descriptions import JSON as JSON
 from lowered_cnn.descriptions import describe, restore
 from lowered_cnn.layers import Sequential
-from lowered_cnn.network import Network, check_network
+from lowered_cnn.network import Network, as_input_shape, check_network
 
 HEADER, CHECKSUM = "lowered_cnn", "sha256"
 """The entries of a file's metadata: its header, as JSON, and the checksum of the header and all tensors."""
@@ -51,7 +50,7 @@ def load(path: str | os.PathLike[str]) -> Network:
     """
     header, tensors = read_checked(path)
     with _describing(path):
-        model, input_shape = restore(header["model"]), tuple(header["input_shape"])
+        model, input_shape = restore(header["model"]), as_input_shape(header["input_shape"])
         if not isinstance(model, Sequential):
             raise InputError("model", "Sequential", type(model).__name__)
         shapes = {parameter.name: parameter.shape for parameter in model.parameters(input_shape)}
@@ -99,7 +98,7 @@ def read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     if text is None:
         raise InputError(str(path), f"a {HEADER!r} entry in the file's metadata", "none")
     try:
-        header: dict[str, Any] = json.loads(text, object_pairs_hook=_without_duplicates)
+        header: dict[str, Any] = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_short_int)
         version = header.pop("format", None)
     except Exception as error:  # how damaged JSON fails depends on where it is damaged
         raise InputError(str(path), "a header in JSON", error) from error
@@ -107,6 +106,8 @@ def read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
         raise InputError(str(path), f"format {FORMAT}, or a newer lowered_cnn to read it", f"format {version}")
     if version is not None or CHECKSUM in metadata:
         stored, actual = metadata.get(CHECKSUM), _checksum(text, tensors)
+        if stored is None:
+            raise InputError(str(path), "a checksum", "none: the file is damaged")
         if stored != actual:
             raise InputError(str(path), f"the checksum {stored}", f"{actual}: the file is damaged")
     return header, tensors
@@ -160,12 +161,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Mark a file that is being written by a lock, which ends with the process; Windows protects open files itself."""
-    if sys.platform == "win32":
+    """Mark a file that is being written by a lock, which ends with the process, where there are such locks."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
         yield
         return
-    import fcntl
-
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with suppress(OSError):  # where there are no locks, leftovers stay
@@ -177,12 +178,15 @@ def _locked(part: Path) -> Iterator[None]:
 
 def _remove_leftovers(real: Path) -> None:
     """Remove the unfinished files of writers that were killed: those that nobody holds a lock on."""
-    if sys.platform == "win32":
+    try:
+        import fcntl
+    except ImportError:  # on Windows, where they stay
         return
-    import fcntl
-
     leftover = re.compile(rf"\.{re.escape(real.name)}\.[0-9a-f]+\.part")
-    for name in filter(leftover.fullmatch, os.listdir(real.parent)):
+    names: list[str] = []
+    with suppress(OSError):  # a folder may be writable but not readable
+        names = os.listdir(real.parent)
+    for name in filter(leftover.fullmatch, names):
         with suppress(OSError):
             descriptor = os.open(real.with_name(name), os.O_RDONLY | os.O_NONBLOCK)
             try:
@@ -220,6 +224,13 @@ def _without_duplicates(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     if len(found) < len(pairs):
         raise InputError("header", "each name once", sorted(name for name, _ in pairs))
     return found
+
+
+def _short_int(digits: str) -> int:
+    """Return a whole number of JSON; raises InputError for one that is longer than any seed."""
+    if len(digits) > 100:
+        raise InputError("header", "whole numbers of at most 100 digits", len(digits))
+    return int(digits)
 
 
 @contextmanager

@@ -488,25 +488,6 @@ def test_version_and_module(tmp_path: Path) -> None:
     assert outputs[0].startswith("lowered-cnn ")
 
 
-def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Network(models.lenet5(), (1, 28, 28))
-    path = tmp_path / "model.safetensors"
-    save(network, path)
-    before = path.read_bytes()
-
-    def full_disk(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:100])
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        save(network, path)
-    monkeypatch.undo()
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_training_whose_only_step_diverges_is_told(
     few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,13 @@
 """Networks: names, seeds, the public door, what is lowered for whom, and PyTorch as a witness."""
 
 import copy
+import gc
 import pickle
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -25,12 +28,18 @@ from lowered_cnn import (
     Layer,
     MaxPool,
     Network,
+    Pad,
     ReLU,
+    Residual,
     Sequential,
     SoftmaxCrossEntropy,
+    load,
+    save,
+    trace,
 )
 from lowered_cnn.arrays import Array, Images, Shape
 from lowered_cnn.gemm import listen
+from lowered_cnn.layers.container import LEVELS
 from lowered_cnn.network import LoweredNetwork
 
 IMAGE = (2, 9, 8)
@@ -399,3 +408,68 @@ def test_threads_may_predict_at_once() -> None:
     with ThreadPoolExecutor(4) as pool:
         for got in pool.map(lambda _: [network.predict(images) for images in batches], range(20)):
             assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_what_no_memory_could_hold_is_refused_where_it_stands() -> None:
+    model = Sequential(ReLU(), Sequential(Pad(10**9)))
+    with pytest.raises(
+        InputError, match=r"^sequential1.pad1: output: expected at most 32 axes and 1e\+14 numbers, got"
+    ):
+        Network(model, (1, 3, 3))
+    with pytest.raises(InputError, match=r"^network: conv1.weight: expected at most 32 axes"):
+        Network(Conv2D(1, 10**9, padding=10**9 // 2), (1, 3, 3))
+    with pytest.raises(InputError, match=r"^network: input shape: expected at most 32 axes and 1e\+14 numbers, got 33"):
+        Network(ReLU(), (1,) * 33)
+
+
+def nested(levels: int) -> Layer:
+    layer: Layer = Dense(3)
+    for _ in range(levels // 2):  # a residual layer makes its body a Sequential
+        layer = Residual(layer)
+    return layer
+
+
+def test_a_network_as_deep_as_allowed_runs_and_a_deeper_one_is_refused(tmp_path: Path) -> None:
+    network = Network(nested(LEVELS - 2), (3,))
+    network.gradient(normal(2, 3), np.array([0, 1]))
+    save(network, tmp_path / "deep")
+    np.testing.assert_array_equal(load(tmp_path / "deep").predict(normal(2, 3)), network.predict(normal(2, 3)))
+    with pytest.raises(InputError, match=f"^network: layers: expected nested at most {LEVELS} deep, got more$"):
+        Network(nested(LEVELS), (3,))
+    with pytest.raises(InputError, match="nested at most"):
+        Network(nested(10**5), (3,))
+
+
+def predict_many(network: Network) -> None:
+    network.predict(normal(150, 1, 8, 8), workers=2)
+
+
+def refuse(network: Network) -> None:
+    with pytest.raises(InputError):
+        network.predict(normal(2, 5, 5))
+
+
+USES: dict[str, Callable[[Network], object]] = {
+    "nothing": lambda network: None,
+    "a prediction": predict_many,
+    "a gradient": lambda network: network.gradient(normal(3, 1, 8, 8), np.arange(3)),
+    "lowered forms": lambda network: [network.lower(2).layers, network.lower(2, training=False, wants_dx=True)],
+    "a refusal": refuse,
+    "a trace": lambda network: trace(network, normal(2, 1, 8, 8), np.arange(2)),
+    "a copy": lambda network: copy.deepcopy(network).predict(normal(2, 1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_deleted_network_is_gone_at_once(use: str) -> None:
+    model = [Conv2D(4, 3), ReLU(), MaxPool(2), Residual(Conv2D(4, 3, padding=1)), Dropout(), Flatten(), Dense(4)]
+    network = Network(model, (1, 8, 8))
+    USES[use](network)
+    gone = weakref.ref(network), weakref.ref(network.parameters)
+    gc.collect()
+    gc.disable()
+    try:
+        del network
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()

@@ -128,3 +128,10 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_pytorch(path, model, (1, 5))
     assert str(caught.value) == f"{path}: conv1.weight: expected (2, 1, 3), got (2, 1, 4)"
+
+
+def test_whole_numbers_are_not_taken_for_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "whole.safetensors"
+    save_file({"0.weight": np.ones((2, 3), np.int64), "0.bias": np.zeros(2, np.float32)}, path)
+    with pytest.raises(InputError, match=r"0\.weight: expected floating-point numbers, got int64$"):
+        load_pytorch(path, Sequential(Dense(2)), (3,))

@@ -49,12 +49,15 @@ def save_pytorch(network: Network, path: str | os.PathLike[str]) -> None:
 def load_pytorch(path: str | os.PathLike[str], model: Sequential, input_shape: Sequence[int]) -> Network:
     """Return the model with the parameters that `safetensors.torch.save_file(module.state_dict(), path)` wrote.
 
-    Raises InputError if tensors are missing, left over or of the wrong shape.
+    Raises InputError if tensors are missing, left over, of the wrong shape or of whole numbers.
     """
     names = pytorch_names(model, input_shape)
     tensors = {name: values for name, values in read_tensors(path)[1].items() if not name.endswith(COUNT)}
     if set(tensors) != set(names.values()):
         raise InputError(str(path), f"tensors {sorted(names.values())}", sorted(tensors))
+    for name, values in tensors.items():
+        if values.dtype.kind in "biu":
+            raise InputError(f"{path}: {name}", "floating-point numbers", values.dtype)
     double = any(values.dtype == np.float64 for values in tensors.values())
     network = Network(model, input_shape, dtype=np.float64 if double else np.float32)
     for ours, theirs in names.items():

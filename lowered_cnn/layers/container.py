@@ -1,15 +1,19 @@
 """Layers made of layers."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, cast
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_shape
+from lowered_cnn.arrays import Array, InputError, Shape, check_shape, check_size
 from lowered_cnn.layers.layer import Layer, Lowered, Site, qualified
 from lowered_cnn.parameters import Parameter
+
+LEVELS = 100
+"""How deep layers may be nested in layers: far from Python's recursion limit, in every direction."""
 
 
 @dataclass(frozen=True, init=False)
@@ -29,8 +33,11 @@ class Sequential(Layer):
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each layer."""
-        kinds = [layer.kind for layer in self.layers]
-        return tuple(f"{kind}{kinds[: place + 1].count(kind)}" for place, kind in enumerate(kinds))
+        counts, names = Counter[str](), []
+        for layer in self.layers:
+            counts[layer.kind] += 1
+            names.append(f"{layer.kind}{counts[layer.kind]}")
+        return tuple(names)
 
     def steps(self, input_shape: Shape, name: str = "") -> Iterator[tuple[str, Layer, Shape]]:
         """Yield each layer with its own name and the shape of its input."""
@@ -42,6 +49,7 @@ class Sequential(Layer):
         """Return the shape of the last layer's output."""
         for own, layer in zip(self.names, self.layers, strict=True):
             input_shape = layer.output_shape(input_shape, qualified(name, own))
+            check_size(f"{qualified(name, own)}: output", input_shape)
         return input_shape
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
@@ -312,6 +320,22 @@ class _LoweredConcatenate(LoweredBranches):
     def backward(self, dy: Array) -> Array | None:
         """Each branch gets its part of dY."""
         return self.sum_of_backward([dy[part] for part in self.parts])
+
+
+def check_nesting(model: Sequential) -> None:
+    """Raise InputError if layers are nested in layers more than `LEVELS` deep."""
+    inside: Sequence[Layer] = [model]
+    for _ in range(LEVELS):
+        layers = [inner for layer in inside for inner in _inner(layer)]
+        inside = list({id(layer): layer for layer in layers}.values())  # one that stands in many places counts once
+    if inside:
+        raise InputError("network: layers", f"nested at most {LEVELS} deep", "more")
+
+
+def _inner(layer: Layer) -> Sequence[Layer]:
+    if isinstance(layer, Branches):
+        return [branch for _, branch in layer.branches]
+    return layer.layers if isinstance(layer, Sequential) else ()
 
 
 def stages_of(lowered: Lowered) -> Iterator[Stage]:

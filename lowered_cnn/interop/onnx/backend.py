@@ -9,7 +9,8 @@ import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.gemm import multiply
-from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, constant, translate
+from lowered_cnn.interop.onnx.graph import operator_set
+from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, constant, translate, values_of
 from lowered_cnn.interop.onnx.package import onnx_package
 from lowered_cnn.layers import Sequential
 from lowered_cnn.layers.pool import MaxPool
@@ -45,10 +46,9 @@ class LoweredModel(BackendRep):
     """A model that runs on arrays."""
 
     def __init__(self, model: "ModelProto") -> None:
-        onnx = onnx_package()
-        opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        opset = operator_set(model, "ONNX model")
         self.nodes = [Node.of(node, opset) for node in model.graph.node]
-        self.known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        self.known = {tensor.name: values_of(tensor) for tensor in model.graph.initializer}
         self.inputs = [entry.name for entry in model.graph.input if entry.name not in self.known]
         self.outputs = [entry.name for entry in model.graph.output]
         for node in self.nodes:

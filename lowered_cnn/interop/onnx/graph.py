@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lowered_cnn.arrays import InputError, Shape
-from lowered_cnn.interop.onnx.nodes import Node, Values, constant
+from lowered_cnn.interop.onnx.nodes import OWN_DOMAIN, Node, check_distinct, constant, values_of
 from lowered_cnn.interop.onnx.package import onnx_package
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 GLOBAL_POOLS = ("GlobalAveragePool", "GlobalMaxPool")
 """In ONNX these keep the spatial axes, with a length of 1, until a Flatten."""
+
+FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+"""The types of number that an input may have."""
 
 COPIES = 64
 """The most branches that a node without parameters is repeated in."""
@@ -43,9 +46,8 @@ class Graph:
     def __init__(self, model: "ModelProto", where: str) -> None:
         onnx = onnx_package()
         self.where = where
-        self.known: dict[str, Values] = {
-            tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer
-        }
+        check_distinct(f"{where}: initializers", [tensor.name for tensor in model.graph.initializer])
+        self.known = {tensor.name: values_of(tensor) for tensor in model.graph.initializer}
         self.tensors: dict[str, Tensor] = {}
         self._same: dict[str, str] = {}
         inputs = [entry for entry in model.graph.input if entry.name not in self.known]
@@ -54,12 +56,14 @@ class Graph:
         if len(model.graph.output) != 1:
             raise InputError(f"{where}: outputs", 1, len(model.graph.output))
         self.start, kind = inputs[0].name, inputs[0].type.tensor_type
+        if kind.elem_type not in [getattr(onnx.TensorProto, name) for name in FLOATS]:
+            raise InputError(f"{where}: input {self.start}", f"one of {', '.join(FLOATS)}", f"type {kind.elem_type}")
         self.is_double = kind.elem_type == onnx.TensorProto.DOUBLE
         lengths = [length.dim_value for length in kind.shape.dim]
         if len(lengths) < 2 or min(lengths[1:]) < 1:
             raise InputError(f"{where}: input {self.start}", "a shape (batch, known lengths)", lengths)
         self.input_shape: Shape = tuple(lengths[1:])
-        opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+        opset = operator_set(model, where)
         for proto in model.graph.node:
             self._read(Node.of(proto, opset))
         self.end = self._same.get(model.graph.output[0].name, model.graph.output[0].name)
@@ -155,6 +159,22 @@ class Graph:
 
     def _depth(self, name: str) -> int:
         return 0 if name == self.start else self.tensors[name].depth
+
+
+def operator_set(model: "ModelProto", where: str) -> int:
+    """Return the version of ONNX's own operators; raises InputError if they are redefined, or newer than the package's.
+
+    The first models had no entry for it.
+    """
+    latest: int = onnx_package().defs.onnx_opset_version()
+    versions = [entry.version for entry in model.opset_import if entry.domain in OWN_DOMAIN] or [1]
+    if len(versions) > 1 or not 1 <= versions[0] <= latest:
+        wanted = f"one from 1 to {latest}, the latest that the installed onnx package knows"
+        raise InputError(f"{where}: operator set", wanted, ", ".join(map(str, versions)))
+    redefined = [function.name for function in model.functions if function.domain in OWN_DOMAIN]
+    if redefined:
+        raise InputError(f"{where}: functions", "none in the place of ONNX's operators", ", ".join(redefined))
+    return int(versions[0])
 
 
 def crowded(node: Node) -> InputError:

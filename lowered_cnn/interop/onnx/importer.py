@@ -27,6 +27,8 @@ def from_onnx(model: "str | os.PathLike[str] | ModelProto") -> Network:
     """
     onnx = onnx_package()
     where = str(model) if isinstance(model, str | os.PathLike) else "ONNX model"
+    if isinstance(model, str | os.PathLike) and os.path.exists(model) and not os.path.isfile(model):
+        raise InputError(where, "an ONNX file", "no file")  # a pipe would be waited for
     try:
         read: ModelProto = onnx.load(model) if isinstance(model, str | os.PathLike) else model
         return _Reader(Graph(read, where)).network()

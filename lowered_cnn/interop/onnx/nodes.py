@@ -1,6 +1,7 @@
 """The nodes of an ONNX graph and the layers that they become: one translation per operator."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -39,10 +40,14 @@ from lowered_cnn.layers import (
 from lowered_cnn.window import Padding, Window
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import NodeProto, TensorProto
 
 Values: TypeAlias = npt.NDArray[Any]
 """A tensor of any type."""
+
+
+OWN_DOMAIN = ("", "ai.onnx")
+"""The two names of ONNX's own operators' domain."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,10 @@ class Node:
     @classmethod
     def of(cls, proto: "NodeProto", opset: int) -> "Node":
         """Read a node of a model with this operator set version."""
-        attributes = {a.name: onnx_package().helper.get_attribute_value(a) for a in proto.attribute}
         name = proto.name or (proto.output[0] if proto.output else proto.op_type)
-        operator = proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}.{proto.op_type}"
+        check_distinct(f"node {name}: attributes", [a.name for a in proto.attribute])
+        attributes = {a.name: onnx_package().helper.get_attribute_value(a) for a in proto.attribute}
+        operator = proto.op_type if proto.domain in OWN_DOMAIN else f"{proto.domain}.{proto.op_type}"
         return cls(name, operator, tuple(proto.input), tuple(proto.output), attributes, opset)
 
     def get(self, attribute: str, default: Any) -> Any:
@@ -121,12 +127,31 @@ def translate(node: Node, constants: Constants, shape: Shape) -> Translation:
     return translation
 
 
+def values_of(tensor: "TensorProto") -> Values:
+    """Return a tensor of a model; raises InputError unless it has real numbers, which are in the model."""
+    onnx, where = onnx_package(), f"tensor {tensor.name}"
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:  # from_onnx has read what lies beside a file
+        raise InputError(where, "numbers in the model", "a reference to a file")
+    if any(length < 0 for length in tensor.dims):
+        raise InputError(where, "no negative lengths", list(tensor.dims))
+    values: Values = onnx.numpy_helper.to_array(tensor)
+    if values.dtype.kind in "cOSU":
+        raise InputError(where, "real numbers", values.dtype)
+    return values
+
+
+def check_distinct(where: str, names: Sequence[str]) -> None:
+    """Raise InputError if a name stands twice, which readers would take differently."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(where, "each name once", ", ".join(twice))
+
+
 def constant(node: Node) -> Values:
     """Return the value of a Constant."""
     for name, value in node.attributes.items():
         if name == "value":
-            values: Values = onnx_package().numpy_helper.to_array(value)
-            return values
+            return values_of(value)
         if name in ("value_float", "value_floats"):
             return np.array(value, np.float32)
         if name in ("value_int", "value_ints"):
