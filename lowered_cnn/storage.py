@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import InputError, check_shape, whole_number
-from lowered_cnn.descriptions import JSON as JSON
-from lowered_cnn.descriptions import describe, restore
+from lowered_cnn.descriptions import JSON, describe, restore
 from lowered_cnn.layers import Sequential
 from lowered_cnn.network import Network, as_input_shape, check_network
 
@@ -161,27 +160,35 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Mark a file that is being written by a lock, which ends with the process, where there are such locks."""
-    try:
-        import fcntl
-    except ImportError:  # on Windows
+    """Mark a file that is being written by a lock, which ends with the process; not on Windows, where leftovers stay."""
+    if os.name != "posix":
         yield
         return
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = _create_locked(part)
     try:
-        with suppress(OSError):  # where there are no locks, leftovers stay
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
 
 
+def _create_locked(part: Path) -> int:
+    import fcntl
+
+    while True:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # where there are no locks, leftovers stay
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # another writer took it for a leftover before it was locked
+
+
 def _remove_leftovers(real: Path) -> None:
     """Remove the unfinished files of writers that were killed: those that nobody holds a lock on."""
-    try:
-        import fcntl
-    except ImportError:  # on Windows, where they stay
+    if os.name != "posix":
         return
+    import fcntl
+
     leftover = re.compile(rf"\.{re.escape(real.name)}\.[0-9a-f]+\.part")
     names: list[str] = []
     with suppress(OSError):  # a folder may be writable but not readable

@@ -14,9 +14,10 @@ from typing import TextIO
 from lowered_cnn.arrays import InputError, whole_number
 from lowered_cnn.data import READERS
 from lowered_cnn.data.dataset import check_classes
+from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import Network
-from lowered_cnn.storage import JSON, load, save, write_whole
+from lowered_cnn.storage import load, save, write_whole
 
 LOCK = ".lock"
 CHECKPOINT = "checkpoint.safetensors"

@@ -33,10 +33,10 @@ from lowered_cnn.cli.stopping import exit_code
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.data import kind_of
 from lowered_cnn.data import load as load_data
+from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
-from lowered_cnn.storage import JSON
 from lowered_cnn.training import BEST, ranks
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.workers import POSIX
