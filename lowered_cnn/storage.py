@@ -160,7 +160,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Mark a file that is being written by a lock, which ends with the process; not on Windows, where leftovers stay."""
+    """Mark a file that is being written by a lock, which ends with the process; on Windows, do nothing."""
     if os.name != "posix":
         yield
         return

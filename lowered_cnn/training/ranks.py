@@ -245,7 +245,8 @@ def ranks() -> Ranks:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise InputError("mpiexec", "mpi4py and MPI (pip install 'lowered-cnn[mpi]')", error) from error
+        got = str(error).partition("\n")[0]
+        raise InputError("mpiexec", "mpi4py and MPI (pip install 'lowered-cnn[mpi]')", got) from error
     return MPIRanks(MPI.COMM_WORLD)
 
 
