@@ -25,15 +25,12 @@ from lowered_cnn.training.evaluation import Evaluation, check_data, evaluate
 from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.machine import machine, tell
-from lowered_cnn.training.ranks import Alone, Ranks, probe
+from lowered_cnn.training.ranks import Alone, Ranks
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.reduction import Place, most_shards
 from lowered_cnn.training.state import Record, State, Subject
 from lowered_cnn.training.worker import Job, Step
 from lowered_cnn.training.workers import POSIX, Team, team
-
-SHARD_SIZES = range(16, 33)
-"""The most examples in a shard: few enough for the cache, and enough for fast products."""
 
 
 class Training(Iterator[Record]):
@@ -70,21 +67,9 @@ class Training(Iterator[Record]):
         workers: int = 1,
         engine: Ranks = Alone(),
     ) -> None:
-        if whole_number("train: workers", workers, 1) > 1 and not POSIX:
-            raise InputError("train: workers", "1 on this system, as several need POSIX (Linux, macOS)", workers)
-        check_network("train: network", network)
-        if not isinstance(recipe, Recipe):
-            raise InputError("train: recipe", "a Recipe", repr(recipe))
         self.data = as_dataset("train: data", data)
         self.dev = None if dev is None else as_dataset("train: dev", dev)
-        for dataset in (self.data, self.dev):
-            if dataset is not None:
-                check_data(network, dataset)
-        if recipe.augmentation is not None and len(network.input_shape) != 3:
-            raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
-        if recipe.patience is not None and dev is None:
-            raise InputError("train: dev", "data to test on, as the recipe has patience", None)
-        check_loss(network, recipe.loss)
+        _check(network, self.data, recipe, self.dev, workers)
         network.input_range = image_range(self.data.images)
         self.network = network
         self.recipe = recipe
@@ -123,7 +108,7 @@ class Training(Iterator[Record]):
     @property
     def workers(self) -> int:
         """How many processes of this rank share the work: those asked for, but at most one per shard of a batch."""
-        shards = shard_count(self._batch_size, shard_size(self.recipe.batch_size))
+        shards = shard_count(self._batch_size, self.recipe.shard_size)
         return min(self._workers, most_shards(shards, self._place))
 
     @property
@@ -248,42 +233,16 @@ class Training(Iterator[Record]):
         if self._amid_step:
             raise InputError("training", "a last step that was completed (restore or resume one)", "one that failed")
         if self._team is None:
-            recipe = self.recipe
-            job = Job(
-                recipe.loss,
-                recipe.optimizer,
-                recipe.augmentation,
-                recipe.clip_norm,
-                recipe.seed,
-                shard_size(recipe.batch_size),
-                self._place,
-            )
             if self._engine.count > 1:
-                self._agree()
+                self.subject().agree(self._engine, self.network.parameters.vector, self.step)
             if self.average is not None and not self.step:  # the caller may have changed the network since
                 self.average.parameters.vector[...] = self.network.parameters.vector
             capacity = Capacity(self.workers, self._batch_size, self.data.images.dtype)
+            job = Job.of(self.recipe, self._place)
             assembled = team(self.network, job, capacity, self._buffers, self._engine)
             self._team = self._ending.enter_context(assembled)
             self._buffers = self._team.buffers
         return self._team
-
-    def _agree(self) -> None:
-        """Raise InputError unless all ranks train the same on the same, and round alike."""
-        from hashlib import sha256
-
-        subject, parameters = self.subject(), self.network.parameters.vector
-        for where, value in (
-            ("data", subject.data),
-            ("dev", str(subject.dev)),
-            ("recipe", repr(subject.recipe)),
-            (
-                "network",
-                f"{subject.model} {subject.input_shape} {sha256(parameters.tobytes()).hexdigest()} {self.step}",
-            ),
-            ("arithmetic", probe()),
-        ):
-            self._engine.agree(f"train: {where}", value)
 
     def close(self) -> None:
         """End the workers; the network keeps its weights, and iterating again goes on from here."""
@@ -393,7 +352,7 @@ class Training(Iterator[Record]):
         subject = state.subject
         network = Network(subject.model, subject.input_shape, dtype=subject.dtype)
         if epochs is not None:
-            recipe = _extended(subject.recipe, epochs, state.step, len(as_dataset("resume: data", data)))
+            recipe = subject.recipe.extended(epochs, state.step, len(as_dataset("train: data", data)))
             state = replace(state, subject=replace(subject, recipe=recipe))
         training = cls(network, data, state.subject.recipe, dev=dev, workers=workers, engine=engine)
         training.restore(state)
@@ -425,22 +384,24 @@ def fit(
         return list(training)
 
 
-def shard_size(batch_size: int) -> int:
-    """Return the most examples in a shard: half of a small batch, so that two workers can share it."""
-    return min(max(-(-batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
-
-
 def _follow(average: Network, network: Network, decay: float) -> None:
     """Set average to decay average + (1 - decay) w."""
     average.parameters.vector *= decay
     average.parameters.vector += (1 - decay) * network.parameters.vector
 
 
-def _extended(recipe: Recipe, epochs: int, step: int, examples: int) -> Recipe:
-    """Return the recipe with more epochs; raises InputError if the learning rate of the next step would jump."""
-    longer = replace(recipe, epochs=whole_number("resume: epochs", epochs, recipe.epochs))
-    before, after = (r.optimizer.learning_rate * r.schedule.factor(step / r.steps(examples)) for r in (recipe, longer))
-    if before != after:
-        jump = f"the learning rate of {recipe.schedule!r} would jump from {before:g} to {after:g}"
-        raise InputError("resume: epochs", f"{recipe.epochs}, as {jump}", epochs)
-    return longer
+def _check(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int) -> None:
+    """Raise InputError unless this network can be trained by this recipe on these data."""
+    if whole_number("train: workers", workers, 1) > 1 and not POSIX:
+        raise InputError("train: workers", "1 on this system, as several need POSIX (Linux, macOS)", workers)
+    check_network("train: network", network)
+    if not isinstance(recipe, Recipe):
+        raise InputError("train: recipe", "a Recipe", repr(recipe))
+    for dataset in (data, dev):
+        if dataset is not None:
+            check_data(network, dataset)
+    if recipe.augmentation is not None and len(network.input_shape) != 3:
+        raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
+    if recipe.patience is not None and dev is None:
+        raise InputError("train: dev", "data to test on, as the recipe has patience", None)
+    check_loss(network, recipe.loss)

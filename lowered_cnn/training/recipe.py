@@ -1,13 +1,16 @@
 """The recipe: every choice that training involves, except the network, the data and the machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lowered_cnn.arrays import InputError, is_number, whole_number
 from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
 from lowered_cnn.optimizers import SGD, Optimizer
 from lowered_cnn.schedules import OneCycle, Schedule
+
+SHARD_SIZES = range(16, 33)
+"""The most examples in a shard: few enough for the cache, and enough for fast products."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Recipe:
         if not (is_number(self.min_delta) and 0 <= self.min_delta < 1):
             raise InputError("Recipe: min_delta", "a number from 0 up to, but not including, 1", repr(self.min_delta))
 
+    @property
+    def shard_size(self) -> int:
+        """The most examples in a shard: half of a small batch, so that two workers can share it."""
+        return min(max(-(-self.batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
+
     def average_decay(self, step: int) -> float:
         """Return the decay of the average in step 1, 2, ..."""
         return min(self.average or 0.0, (1 + step) / (10 + step))
@@ -71,6 +79,18 @@ class Recipe:
     def steps(self, examples: int, epochs: int | None = None) -> int:
         """Return the number of steps that `epochs` (by default all of them) take over that many examples."""
         return -(-examples // self.batch_size) * (self.epochs if epochs is None else epochs)
+
+    def extended(self, epochs: int, step: int, examples: int) -> "Recipe":
+        """Return the recipe with more epochs; raises InputError if the rate after this step would then jump."""
+        longer = replace(self, epochs=whole_number("resume: epochs", epochs, self.epochs))
+        before, after = (
+            recipe.optimizer.learning_rate * recipe.schedule.factor(step / recipe.steps(examples))
+            for recipe in (self, longer)
+        )
+        if before != after:
+            jump = f"the learning rate of {self.schedule!r} would jump from {before:g} to {after:g}"
+            raise InputError("resume: epochs", f"{self.epochs}, as {jump}", epochs)
+        return longer
 
 
 BEST = Recipe(

@@ -5,6 +5,7 @@ from typing import Any
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Sequential
+from lowered_cnn.training.ranks import Ranks, probe
 from lowered_cnn.training.recipe import Recipe
 
 
@@ -47,6 +48,21 @@ class Subject:
             ours, theirs = (_part(subject, field.name) for subject in (self, other))
             if ours != theirs:
                 raise InputError(f"training: {field.name}", f"the same as before, {theirs!r}", repr(ours))
+
+    def agree(self, ranks: Ranks, parameters: Array, step: int) -> None:
+        """Raise InputError, on all ranks, unless they train the same from the same weights, and round alike."""
+        from hashlib import sha256
+
+        weights = sha256(parameters.tobytes()).hexdigest()
+        for where, digest in (
+            ("data", self.data),
+            ("dev", str(self.dev)),
+            ("recipe", repr(self.recipe)),
+            ("network", f"{self.model} {self.input_shape} {self.dtype}"),
+            ("weights", f"{weights} after step {step}"),
+            ("arithmetic", probe()),
+        ):
+            ranks.agree(f"train: {where}", digest)
 
 
 def _part(subject: Subject, name: str) -> Any:

@@ -12,6 +12,7 @@ from lowered_cnn.optimizers import Optimizer, Update
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.training.board import Board
 from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, shard_count
+from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.reduction import Place, Reduction
 
 
@@ -26,6 +27,12 @@ class Job:
     seed: int
     shard_size: int
     place: Place
+
+    @classmethod
+    def of(cls, recipe: Recipe, place: Place) -> "Job":
+        """Take from a recipe what workers need; its schedule need not be sent to them."""
+        r = recipe
+        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.shard_size, place)
 
 
 @dataclass(frozen=True)

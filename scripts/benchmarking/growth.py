@@ -13,9 +13,8 @@ from benchmarking.timing import Timed
 from benchmarking.timing import measure as time_run
 from benchmarking.with_lowered_cnn import Measured
 from benchmarking.work import OWN_MODE, Growth, read
-from lowered_cnn import Conv2D, Network, Sequential
+from lowered_cnn import Conv2D, Network, Recipe, Sequential
 from lowered_cnn.models import keras_mnist
-from lowered_cnn.training.loop import shard_size
 
 BATCHES = tuple(2**power for power in range(11))
 SIDES = (28, 56, 112, 224)
@@ -41,7 +40,7 @@ def growth(axis: str, size: int, cores: int, seconds: float) -> dict[str, object
 def _training(batch: int, cores: int) -> tuple[Timed, int]:
     """Train keras_mnist; the workspace is that of one worker, which runs one shard of the batch at a time."""
     network = Network(keras_mnist(), INPUT_SHAPE)
-    workspace = network.lower(min(batch, shard_size(batch))).workspace.bytes
+    workspace = network.lower(min(batch, Recipe(batch_size=batch).shard_size)).workspace.bytes
     return Measured(network, Setting(OWN_MODE, batch, cores)).training(), workspace
 
 
