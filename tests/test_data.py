@@ -122,7 +122,8 @@ def test_classes_without_names_are_numbered() -> None:
         (1, "labels: expected (2,), got ()"),
         (None, "labels: expected (2,), got ()"),
         ([], "labels: expected (2,), got (0,)"),
-        ([-1, 0], "labels: expected class numbers from 0, got -1 to 0"),
+        ([-1, 0], "labels: expected class numbers from 0, below 1,048,576, got -1 to 0"),
+        ([0, 10**12], "labels: expected class numbers from 0, below 1,048,576, got 0 to 1000000000000"),
     ],
 )
 def test_other_labels_are_refused(labels: Any, message: str) -> None:

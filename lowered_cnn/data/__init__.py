@@ -1,4 +1,4 @@
-"""Data: labelled images from the bundled MNIST, from IDX files or from folders of pictures, and their batches."""
+"""Data: labelled images from the bundled MNIST, IDX files or folders of pictures, and their batches."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.data.batches import batches
-from lowered_cnn.data.dataset import Dataset, Splits
+from lowered_cnn.data.dataset import Dataset, Examples, Splits
+from lowered_cnn.data.digest import digest
 from lowered_cnn.data.idx import read_idx, read_idx_folder
 from lowered_cnn.data.images import fit_image, mnist_style, read_image, read_image_folder
 from lowered_cnn.data.mnist import load_mnist
@@ -14,8 +15,10 @@ from lowered_cnn.data.mnist import load_mnist
 __all__ = [
     "READERS",
     "Dataset",
+    "Examples",
     "Splits",
     "batches",
+    "digest",
     "fit_image",
     "kind_of",
     "load",
@@ -28,12 +31,15 @@ __all__ = [
 ]
 
 
-READERS: dict[str, Callable[[str | Path], Splits]] = {"idx": read_idx_folder, "images": read_image_folder}
+READERS: dict[str, Callable[[str | Path], Splits]] = {
+    "idx": read_idx_folder,
+    "images": read_image_folder,
+}
 """The kinds of data, and the function that reads a folder of each."""
 
 
 def load(folder: str | Path | None = None) -> Splits:
-    """Load the data set in a folder: IDX files, or one sub-folder of images per class. Without a folder, load MNIST."""
+    """Load a folder of IDX files, or of one sub-folder of images per class; without one, load MNIST."""
     return load_mnist() if folder is None else READERS[kind_of(folder)](folder)
 
 

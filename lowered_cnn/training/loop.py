@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from lowered_cnn.arrays import InputError, whole_number
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
-from lowered_cnn.data.dataset import Dataset, LabelledImages, as_dataset
+from lowered_cnn.data.dataset import Examples, LabelledImages, as_dataset
 from lowered_cnn.network import Network, check_loss, check_network, image_range
-from lowered_cnn.training.evaluation import check_data, evaluate
+from lowered_cnn.training.evaluation import check_data, chunks, evaluate
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.worker import Capacity, Job
 from lowered_cnn.training.workers import POSIX, team
@@ -47,7 +47,7 @@ class Training(Iterator[Record]):
     what is tested on the dev set. Read it, but do not change it.
     """
 
-    def __init__(self, network: Network, data: Dataset, recipe: Recipe, *, dev: Dataset | None, workers: int) -> None:
+    def __init__(self, network: Network, data: Examples, recipe: Recipe, *, dev: Examples | None, workers: int) -> None:
         self.average = None if recipe.average is None else copy.deepcopy(network)
         self._records = _steps(network, self.average, data, recipe, dev, workers)
 
@@ -98,7 +98,7 @@ def train(
     if recipe.augmentation is not None and len(network.input_shape) != 3:
         raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
     check_loss(network, recipe.loss)
-    network.input_range = image_range(data.images)
+    network.input_range = image_range(data.dtype, chunks(data))
     return Training(network, data, recipe, dev=dev, workers=workers)
 
 
@@ -108,7 +108,7 @@ def shard_size(batch_size: int) -> int:
 
 
 def _steps(
-    network: Network, average: Network | None, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int
+    network: Network, average: Network | None, data: Examples, recipe: Recipe, dev: Examples | None, workers: int
 ) -> Generator[Record, None, None]:
     step, images, seconds = 0, 0, 0.0
     steps = recipe.steps(len(data))
@@ -116,7 +116,7 @@ def _steps(
     job = Job(recipe.loss, recipe.optimizer, recipe.augmentation, recipe.clip_norm, recipe.seed, size)
     if average is not None:  # the caller may have changed the network since
         average.parameters.vector[...] = network.parameters.vector
-    capacity = Capacity(workers, min(recipe.batch_size, len(data)), data.images.dtype)
+    capacity = Capacity(workers, min(recipe.batch_size, len(data)), data.dtype)
     with team(network, job, capacity) as workforce:
         for epoch in range(1, recipe.epochs + 1):
             epoch_loss = 0.0

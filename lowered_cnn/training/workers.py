@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lowered_cnn.data.dataset import Dataset, Indices
-from lowered_cnn.network import Network, as_batch
+from lowered_cnn.data.dataset import Examples, Indices
+from lowered_cnn.network import Network
 from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.worker import Barrier, Board, Capacity, Job, Step, Worker
@@ -30,7 +30,7 @@ class Team:
         self._children = children
         self._worker = Worker(0, network, job, board, Barrier(board.arrivals, 0, children.check if children else None))
 
-    def step(self, data: Dataset, indices: Indices, number: int, epoch: int, learning_rate: float) -> Totals:
+    def step(self, data: Examples, indices: Indices, number: int, epoch: int, learning_rate: float) -> Totals:
         """Take step `number` on these examples and return the batch's totals.
 
         With children, the network's parameters are copied to the board before the step and back after it, so that the
@@ -38,8 +38,7 @@ class Team:
         """
         board, vector = self._board, self._network.parameters.vector
         step = Step(number, epoch, len(indices), learning_rate)
-        images = as_batch(data.images, self._network.input_shape)
-        np.take(images, indices, axis=0, out=board.images[: len(indices)], mode="clip")
+        data.gather(indices, board.images[: len(indices)].reshape(len(indices), *data.image_shape))
         np.take(data.labels, indices, out=board.labels[: len(indices)], mode="clip")
         board.examples[: len(indices)] = indices
         if self._children is None:
