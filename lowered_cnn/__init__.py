@@ -2,7 +2,7 @@
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.augmentation import Augmentation
-from lowered_cnn.data import Dataset, Splits, load_mnist
+from lowered_cnn.data import Dataset, Examples, Splits, load_mnist
 from lowered_cnn.layers import (
     ELU,
     GELU,
@@ -71,6 +71,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Evaluation",
+    "Examples",
     "Flatten",
     "GlobalAvgPool",
     "GlobalMaxPool",

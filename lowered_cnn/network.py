@@ -1,7 +1,7 @@
 """Network: layers with their parameters in one flat vector, and the public entry point for images."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -166,10 +166,9 @@ class Network:
     def learn_scale(self, images: Images) -> None:
         """Widen the range of the training images to these; raises InputError for images on another scale."""
         self.check_scale(images)
-        low, high = image_range(images)
-        if self.input_range is not None:
-            low, high = min(low, self.input_range[0]), max(high, self.input_range[1])
-        self.input_range = low, high
+        ranges = [found for found in (self.input_range, image_range(images.dtype, [images])) if found is not None]
+        if ranges:
+            self.input_range = min(low for low, _ in ranges), max(high for _, high in ranges)
 
     def check_scale(self, images: Images) -> None:
         """Raise InputError for images on another scale than the training images: floats from 0 to 255, say."""
@@ -181,9 +180,9 @@ class Network:
             if low < 0 or high > 1:
                 raise InputError("network: images", wanted, "bytes, which count as 0 to 1")
             return
-        (least, most), margin = image_range(images), OTHER_SCALE * (high - low)
-        if margin and (least < low - margin or most > high + margin):
-            raise InputError("network: images", wanted, f"{least:g} to {most:g}")
+        found, margin = image_range(images.dtype, [images]), OTHER_SCALE * (high - low)
+        if found and margin and (found[0] < low - margin or found[1] > high + margin):
+            raise InputError("network: images", wanted, f"{found[0]:g} to {found[1]:g}")
 
 
 def as_input_shape(input_shape: Sequence[int]) -> Shape:
@@ -196,15 +195,21 @@ def as_input_shape(input_shape: Sequence[int]) -> Shape:
     return shape
 
 
-def image_range(images: Images) -> tuple[float, float]:
-    """Return the smallest and the largest finite number in images; bytes count as 0 to 1."""
-    if images.dtype == np.uint8:
+def image_range(dtype: np.dtype[np.uint8 | np.floating], parts: Iterable[Images]) -> tuple[float, float] | None:
+    """Return the smallest and the largest finite number in images, or None if there is none.
+
+    The images come in parts. Bytes count as 0 to 1, and are not looked at.
+    """
+    if dtype == np.uint8:
         return 0.0, 1.0
-    least, most = float(images.min()), float(images.max())
-    if not np.isfinite([least, most]).all():
-        finite = images[np.isfinite(images)]
-        least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    return least, most
+    least, most = np.inf, -np.inf
+    for images in parts:
+        low, high = float(images.min()), float(images.max())
+        if not np.isfinite([low, high]).all():
+            finite = images[np.isfinite(images)]
+            low, high = float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
+        least, most = min(least, low), max(most, high)
+    return (least, most) if least <= most else None
 
 
 def check_network(where: str, network: object) -> None:

@@ -17,7 +17,8 @@ from lowered_cnn.layers import Sequential
 from lowered_cnn.network import Network, as_input_shape, check_network
 
 HEADER, CHECKSUM = "lowered_cnn", "sha256"
-"""The entries of a file's metadata: its header, as JSON, and the checksum of the header and all tensors."""
+"""The entry of a file's metadata that holds its header, as JSON, and the entry of the header that holds the checksum of
+all else. With more than one entry in the metadata, safetensors would write them in another order each time."""
 
 FORMAT = 1
 """The format of the files that are written, and the latest one that can be read."""
@@ -80,9 +81,10 @@ def write_checked(path: str | os.PathLike[str], header: Mapping[str, JSON], tens
 
     from safetensors.numpy import save as to_bytes
 
-    text = json.dumps({"format": FORMAT, **header})
+    whole = {"format": FORMAT, **header}
     arrays = {name: np.array(values, order="C") for name, values in tensors.items()}
-    write_whole(Path(path), to_bytes(arrays, {HEADER: text, CHECKSUM: _checksum(text, arrays)}))
+    text = json.dumps({**whole, CHECKSUM: _checksum(whole, arrays)})
+    write_whole(Path(path), to_bytes(arrays, {HEADER: text}))
 
 
 def read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -98,17 +100,18 @@ def read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
         raise InputError(str(path), f"a {HEADER!r} entry in the file's metadata", "none")
     try:
         header: dict[str, Any] = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_short_int)
-        version = header.pop("format", None)
+        version, stored = header.get("format"), header.pop(CHECKSUM, None)
     except Exception as error:  # how damaged JSON fails depends on where it is damaged
         raise InputError(str(path), "a header in JSON", error) from error
     if version is not None and whole_number(f"{path}: format", version, 1) > FORMAT:
         raise InputError(str(path), f"format {FORMAT}, or a newer lowered_cnn to read it", f"format {version}")
-    if version is not None or CHECKSUM in metadata:
-        stored, actual = metadata.get(CHECKSUM), _checksum(text, tensors)
+    if version is not None or stored is not None:
+        actual = _checksum(header, tensors)
         if stored is None:
             raise InputError(str(path), "a checksum", "none: the file is damaged")
         if stored != actual:
             raise InputError(str(path), f"the checksum {stored}", f"{actual}: the file is damaged")
+        header.pop("format", None)
     return header, tensors
 
 
@@ -213,12 +216,12 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _checksum(header: str, tensors: Tensors) -> str:
+def _checksum(header: Mapping[str, JSON], tensors: Tensors) -> str:
     """Return the SHA-256 of the header and of each tensor, in the order of their names: name, type, shape, numbers."""
     import hashlib
     import json
 
-    digest = hashlib.sha256(f"{len(header)} {header}".encode())
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, values in sorted(tensors.items()):
         digest.update(json.dumps([name, values.dtype.name, values.shape]).encode())
         digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())

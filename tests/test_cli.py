@@ -284,7 +284,7 @@ def test_settings_without_a_kind_of_data_are_refused(
     assert config["data_kind"] == "idx"
     (tmp_path / "config.json").write_text(json.dumps({**config, "data_kind": kind}))
     line = fails(["predict", str(tmp_path), "docs/seven.png"], capsys)
-    assert line.endswith(f"config.json: data_kind: expected idx or images, got {kind!r}")
+    assert line.endswith(f"config.json: data_kind: expected idx or npy or images, got {kind!r}")
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_settings_without_a_kind_of_data_are_refused(
         (["--workers", "-1"], "argument --workers: expected a whole number of at least 1, got '-1'"),
         (
             ["--data", "nowhere"],
-            "nowhere: expected a folder with four IDX files, or with one sub-folder of images per class,",
+            "nowhere: expected a folder with four IDX or .npy files, or with one sub-folder of images per class,",
         ),
         (["--model", "resnet"], "argument --model: invalid choice: 'resnet' (choose from"),
         (["--speed"], "unrecognized arguments: --speed"),

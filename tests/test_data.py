@@ -9,13 +9,14 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from idx_files import idx_bytes
 from PIL import Image
@@ -35,6 +36,7 @@ from lowered_cnn.data import (
     read_image,
     read_image_folder,
 )
+from lowered_cnn.data.images import hold_out_tenth
 
 
 def error_of(call: Callable[..., object], *args: Any) -> str:
@@ -122,7 +124,8 @@ def test_classes_without_names_are_numbered() -> None:
         (1, "labels: expected (2,), got ()"),
         (None, "labels: expected (2,), got ()"),
         ([], "labels: expected (2,), got (0,)"),
-        ([-1, 0], "labels: expected class numbers from 0, got -1 to 0"),
+        ([-1, 0], "labels: expected class numbers from 0, below 1,048,576, got -1 to 0"),
+        ([0, 10**12], "labels: expected class numbers from 0, below 1,048,576, got 0 to 1000000000000"),
     ],
 )
 def test_other_labels_are_refused(labels: Any, message: str) -> None:
@@ -214,12 +217,7 @@ WANTED_MAGIC = "expected the IDX magic number 00 00 08 (unsigned bytes), then 01
         (GOOD[:15], "expected a header of 16 bytes, got 15"),
         (GOOD[:16], "expected 24 bytes for shape (2, 3, 4), got 0"),
         (GOOD[:-1], "expected 24 bytes for shape (2, 3, 4), got 23"),
-        (GOOD + b"\0", "expected 24 bytes for shape (2, 3, 4), got 25"),
         (idx_bytes(random_bytes(0, 3)), "expected no axis of length 0, got (0, 3)"),
-        (
-            struct.pack(">4B4I", 0, 0, 8, 4, *[2**32 - 1] * 4),
-            f"expected {(2**32 - 1) ** 4} bytes for shape {(2**32 - 1,) * 4}, got 0",
-        ),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
@@ -227,6 +225,25 @@ def test_idx_refuses_broken_content(tmp_path: Path, content: bytes, problem: str
     path = tmp_path / "file"
     path.write_bytes(gzip.compress(content) if zipped else content)
     assert error_of(read_idx, path) == f"{path}: {problem}"
+
+
+@pytest.mark.parametrize("extra", [1, 1000])
+def test_idx_refuses_more_than_its_header_promises(tmp_path: Path, extra: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(GOOD + bytes(extra))
+    assert error_of(read_idx, path) == f"{path}: expected 24 bytes for shape (2, 3, 4), got {24 + extra}"
+    path.write_bytes(gzip.compress(GOOD + bytes(extra)))
+    assert error_of(read_idx, path) == f"{path}: expected 24 bytes for shape (2, 3, 4), got more"
+
+
+def test_idx_refuses_gzip_that_cannot_hold_what_it_promises(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(gzip.compress(header := struct.pack(">4B4I", 0, 0, 8, 4, *[2**32 - 1] * 4)))
+    wanted = f"expected {(2**32 - 1) ** 4} bytes for shape {(2**32 - 1,) * 4}, got "
+    most = 1032 * path.stat().st_size
+    assert error_of(read_idx, path) == f"{path}: {wanted}at most {most} in a gzipped file of this length"
+    path.write_bytes(header)
+    assert error_of(read_idx, path) == f"{path}: {wanted}0"
 
 
 @pytest.mark.parametrize("length", range(2, len(ZIPPED)))
@@ -368,7 +385,7 @@ def test_load_without_a_folder_is_mnist() -> None:
 
 
 def test_load_refuses_a_folder_without_data(tmp_path: Path) -> None:
-    wanted = "expected a folder with four IDX files, or with one sub-folder of images per class"
+    wanted = "expected a folder with four IDX or .npy files, or with one sub-folder of images per class"
     (file := tmp_path / "file.png").write_bytes(b"")
     assert error_of(load, tmp_path / "missing") == f"{tmp_path / 'missing'}: {wanted}, got no such folder"
     assert error_of(load, str(file)) == f"{file}: {wanted}, got a file"
@@ -481,18 +498,47 @@ def test_image_folder_with_train_and_test(tmp_path: Path) -> None:
     assert splits.test.images[:, 0, 0, 0].tolist() == [110, 111, 120, 121, 100, 101]
 
 
-def test_image_folder_holds_out_a_tenth_of_each_class(tmp_path: Path) -> None:
-    for copy in range(29):
-        save(tmp_path / "many" / f"{copy:02}.png", solid(copy))
+def test_image_folder_holds_out_about_a_tenth_of_each_class(tmp_path: Path) -> None:
+    for copy in range(250):
+        save(tmp_path / "many" / f"{copy:03}.png", solid(copy))
     for copy in range(2):
-        save(tmp_path / "few" / f"{copy}.png", solid(100 + copy))
+        save(tmp_path / "few" / f"{copy}.png", solid(253 + copy))
     splits, again = load(tmp_path), load(tmp_path)
-    assert np.bincount(splits.train.labels).tolist() == [1, 27], "a tenth is rounded down, but never to none"
-    assert np.bincount(splits.test.labels).tolist() == [1, 2]
+    assert np.bincount(splits.train.labels)[0] == np.bincount(splits.test.labels)[0] == 1
+    assert 15 <= np.bincount(splits.test.labels)[1] <= 35
     levels = [data.images[:, 0, 0, 0].tolist() for data in (splits.train, splits.test)]
-    assert sorted(levels[0] + levels[1]) == [*range(29), 100, 101]
+    assert sorted(levels[0] + levels[1]) == [*range(250), 253, 254]
     assert levels == [data.images[:, 0, 0, 0].tolist() for data in (again.train, again.test)]
-    assert splits.train.labels.tolist() == [0 if level >= 100 else 1 for level in levels[0]]
+    assert splits.train.labels.tolist() == [0 if level >= 253 else 1 for level in levels[0]]
+
+
+FILE_NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=9)
+
+
+@given(class_name=FILE_NAMES, names=st.sets(FILE_NAMES, min_size=2, max_size=40), more=st.sets(FILE_NAMES, min_size=1))
+def test_more_images_move_none_from_training_to_testing(class_name: str, names: set[str], more: set[str]) -> None:
+    def held_out(chosen: set[str]) -> tuple[list[Path], list[Path]]:
+        train, test = hold_out_tenth({class_name: sorted(Path(class_name, name) for name in chosen)})
+        return train[class_name], test[class_name]
+
+    try:
+        train, test = held_out(names)
+        grown_train, grown_test = held_out(names | more)
+    except InputError:  # all names make test images
+        reject()
+    assert train
+    assert test
+    assert sorted(train + test) == sorted(Path(class_name, name) for name in names)
+    assert not set(train) & set(grown_test)
+    assert set(train) <= set(grown_train)
+
+
+def test_images_whose_names_all_make_them_test_images_are_refused(tmp_path: Path) -> None:
+    low = [name for name in map(str, range(100)) if int(sha256(f"a/{name}".encode()).hexdigest()[:12], 16) < 2**48 / 10]
+    with pytest.raises(InputError) as caught:
+        hold_out_tenth({"a": [tmp_path / "a" / name for name in low[:2]]})
+    wanted = "an image to train on (add some, or make folders train and test)"
+    assert str(caught.value) == f"{tmp_path / 'a'}: expected {wanted}, got 2 whose names make them test images"
 
 
 def test_image_folder_is_in_colour_if_one_image_is(tmp_path: Path) -> None:

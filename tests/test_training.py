@@ -304,7 +304,9 @@ def test_other_data_are_refused(digits: Dataset) -> None:
         (lambda: train(noisy_network(), digits, dev=three), "train: dev"),
         (lambda: evaluate(noisy_network(), images), "evaluate: data"),
     ):
-        with pytest.raises(InputError, match=rf"^{where}: expected a Dataset, or a pair \(images, labels\), got \w+$"):
+        with pytest.raises(
+            InputError, match=rf"^{where}: expected a Dataset or other Examples, or a pair \(images, labels\), got \w+$"
+        ):
             use()
 
 

@@ -1,6 +1,8 @@
 """Image files, read by Pillow and brought into the shape that data sets and networks expect."""
 
+import math
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,6 +11,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Bytes, InputError, Shape, check_rank
 from lowered_cnn.data.dataset import Dataset, Splits
+from lowered_cnn.data.files import check_is_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +20,10 @@ ClassFiles: TypeAlias = dict[str, list[Path]]
 """The image files of each class, by class name."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
-LUMA = np.array([0.299, 0.587, 0.114]).reshape(3, 1, 1)  # ITU-R 601: the perceived brightness of red, green and blue
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: the perceived brightness of red, green and blue
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # Pillow knows others, and runs programs for some
+MOST_PIXELS = 50_000_000
+HELD_OUT = 0.1
 MNIST_SIDE = 28
 MNIST_INK = 20  # the longer side of a digit
 MNIST_CENTRE = 14  # row and column of its centre of mass
@@ -25,19 +31,34 @@ FAINTEST_INK = 32  # less contrast than this, out of 255 levels, is noise on bla
 
 
 def read_image(path: str | Path) -> Bytes:
-    """Read an image file as (1, H, W) if it is grey, (3, H, W) if it is in colour; transparency becomes white."""
+    """Read an image file as (1, H, W) if it is grey, (3, H, W) if it is in colour; transparency becomes white.
+
+    Of several pictures in a file, as in an animation, it reads the first. It takes up to 25 bytes of memory per pixel,
+    so images of more than 50,000,000 pixels (1.25 GB) are refused before they are unpacked.
+    """
     require_pillow()
     from PIL import Image, ImageOps
 
+    check_is_file(Path(path), "a readable image")
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+            file = Image.open(path, formats=FORMATS)
+        with file:
+            if math.prod(file.size) > MOST_PIXELS:
+                wanted = f"an image of at most {MOST_PIXELS:,} pixels"
+                raise InputError(str(path), wanted, "{} x {}".format(*file.size))
             return to_bytes(ImageOps.exif_transpose(file))  # cameras store a rotation without applying it
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(str(path), f"an image of at most {MOST_PIXELS:,} pixels", error) from error
     except Exception as error:  # what Pillow raises depends on how the file is broken
         raise InputError(str(path), "a readable image", error) from error
 
 
 def read_image_folder(folder: str | Path) -> Splits:
-    """Read `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*`, a tenth of which becomes the test split."""
+    """Read `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*`, about a tenth of which becomes the test split."""
     folder = Path(folder)
     if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
         train, test = class_files(folder / "train"), class_files(folder / "test")
@@ -53,7 +74,7 @@ def read_image_folder(folder: str | Path) -> Splits:
 def mnist_style(image: Bytes, where: str = "image") -> Bytes:
     """Prepare a photograph or drawing of one digit the way MNIST was prepared: (C, H, W) to (1, 28, 28)."""
     digit = ink(with_channels(image, 1, where)[0], where)
-    rows, columns = np.nonzero(digit)
+    rows, columns = (np.flatnonzero(digit.any(axis=axis)) for axis in (1, 0))
     digit = digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     height, width = (max(1, round(side * MNIST_INK / max(digit.shape))) for side in digit.shape)
     digit = resized(digit, height, width).clip(min=0)
@@ -84,14 +105,21 @@ def to_bytes(image: "Image") -> Bytes:
     """Return the pixels of a Pillow image as (1, H, W) or (3, H, W)."""
     from PIL import Image
 
+    if image.mode == "F":
+        raise ValueError("an image of floats")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         return (np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)[np.newaxis]
     mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    pixels = np.asarray(image.convert(mode), np.uint8)
+        image = Image.alpha_composite(white, converted(image, "RGBA"))
+    pixels = np.asarray(converted(image, mode), np.uint8)
     return pixels[np.newaxis] if mode == "L" else pixels.transpose(2, 0, 1)
+
+
+def converted(image: "Image", mode: str) -> "Image":
+    """Return a Pillow image in another mode, or itself, which `convert` would copy."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def class_files(folder: Path) -> ClassFiles:
@@ -121,25 +149,41 @@ def is_image(path: Path) -> bool:
 
 
 def hold_out_tenth(classes: ClassFiles) -> tuple[ClassFiles, ClassFiles]:
-    """Hold out a tenth of each class, at least one image and always the same ones; return the others first."""
+    """Hold out about a tenth of each class, at least one image; return the others first.
+
+    Each name stands for a number from 0 to 1, and the images below a tenth are held out, or the lowest if there are
+    none. So images that are added to a class later never move one from the training split to the test split.
+    """
     train, test = {}, {}
     for name, paths in classes.items():
         if len(paths) < 2:
             raise InputError(str(paths[0].parent), "at least 2 images, for training and testing", len(paths))
-        shuffled = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
-        count = max(1, len(paths) // 10)
-        train[name], test[name] = shuffled[count:], shuffled[:count]
+        numbers = {path: number_of(path) for path in paths}
+        limit = max(HELD_OUT, np.nextafter(min(numbers.values()), 1))
+        train[name] = [path for path in paths if numbers[path] >= limit]
+        test[name] = [path for path in paths if numbers[path] < limit]
+        if not train[name]:  # to train on one of them would move it to the test split once another is added
+            wanted = "an image to train on (add some, or make folders train and test)"
+            raise InputError(str(paths[0].parent), wanted, f"{len(paths)} whose names make them test images")
     return train, test
+
+
+def number_of(path: Path) -> float:
+    """Return a number from 0 to 1 that depends on the names of a file and its folder alone."""
+    import hashlib
+
+    name = f"{path.parent.name}/{path.name}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.sha256(name).digest()[:6]) / 2**48
 
 
 def read_alike(paths: list[Path]) -> Bytes:
     """Read images of the same size as (N, C, H, W), all in colour if any of them is."""
-    images = [read_image(path) for path in paths]
-    height, width = images[0].shape[1:]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape[1:] != (height, width):
-            wanted = f"{height}x{width} pixels (HxW), as in {paths[0].name}"
-            raise InputError(str(path), wanted, "{}x{}".format(*image.shape[1:]))
+    images = []
+    for path in paths:
+        images.append(read_image(path))
+        (height, width), got = images[0].shape[1:], images[-1].shape[1:]
+        if got != (height, width):
+            raise InputError(str(path), f"{height}x{width} pixels (HxW), as in {paths[0].name}", "{}x{}".format(*got))
     channels = max(len(image) for image in images)
     return np.stack([with_channels(image, channels, str(path)) for path, image in zip(paths, images, strict=True)])
 
@@ -158,8 +202,10 @@ def with_channels(image: Bytes, channels: int, where: str) -> Bytes:
     if len(image) < channels:
         return np.repeat(image, channels, axis=0)
     if len(image) > channels:
-        grey: Bytes = np.rint((LUMA * image).sum(axis=0)).astype(np.uint8)
-        return grey[np.newaxis]
+        grey = np.zeros(image.shape[1:])
+        for weight, plane in zip(LUMA, image, strict=True):
+            grey += weight * plane
+        return np.rint(grey, out=grey).astype(np.uint8)[np.newaxis]
     return image
 
 

@@ -16,12 +16,12 @@ import numpy as np
 from lowered_cnn.arrays import Array, InputError, is_number, whole_number
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
-from lowered_cnn.data.dataset import Dataset, Indices, LabelledImages, as_dataset
+from lowered_cnn.data.dataset import Examples, Indices, LabelledImages, as_dataset
 from lowered_cnn.data.digest import digest
 from lowered_cnn.network import Network, check_loss, check_network, image_range
 from lowered_cnn.training.board import Capacity
 from lowered_cnn.training.checkpoint import read_state, write_state
-from lowered_cnn.training.evaluation import Evaluation, check_data, evaluate
+from lowered_cnn.training.evaluation import Evaluation, check_data, chunks, evaluate
 from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.machine import machine, tell
@@ -70,7 +70,7 @@ class Training(Iterator[Record]):
         self.data = as_dataset("train: data", data)
         self.dev = None if dev is None else as_dataset("train: dev", dev)
         _check(network, self.data, recipe, self.dev, workers)
-        network.input_range = image_range(self.data.images)
+        network.input_range = image_range(self.data.dtype, chunks(self.data))
         self.network = network
         self.recipe = recipe
         self.average = None if recipe.average is None else copy.deepcopy(network)
@@ -199,7 +199,7 @@ class Training(Iterator[Record]):
         self.history.append(record)
         return record
 
-    def _test(self, dev: Dataset) -> Evaluation:
+    def _test(self, dev: Examples) -> Evaluation:
         """Test the network, or the average, on rank 0; the others hear what came out."""
         figures = np.zeros(2)
         if self._engine.number == 0:
@@ -237,7 +237,7 @@ class Training(Iterator[Record]):
                 self.subject().agree(self._engine, self.network.parameters.vector, self.step)
             if self.average is not None and not self.step:  # the caller may have changed the network since
                 self.average.parameters.vector[...] = self.network.parameters.vector
-            capacity = Capacity(self.workers, self._batch_size, self.data.images.dtype)
+            capacity = Capacity(self.workers, self._batch_size, self.data.dtype)
             job = Job.of(self.recipe, self._place)
             assembled = team(self.network, job, capacity, self._buffers, self._engine)
             self._team = self._ending.enter_context(assembled)
@@ -390,7 +390,7 @@ def _follow(average: Network, network: Network, decay: float) -> None:
     average.parameters.vector += (1 - decay) * network.parameters.vector
 
 
-def _check(network: Network, data: Dataset, recipe: Recipe, dev: Dataset | None, workers: int) -> None:
+def _check(network: Network, data: Examples, recipe: Recipe, dev: Examples | None, workers: int) -> None:
     """Raise InputError unless this network can be trained by this recipe on these data."""
     if whole_number("train: workers", workers, 1) > 1 and not POSIX:
         raise InputError("train: workers", "1 on this system, as several need POSIX (Linux, macOS)", workers)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowered_cnn.arrays import Array
-from lowered_cnn.data.dataset import Dataset, Indices
-from lowered_cnn.network import Network, as_batch
+from lowered_cnn.data.dataset import Examples, Indices
+from lowered_cnn.network import Network
 from lowered_cnn.training.barrier import Barrier
 from lowered_cnn.training.board import Board, Capacity
 from lowered_cnn.training.gradients import Totals, examples_of, shard_count
@@ -40,7 +40,7 @@ class Team:
         self._worker = Worker(network, job, board, Reduction(board, 0, barrier, job.place, ranks))
         self.buffers = board.buffers
 
-    def step(self, data: Dataset, indices: Indices, step: Step) -> Totals:
+    def step(self, data: Examples, indices: Indices, step: Step) -> Totals:
         """Take a step on these examples, of which this rank reads those of its shards; return the batch's totals.
 
         With children, the network's parameters are copied to the board before the step and back after it, so that the
@@ -48,8 +48,7 @@ class Team:
         """
         board, vector = self._board, self._network.parameters.vector
         here = examples_of(self._shards(step), step.examples, self._job.shard_size)
-        images = as_batch(data.images, self._network.input_shape)
-        np.take(images, indices[here], axis=0, out=board.images[here], mode="clip")
+        data.gather(indices[here], board.images[here].reshape(-1, *data.image_shape))
         np.take(data.labels, indices[here], out=board.labels[here], mode="clip")
         board.examples[here] = indices[here]
         if self._children is None:
