@@ -23,6 +23,9 @@ all else. With more than one entry in the metadata, safetensors would write them
 FORMAT = 1
 """The format of the files that are written, and the latest one that can be read."""
 
+LOCKS = os.name == "posix"
+"""Whether files can be locked by a process, as on Linux and macOS."""
+
 Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 
@@ -164,7 +167,7 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
     """Mark a file that is being written by a lock, which ends with the process; on Windows, do nothing."""
-    if os.name != "posix":
+    if not LOCKS:
         yield
         return
     descriptor = _create_locked(part)
@@ -188,7 +191,7 @@ def _create_locked(part: Path) -> int:
 
 def _remove_leftovers(real: Path) -> None:
     """Remove the unfinished files of writers that were killed: those that nobody holds a lock on."""
-    if os.name != "posix":
+    if not LOCKS:
         return
     import fcntl
 

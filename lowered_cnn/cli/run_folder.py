@@ -17,7 +17,7 @@ from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import Network
-from lowered_cnn.storage import load, save, write_whole
+from lowered_cnn.storage import LOCKS, load, save, write_whole
 
 LOCK = ".lock"
 CHECKPOINT = "checkpoint.safetensors"
@@ -72,7 +72,7 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training in this folder; the lock ends with the process, however it ends."""
-        if os.name != "posix":
+        if not LOCKS:
             yield
             return
         import fcntl

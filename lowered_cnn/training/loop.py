@@ -393,7 +393,7 @@ def _follow(average: Network, network: Network, decay: float) -> None:
 def _check(network: Network, data: Examples, recipe: Recipe, dev: Examples | None, workers: int) -> None:
     """Raise InputError unless this network can be trained by this recipe on these data."""
     if whole_number("train: workers", workers, 1) > 1 and not POSIX:
-        raise InputError("train: workers", "1 on this system, as several need POSIX (Linux, macOS)", workers)
+        raise InputError("train: workers", "1 on this system, as several workers need POSIX (Linux, macOS)", workers)
     check_network("train: network", network)
     if not isinstance(recipe, Recipe):
         raise InputError("train: recipe", "a Recipe", repr(recipe))
