@@ -264,7 +264,7 @@ def test_predict_prepares_pictures_as_the_training_data_were(
     run = tmp_path / "run"
     options = ["--data", str(tmp_path / "data"), "--epochs", "8", "--batch-size", "8", "--out", str(run)]
     assert main(["train", *options]) == 0
-    assert json.loads((run / "config.json").read_text())["data_kind"] == "images"
+    assert json.loads((run / "config.json").read_text())["mnist_style"] is False
     capsys.readouterr()
     paths = [str(tmp_path / "data" / name / "07.png") for name in spots]
     assert main(["predict", str(run), *paths, "--json"]) == 0
@@ -275,16 +275,16 @@ def test_predict_prepares_pictures_as_the_training_data_were(
     np.testing.assert_allclose(told, softmax(network.predict(raw)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [None, "sounds", []])
-def test_settings_without_a_kind_of_data_are_refused(
-    kind: object, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("style", [None, "digits", []])
+def test_settings_that_do_not_tell_how_images_are_framed_are_refused(
+    style: object, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
     config = json.loads((trained / "config.json").read_text())
-    assert config["data_kind"] == "idx"
-    (tmp_path / "config.json").write_text(json.dumps({**config, "data_kind": kind}))
+    assert config["mnist_style"] is True
+    (tmp_path / "config.json").write_text(json.dumps({**config, "mnist_style": style}))
     line = fails(["predict", str(tmp_path), "docs/seven.png"], capsys)
-    assert line.endswith(f"config.json: data_kind: expected idx or npy or images, got {kind!r}")
+    assert line.endswith(f"config.json: mnist_style: expected true or false, got {json.dumps(style)}")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from lowered_cnn.data import (
     Splits,
     batches,
     fit_image,
+    is_mnist_style,
     load,
     load_mnist,
     mnist,
@@ -759,3 +761,44 @@ def test_batches_are_shuffled_anew_for_each_seed_and_epoch() -> None:
 )
 def test_batches_refuses_numbers_that_make_no_sense(arguments: tuple[int, ...], message: str) -> None:
     assert error_of(batches, *arguments) == message
+
+
+# --- what is framed like MNIST's digits ------------------------------------------------------------------------------
+
+
+def test_digits_are_known_by_their_frame() -> None:
+    mnist = load_mnist()
+    assert is_mnist_style(mnist.train)
+    assert is_mnist_style(mnist.test.take(np.arange(3)))
+    grey = Dataset(mnist.test.images[:, 0], mnist.test.labels)
+    assert is_mnist_style(grey)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["shifted", "clothes", "blank", "noise", "large", "floats"])
+)
+def test_other_images_of_the_same_size_are_no_digits(seed: int, kind: str) -> None:
+    """Among digits, one image that is not framed like them is enough."""
+    rng = np.random.default_rng(seed)
+    digits = load_few()
+    images = digits.images.copy()
+    other = images[rng.integers(len(images)), 0]
+    if kind == "shifted":
+        rows, columns = rng.permutation(np.array([3, rng.integers(-3, 4)]))
+        other[...] = np.roll(other, (rows, columns), axis=(0, 1))
+    elif kind == "clothes":  # as in Fashion-MNIST, up to the border
+        other[...] = 0
+        other[:, 6:22] = rng.integers(1, 256, (28, 16))
+    elif kind == "blank":
+        other[...] = 0
+    elif kind == "noise":
+        other[...] = rng.integers(1, 256, (28, 28))
+    elif kind == "large":
+        images = rng.integers(0, 256, (4, 1, 32, 32), dtype=np.uint8)
+    labels = np.zeros(len(images), int)
+    assert not is_mnist_style(Dataset(images / 255 if kind == "floats" else images, labels))
+
+
+@cache
+def load_few() -> Dataset:
+    return load_mnist().test.take(np.arange(50))

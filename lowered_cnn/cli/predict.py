@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prepare the images as in training, and print the most likely class of each."""
     folder = RunFolder.open(arguments.run)
     classes, network = folder.classes, folder.network()
-    are_digits = folder.data_kind == "idx" and network.input_shape == (1, 28, 28)
+    are_digits = folder.has_mnist_style and network.input_shape == (1, 28, 28)
     images = np.stack([_prepared(path, network.input_shape, are_digits) for path in arguments.images])
     probabilities = softmax(network.predict(images))
     if arguments.json:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TextIO
 
 from lowered_cnn.arrays import InputError, whole_number
-from lowered_cnn.data import READERS
 from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
@@ -123,12 +122,12 @@ class RunFolder:
         return [str(name) for name in classes]
 
     @property
-    def data_kind(self) -> str:
-        """The kind of data that the network was trained on."""
-        kind = self.config.get("data_kind")
-        if not isinstance(kind, str) or kind not in READERS:
-            raise InputError(f"{self.path / CONFIG}: data_kind", " or ".join(READERS), repr(kind))
-        return kind
+    def has_mnist_style(self) -> bool:
+        """Whether the images that the network was trained on are framed like MNIST's digits."""
+        style = self.config.get("mnist_style")
+        if not isinstance(style, bool):
+            raise InputError(f"{self.path / CONFIG}: mnist_style", "true or false", json.dumps(style))
+        return style
 
     @property
     def source(self) -> Path | None:

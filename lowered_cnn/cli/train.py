@@ -31,7 +31,7 @@ from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
 from lowered_cnn.cli.running import Interval, follow, follow_along, warn
 from lowered_cnn.cli.stopping import exit_code
 from lowered_cnn.cores import usable_cores
-from lowered_cnn.data import kind_of
+from lowered_cnn.data import is_mnist_style
 from lowered_cnn.data import load as load_data
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
@@ -244,7 +244,7 @@ def _config(source: Path | None, model: str, dev_size: int, training: Training) 
     return {
         "lowered_cnn": __version__,
         "data": str(source.resolve()) if source else None,
-        "data_kind": kind_of(source),
+        "mnist_style": is_mnist_style(training.data),
         "dev_size": dev_size,
         "model": model,
         "workers": training.workers,

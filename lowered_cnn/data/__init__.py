@@ -9,7 +9,7 @@ from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Dataset, Examples, Splits
 from lowered_cnn.data.digest import digest
 from lowered_cnn.data.idx import read_idx, read_idx_folder
-from lowered_cnn.data.images import fit_image, mnist_style, read_image, read_image_folder
+from lowered_cnn.data.images import fit_image, is_mnist_style, mnist_style, read_image, read_image_folder
 from lowered_cnn.data.mnist import load_mnist
 from lowered_cnn.data.npy import read_npy_folder
 
@@ -21,6 +21,7 @@ __all__ = [
     "batches",
     "digest",
     "fit_image",
+    "is_mnist_style",
     "kind_of",
     "load",
     "load_mnist",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Bytes, InputError, Shape, check_rank
-from lowered_cnn.data.dataset import Dataset, Splits
+from lowered_cnn.data.dataset import Dataset, Examples, Splits
 from lowered_cnn.data.files import check_is_file
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ HELD_OUT = 0.1
 MNIST_SIDE = 28
 MNIST_INK = 20  # the longer side of a digit
 MNIST_CENTRE = 14  # row and column of its centre of mass
+FRAMED = 1000  # images that are looked at to find out whether they are framed like MNIST's
 FAINTEST_INK = 32  # less contrast than this, out of 255 levels, is noise on blank paper
 
 
@@ -83,6 +84,24 @@ def mnist_style(image: Bytes, where: str = "image") -> Bytes:
     framed = np.zeros((1, MNIST_SIDE, MNIST_SIDE), np.uint8)
     framed[0, top : top + height, left : left + width] = digit
     return framed
+
+
+def is_mnist_style(data: Examples) -> bool:
+    """Return whether the first images are framed like MNIST's: 20 pixels of ink at most, centred by their mass."""
+    if data.dtype != np.uint8 or math.prod(data.image_shape) != MNIST_SIDE**2 or MNIST_SIDE not in data.image_shape:
+        return False
+    first = np.empty((min(len(data), FRAMED), *data.image_shape), np.uint8)
+    data.gather(np.arange(len(first)), first)
+    maps = first.reshape(-1, MNIST_SIDE, MNIST_SIDE)
+    return all(_is_framed(maps.sum(axis=axis)) for axis in (1, 2))
+
+
+def _is_framed(profiles: npt.NDArray[np.integer]) -> bool:
+    """Return whether ink with these profiles along an axis (n, 28) is as long, and where, as in MNIST."""
+    inked, places = profiles > 0, np.arange(MNIST_SIDE)
+    length = MNIST_SIDE - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)
+    centre = (profiles * places).sum(axis=1) / profiles.sum(axis=1).clip(min=1)
+    return bool(inked.any(axis=1).all() and (length <= MNIST_INK).all() and (abs(centre - MNIST_CENTRE) < 1).all())
 
 
 def fit_image(image: Bytes, shape: Shape, where: str = "image") -> Bytes:
