@@ -103,7 +103,7 @@ class Training(Iterator[Record]):
     @property
     def finished(self) -> bool:
         """Whether there are no more steps to take."""
-        return self.step >= self.steps or self.recipe.out_of_patience([r.dev_accuracy for r in self.history])
+        return self.step >= self.steps or self.recipe.out_of_patience(record.dev_accuracy for record in self.history)
 
     @property
     def workers(self) -> int:

@@ -1,6 +1,6 @@
 """The recipe: every choice that training involves, except the network, the data and the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lowered_cnn.arrays import InputError, is_number, whole_number
@@ -67,14 +67,16 @@ class Recipe:
         """Return the decay of the average in step 1, 2, ..."""
         return min(self.average or 0.0, (1 + step) / (10 + step))
 
-    def out_of_patience(self, dev_accuracies: Sequence[float | None]) -> bool:
+    def out_of_patience(self, dev_accuracies: Iterable[float | None]) -> bool:
         """Return whether training ends after epochs with these accuracies on the dev set."""
+        if self.patience is None:
+            return False
         best, waited = -1.0, 0
         for accuracy in dev_accuracies:
             if accuracy is not None:
                 waited = 0 if accuracy > best + self.min_delta else waited + 1
                 best = max(best, accuracy)
-        return self.patience is not None and waited >= self.patience
+        return waited >= self.patience
 
     def steps(self, examples: int, epochs: int | None = None) -> int:
         """Return the number of steps that `epochs` (by default all of them) take over that many examples."""

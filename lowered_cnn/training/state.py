@@ -1,7 +1,6 @@
 """The state of a training: all that decides how it goes on, as a handful of flat arrays and numbers."""
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Sequential
@@ -44,10 +43,12 @@ class Subject:
 
     def check_same(self, other: "Subject") -> None:
         """Raise InputError, which tells the first difference, unless the other subject is the same."""
-        for field in (*fields(Recipe), *fields(Subject)):
-            ours, theirs = (_part(subject, field.name) for subject in (self, other))
-            if ours != theirs:
-                raise InputError(f"training: {field.name}", f"the same as before, {theirs!r}", repr(ours))
+        for owner, theirs in ((self.recipe, other.recipe), (self, other)):
+            for name in (field.name for field in fields(owner)):
+                ours, before = getattr(owner, name), getattr(theirs, name)
+                if ours != before:
+                    what = "same images, labels and classes" if name in ("data", "dev") else "same"
+                    raise InputError(f"training: {name}", f"the {what} as before, {_short(before)}", _short(ours))
 
     def agree(self, ranks: Ranks, parameters: Array, step: int) -> None:
         """Raise InputError, on all ranks, unless they train the same from the same weights, and round alike."""
@@ -65,8 +66,9 @@ class Subject:
             ranks.agree(f"train: {where}", digest)
 
 
-def _part(subject: Subject, name: str) -> Any:
-    return getattr(subject, name) if hasattr(subject, name) else getattr(subject.recipe, name)
+def _short(value: object) -> str:
+    """Return a value as text, and of a digest its beginning."""
+    return value[:12] if isinstance(value, str) else repr(value)
 
 
 @dataclass(frozen=True, eq=False)
