@@ -405,3 +405,41 @@ def test_a_rate_that_would_jump_is_not_extended(tmp_path: Path) -> None:
     assert str(caught.value) == f"resume: epochs: expected 2, as {jump}, got 4"
     with pytest.raises(InputError, match=r"^resume: epochs: expected a whole number of at least 2, got 1$"):
         Training.resume(tmp_path / "checkpoint", DATA, epochs=1)
+
+
+# --- a step that failed ----------------------------------------------------------------------------------------------
+
+
+class FailsOnce(SoftmaxCrossEntropy):
+    """A loss that raises in a certain call."""
+
+    calls, fatal = 0, 0
+
+    def value_and_gradient(self, z: Any, targets: Any, m: int) -> Any:
+        FailsOnce.calls += 1
+        if FailsOnce.calls == FailsOnce.fatal:
+            raise MemoryError("no more")
+        return super().value_and_gradient(z, targets, m)
+
+
+@pytest.mark.parametrize("fatal", range(3, 14))
+def test_after_a_step_that_failed_only_a_state_from_before_goes_on(fatal: int) -> None:
+    """It may have failed in any shard, or in the test at the end of an epoch."""
+    recipe = Recipe(2, 40, Adam(0.01), Constant(), average=0.9, loss=FailsOnce())
+    FailsOnce.calls = FailsOnce.fatal = 0
+    whole = Training(Network(MODEL, SHAPE), DATA, recipe, dev=DEV)
+    expected = outcome(whole, list(whole))
+    FailsOnce.calls, FailsOnce.fatal = 0, fatal
+    training = Training(Network(MODEL, SHAPE), DATA, recipe, dev=DEV)
+    records = [next(training)]
+    state = training.state()
+    with pytest.raises(MemoryError, match=r"^no more$"):
+        list(training)
+    with pytest.raises(
+        InputError, match=r"^training: state: expected a last step that was completed, got one that fai"
+    ):
+        training.state()
+    with pytest.raises(InputError, match=r"^training: expected a last step that was completed "):
+        next(training)
+    training.restore(state)
+    assert outcome(training, records + list(training)) == expected

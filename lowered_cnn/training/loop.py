@@ -148,8 +148,8 @@ class Training(Iterator[Record]):
         self._amid_step = True
         with one_blas_thread():
             totals = workforce.step(self.data, indices, step)
-        self._amid_step = False
         if not math.isfinite(totals.loss):
+            self._amid_step = False  # nothing has changed
             raise self._diverged(workforce, step, totals)
         self.step += 1
         self._epoch_loss += totals.loss * step.examples / len(self.data)
@@ -159,6 +159,7 @@ class Training(Iterator[Record]):
         record = self._record(step, totals)
         if self.finished:
             self._finish()
+        self._amid_step = False
         return record
 
     def _next_batch(self) -> tuple[Step, Indices]:
