@@ -132,6 +132,8 @@ class Training(Iterator[Record]):
 
     def __next__(self) -> Record:
         """Take the next step. A Ctrl-C waits for its end; a second one does not."""
+        if self._amid_step:
+            raise InputError("training", "a last step that was completed (restore or resume one)", "one that failed")
         if self.finished:
             raise StopIteration
         with interrupts_held():
@@ -231,8 +233,6 @@ class Training(Iterator[Record]):
         return Place(self._engine.number, self._engine.count)
 
     def _workforce(self) -> Team:
-        if self._amid_step:
-            raise InputError("training", "a last step that was completed (restore or resume one)", "one that failed")
         if self._team is None:
             if self._engine.count > 1:
                 self.subject().agree(self._engine, self.network.parameters.vector, self.step)
