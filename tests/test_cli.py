@@ -1,5 +1,6 @@
 """The command line as users run it: what it prints, what it writes, and the one line for what is wrong."""
 
+import argparse
 import io
 import json
 import math
@@ -21,7 +22,7 @@ from PIL import Image
 from programs import SECONDS, eventually, program
 from tqdm import tqdm
 
-from lowered_cnn import SGD, Dataset, Network, Recipe, load, load_mnist, models, save, softmax, train
+from lowered_cnn import SGD, Dataset, Network, Recipe, Training, load, load_mnist, models, save, softmax, train
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli import main
 from lowered_cnn.cli import train as cli_train
@@ -514,3 +515,75 @@ def test_a_training_can_verify_its_network_first(
     assert not (tmp_path / "run").exists()
     assert main(command) == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+# --- going on with a run (stopped by signals and faults: test_faults.py) ----------------------------------------------
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[str]:
+    return [max(action.option_strings, key=len) for action in parser._actions if action.option_strings]
+
+
+def test_what_a_run_decides_cannot_be_given_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option of the command but five is refused with --resume."""
+    parser = argparse.ArgumentParser()
+    cli_train.add_arguments(parser)
+    values = {"--model": "lenet5", "--optimizer": "adam", "--schedule": "cosine", "--recipe": "best"}
+    refused = set(options_of(parser)) - {"--help", "--resume", "--data", "--epochs", "--workers", "--checkpoint-every"}
+    for option in refused - {"--json", "--verify"}:
+        line = fails(["train", "--resume", str(trained), option, values.get(option, "1")], capsys)
+        assert line.startswith(f"lowered-cnn train: {option}: expected nothing with --resume, which takes it from ")
+    assert "--verify: expected nothing" in fails(["train", "--resume", str(trained), "--verify"], capsys)
+
+
+def test_a_finished_run_says_so(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    assert main(["train", "--resume", str(trained)]) == 0
+    assert capsys.readouterr().out == f"{trained}: finished, with epoch 2 of 2\n"
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_more_epochs_extend_a_run_at_a_constant_rate(
+    few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    command = ["train", "--data", str(few_digits), "--schedule", "constant", "--batch-size", "50"]
+    assert main([*command, "--epochs", "3", "--out", str(whole)]) == 0
+    assert main([*command, "--epochs", "1", "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run), "--epochs", "3"]) == 0
+    told = "lowered-cnn train: 3 epochs instead of 1: Constant() goes on at 0.05, and spans them all"
+    assert told in capsys.readouterr().err.splitlines()
+    for name in ("model.safetensors", "config.json"):
+        assert (whole / name).read_bytes() == (run / name).read_bytes()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert capsys.readouterr().out == f"{run}: finished, with epoch 3 of 3\n"
+
+
+def test_a_rate_that_falls_to_the_end_is_not_extended(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(["train", "--resume", str(trained), "--epochs", "3"], capsys)
+    jump = r"the learning rate of OneCycle\(warmup=0.15, start=0.04\) would jump from 0 to 0.0\d+"
+    assert re.fullmatch(rf"lowered-cnn train: resume: epochs: expected 2, as {jump}, got 3", line)
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "s", "0s", "half", "1.5", "nans", "infs", "10m"])
+def test_an_interval_is_steps_or_seconds(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = f"expected a number of steps, or of seconds such as 30s, got {text!r}"
+    assert fails(["train", f"--checkpoint-every={text}"], capsys).endswith(f"argument --checkpoint-every: {wanted}")
+
+
+@pytest.mark.parametrize(
+    ("every", "written"), [("4", [0, 4, 8, 12, 16, 20, 22]), ("1000", [0, 22]), ("1000s", [0, 22])]
+)
+def test_checkpoints_are_written_as_often_as_asked_for(
+    every: str, written: list[int], few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+
+    def save(training: Training, path: Path) -> None:
+        steps.append(training.step)
+
+    monkeypatch.setattr(Training, "save", save)
+    options = ["--epochs", "2", "--batch-size", "50", "--checkpoint-every", every, "--out", str(tmp_path / "run")]
+    assert main(["train", "--data", str(few_digits), *options]) == 0
+    assert steps == written

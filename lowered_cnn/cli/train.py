@@ -159,9 +159,10 @@ def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
             print(f"{folder.path}: finished, with epoch {training.epoch} of {training.recipe.epochs}")
             return 0
         if training.recipe.epochs != folder.number("epochs"):
-            folder.write_config({**folder.config, **_described(training.recipe)})
             rate = f"{training.recipe.schedule!r} goes on at {training.learning_rate:g}"
             warn(f"{training.recipe.epochs} epochs instead of {folder.number('epochs')}: {rate}, and spans them all")
+            training.save(folder.checkpoint)
+            folder.write_config({**folder.config, **_described(training.recipe)})
         return _complete(training, splits.test, folder, arguments, engine, begun)
 
 
@@ -187,7 +188,7 @@ def _complete(
         return exit_code(stopped)
     folder.save(training.network)
     with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is reported below
-        tested = evaluate_network(training.network, test, training.recipe.loss, workers=training.workers)
+        tested = evaluate_network(training.network, test, training.recipe.loss, workers=arguments.workers)
     if not math.isfinite(tested.loss):
         raise InputError("test loss", "a finite number (try a lower --learning-rate)", tested.loss)
     images = len(training.data) * training.recipe.epochs * (training.step - first) / training.steps
