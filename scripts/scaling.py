@@ -1,19 +1,22 @@
 """Measure the sum over ranks (`mpiexec -n 4 python scripts/scaling.py`); without mpiexec, model steps on many machines.
 
-The model takes the time of a shard on this core, and the latency and bandwidth of three networks on paper.
+With a number of workers (`mpiexec -n 2 python scripts/scaling.py 1`), measure the steps of trainings instead. The model
+takes the time of a shard on this core, and the latency and bandwidth of three networks on paper.
 """
 
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from lowered_cnn import Network, models
+from lowered_cnn import Network, Recipe, Training, load_mnist, models
 from lowered_cnn.cores import one_blas_thread
-from lowered_cnn.training.ranks import Ranks, launched, ranks
+from lowered_cnn.training.ranks import MPIRanks, Ranks, launched, ranks
 from lowered_cnn.training.reduction import deal
 
 SIZES = (2, 35_000, 200_000, 1_200_000)
@@ -21,6 +24,8 @@ SIZES = (2, 35_000, 200_000, 1_200_000)
 
 ROUNDS = 50
 SHARD = 32
+BATCH, STEPS = 512, 20
+"""The batches of the trainings, and how many steps they take after the first."""
 BATCHES = (64, 512, 16_384)
 RANKS = (8, 64, 512)
 
@@ -36,6 +41,51 @@ def measure(job: Ranks) -> None:
         milliseconds = 1e3 * median(partial(job.sum, values, sums), partial(job.agree, "start", ""))
         if job.number == 0:
             print(f"{job.count} ranks, {size:>9,} float32: {milliseconds:.3f} ms", flush=True)
+
+
+class Counting:
+    """A communicator that counts the bytes that this rank sends to another one."""
+
+    def __init__(self, communicator: Any) -> None:
+        self._communicator = communicator
+        self.sent = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._communicator, name)
+
+    def Isend(self, values: Any, other: int) -> Any:  # noqa: N802
+        """Send, and count."""
+        self.sent += values.nbytes
+        return self._communicator.Isend(values, other)
+
+
+def measure_steps(workers: int) -> None:
+    """Print the median times of a step of trainings, and what each rank sends in it.
+
+    One is by the clock. The other is processor time of rank 0 (without its children), which says more on a machine that
+    is busy with something else.
+    """
+    from mpi4py import MPI
+
+    communicator: Any = Counting(MPI.COMM_WORLD)
+    job = MPIRanks(communicator)
+    with job.ending():
+        data = load_mnist().train.take(np.arange(BATCH * (STEPS + 1)))
+        for name in ("lenet5", "pytorch_mnist"):
+            network = Network(models.MODELS[name](10), (1, 28, 28))
+            with Training(network, data, Recipe(1, BATCH), workers=workers, engine=job) as training:
+                next(training)
+                communicator.sent = 0
+                clocks = [(time.perf_counter(), time.process_time())]
+                for _ in range(STEPS):
+                    next(training)
+                    clocks.append((time.perf_counter(), time.process_time()))
+            wall, processor = 1e3 * np.median(np.diff(clocks, axis=0), axis=0)
+            sent = [f"{int(text) / STEPS / 1000:,.1f}" for text in job.gather(str(communicator.sent))]
+            if job.number == 0:
+                place = f"ranks {job.count}, workers {workers}"
+                times = f"{wall:.2f} ms per step, {processor:.2f} ms of the processor"
+                print(f"{name}, {place}: {times}, {', '.join(sent)} kB sent", flush=True)
 
 
 def median(run: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> float:
@@ -91,9 +141,11 @@ def step_seconds(shards: int, shard: float, size: int, count: int, latency: floa
 
 
 if __name__ == "__main__":
-    job = ranks()
-    with job.ending():
-        if launched():
+    if not launched():
+        model()
+    elif sys.argv[1:]:
+        measure_steps(int(sys.argv[1]))
+    else:
+        job = ranks()
+        with job.ending():
             measure(job)
-        else:
-            model()

@@ -1,6 +1,7 @@
 """The documents: every command and every block of code in them runs, in the order in which a reader meets them."""
 
 import inspect
+import os
 import re
 import shlex
 import shutil
@@ -87,8 +88,12 @@ def test_commands_run_as_they_stand(document: Path, tmp_path: Path) -> None:
 def output(line: str, folder: Path) -> str:
     """Run one command, and return what it says."""
     program, *arguments = shlex.split(line, comments=True)
-    command = [str(Path(sys.executable).parent / program), *arguments]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    programs = Path(sys.executable).parent
+    command, path = [str(programs / program), *arguments], f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}  # where mpiexec looks for what it starts
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, f"{line}\n{done.stdout}"
     if "train" in line:
         accuracy = re.search(r"test accuracy (\d+\.\d+)%", done.stdout)
@@ -123,6 +128,7 @@ def test_the_reference_is_built_and_has_every_public_name(tmp_path: Path) -> Non
     pages = "".join(page.read_text() for page in tmp_path.glob("api/*.html"))
     shown = set(re.findall(r'id="lowered_cnn\.([\w.]+)"', pages))
     assert set(lowered_cnn.__all__) <= shown
+    assert {"training.Ranks", "training.ranks.ranks"} <= shown
     assert {"interop.onnx.to_onnx", "interop.sklearn.CNNClassifier.partial_fit"} <= shown
     assert not re.search(r"<(script|link|img)[^>]*https?://", pages), "a page that needs the network"
 

@@ -10,15 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import MPIEXEC, ended, job
 from programs import SECONDS, alive, eventually, program
 
 from lowered_cnn import InputError
 from lowered_cnn.training.ranks import LAUNCHED, Alone, launched, ranks
-
-pytest.importorskip("mpi4py", reason="mpi4py is not installed (pip install 'lowered-cnn[mpi]')")
-MPIEXEC = Path(sys.executable).parent / "mpiexec"
-if not MPIEXEC.exists():
-    pytest.skip("mpiexec is not installed (pip install 'lowered-cnn[mpi]')", allow_module_level=True)
 
 SUMS = """
 import sys
@@ -99,16 +95,6 @@ if __name__ == "__main__":
 """
 
 
-def command(count: int, code: str, *arguments: str) -> list[str]:
-    return [str(MPIEXEC), "-n", str(count), sys.executable, "-c", code, *arguments]
-
-
-def ended(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a job by the path of mpiexec, without the virtual environment on the path."""
-    environment = {**os.environ, "PATH": os.defpath}
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment)
-
-
 def started(process: "subprocess.Popen[str]", count: int) -> list[int]:
     """Return the process numbers of the ranks, once all of them wait."""
     assert process.stdout
@@ -117,15 +103,15 @@ def started(process: "subprocess.Popen[str]", count: int) -> list[int]:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_a_sum_has_the_bits_of_one_process_on_every_rank(count: int) -> None:
-    done = ended(command(count, SUMS))
+    done = ended(job(count, "-c", SUMS))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "60 cases\n" * count
 
 
 def test_ranks_that_disagree_are_named_by_all() -> None:
-    assert ended(command(2, DISAGREE, "a", "a")).stdout == ""
+    assert ended(job(2, "-c", DISAGREE, "a", "a")).stdout == ""
     line = "data: expected the same on all 4 ranks, got another on ranks 1 and 3 than on 0\n"
-    assert ended(command(4, DISAGREE, "a", "b", "a", "c")).stdout == line * 4
+    assert ended(job(4, "-c", DISAGREE, "a", "b", "a", "c")).stdout == line * 4
 
 
 @pytest.mark.skipif(
@@ -141,7 +127,7 @@ def test_a_rank_that_rounds_differently_is_found() -> None:
 
 
 def test_a_killed_rank_ends_the_job() -> None:
-    with program(command(3, WAIT)) as process:
+    with program(job(3, "-c", WAIT)) as process:
         numbers = started(process, 3)
         os.kill(numbers[1], signal.SIGKILL)
         assert process.wait(SECONDS) != 0
@@ -157,7 +143,7 @@ def test_a_killed_rank_ends_the_job() -> None:
     ],
 )
 def test_an_error_on_a_rank_ends_the_job_and_is_reported_once(faults: Sequence[str], code: int, line: str) -> None:
-    done = ended(command(3, WAIT, *faults))
+    done = ended(job(3, "-c", WAIT, *faults))
     assert done.returncode == code
     assert line in done.stderr
     assert done.stderr.count(line.partition(": ")[2]) == 1
@@ -166,7 +152,7 @@ def test_an_error_on_a_rank_ends_the_job_and_is_reported_once(faults: Sequence[s
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_job_ends_with_its_launcher(number: signal.Signals) -> None:
-    with program(command(3, WAIT)) as process:
+    with program(job(3, "-c", WAIT)) as process:
         numbers = started(process, 3)
         process.send_signal(number)
         assert process.wait(SECONDS) != 0
@@ -177,21 +163,22 @@ def test_a_job_ends_with_its_launcher(number: signal.Signals) -> None:
 def test_ranks_may_have_worker_processes(tmp_path: Path) -> None:
     script = tmp_path / "workers.py"
     script.write_text(WORKERS)
-    alone, job = (ended([*start, sys.executable, str(script)]) for start in ([], [str(MPIEXEC), "-n", "2"]))
-    assert (job.returncode, job.stderr) == (0, "")
+    alone, two = ended([sys.executable, str(script)]), ended(job(2, script))
+    assert (two.returncode, two.stderr) == (0, "")
     assert alone.stdout
-    assert job.stdout == alone.stdout * 2
+    assert two.stdout == alone.stdout * 2
 
 
 def test_a_process_that_no_launcher_started_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
-    job, values = ranks(), np.arange(3.0)
-    assert isinstance(job, Alone)
-    with job.ending():
-        job.sum(values, ())
-        job.broadcast(values)
-        job.agree("data", "any")
+    alone, values = ranks(), np.arange(3.0)
+    assert isinstance(alone, Alone)
+    with alone.ending():
+        alone.sum(values, ())
+        alone.broadcast(values)
+        alone.agree("data", "any")
+        assert alone.gather("any") == ["any"]
     assert values.tolist() == [0, 1, 2]
 
 

@@ -10,19 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trainings import DATA, DEV, MODEL, SHAPE, contents, noise, outcome, timeless
 
 from lowered_cnn import (
     SGD,
     Adam,
     AdamW,
     Augmentation,
-    BatchNorm,
     Constant,
     Conv2D,
     Cosine,
     Dataset,
     Dense,
-    Dropout,
     Flatten,
     InputError,
     MeanSquaredError,
@@ -33,7 +32,6 @@ from lowered_cnn import (
     ReLU,
     Sequential,
     SoftmaxCrossEntropy,
-    State,
     StepDecay,
     Training,
     fit,
@@ -44,9 +42,6 @@ from lowered_cnn import (
 from lowered_cnn.training import loop, machine
 from lowered_cnn.training.state import Subject
 from lowered_cnn.verify.sampled import draw
-
-SHAPE = (1, 8, 8)
-MODEL = Sequential(Conv2D(4, 3), BatchNorm(), ReLU(), Dropout(0.25), Flatten(), BatchNorm(), Dense(3))
 
 optimizers = st.one_of(
     st.builds(SGD, st.just(0.05), st.sampled_from([0.0, 0.9]), l2=st.sampled_from([0.0, 1e-3])),
@@ -70,35 +65,6 @@ recipes = st.builds(
     patience=st.sampled_from([None, 1, 2]),
     min_delta=st.sampled_from([0.0, 0.02]),
 )
-
-
-def noise(count: int = 100, seed: int = 0, shape: tuple[int, ...] = SHAPE, classes: int = 3) -> Dataset:
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-    return Dataset(images, rng.integers(0, classes, count), tuple(map(str, range(classes))))
-
-
-DATA, DEV = noise(), noise(40, seed=1)
-
-
-def timeless(record: Record) -> Record:
-    return dataclasses.replace(record, images_per_second=0)
-
-
-def contents(state: State) -> dict[str, Any]:
-    """Return all of a state but the time it took, arrays as their bytes."""
-    found = {field.name: getattr(state, field.name) for field in dataclasses.fields(State) if field.name != "seconds"}
-    found["history"] = [timeless(record) for record in state.history]
-    found["buffers"] = {name: buffer.tobytes() for name, buffer in state.buffers.items()}
-    for name in ("parameters", "average", "best"):
-        found[name] = None if found[name] is None else found[name].tobytes()
-    return found
-
-
-def outcome(training: Training, records: list[Record]) -> tuple[Any, ...]:
-    """Return what must be the same however a training came to its end."""
-    weights = training.network.parameters.vector.tobytes()
-    return weights, [timeless(record) for record in records], contents(training.state())
 
 
 # --- the same bits ---------------------------------------------------------------------------------------------------

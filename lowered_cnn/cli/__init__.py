@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lowered_cnn import InputError, __version__
 from lowered_cnn.cli import evaluate, export, predict, summary, train, verify
 from lowered_cnn.cli.arguments import Parser
+from lowered_cnn.cli.errors import expected_errors
 
 COMMANDS = {
     "train": train,
@@ -23,20 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     That is 0, 1 for a certificate that fails, 2 for invalid input, 130 after Ctrl-C, and 141 if
-    nothing reads the output any more. This is the only place that turns errors into messages.
+    nothing reads the output any more. Errors turn into messages here or, in an MPI job, where all its ranks are ended.
     """
     _prepare_streams()
     parsed = _parser().parse_args(arguments)
     try:
-        code = COMMANDS[parsed.command].run(parsed) or 0
-        sys.stdout.flush()
+        with expected_errors():
+            code = COMMANDS[parsed.command].run(parsed) or 0
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         return 141
     except KeyboardInterrupt:
         line, code = "interrupted", 130
-    except (InputError, OSError, MemoryError, RecursionError) as error:
-        line, code = str(_as_input_error(error)), 2
+    except InputError as error:
+        line, code = str(error), 2
     finally:
         _leave_streams()
     print(f"lowered-cnn {parsed.command}: {line}", file=sys.stderr)
@@ -51,21 +53,6 @@ def _parser() -> Parser:
         text = (command.__doc__ or "").splitlines()[0]
         command.add_arguments(commands.add_parser(name, help=text, description=text))
     return parser
-
-
-def _as_input_error(error: Exception) -> InputError:
-    """Give an error the form of ours: where, what was expected, what was got."""
-    match error:
-        case InputError():
-            return error
-        case ChildProcessError():
-            return InputError("worker", "to run to the end", str(error).removeprefix("train: "))
-        case OSError():
-            return InputError(str(error.filename or "output"), "a readable or writable file", error.strerror or error)
-        case MemoryError():
-            return InputError("memory", "enough for this network, batch and data", str(error) or "less")
-        case _:
-            return InputError("layers", "nesting within Python's recursion limit", "too many levels")
 
 
 def _prepare_streams() -> None:

@@ -27,6 +27,7 @@ from lowered_cnn import (
 )
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli.arguments import at_least, positive
+from lowered_cnn.cli.errors import expected_errors
 from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
 from lowered_cnn.cli.running import Interval, follow, follow_along, warn
 from lowered_cnn.cli.stopping import exit_code
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     an MPI job, all train, and rank 0 alone writes.
     """
     engine = ranks()
-    with engine.ending():
+    with engine.ending(), expected_errors():
         return _resume(arguments, engine) if arguments.resume else _start(arguments, engine)
 
 
@@ -121,11 +122,11 @@ def _start(arguments: argparse.Namespace, engine: Ranks) -> int:
     data, dev = _hold_out(splits.train, dev_size, seed)
     model, recipe = _chosen(arguments, seed)
     network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=seed)
-    if arguments.verify and not (certificate := verify_forms(network, loss=recipe.loss)).passed:
-        print(certificate, file=sys.stderr)
+    if arguments.verify and not _verified(network, recipe, engine):
         return 1
     workers = arguments.workers or (usable_cores() if POSIX else 1)
     training = Training(network, data, recipe, dev=dev, workers=workers, engine=engine)
+    engine.agree("train: data", training.subject().data)  # before there is a folder that would have to be removed
     if engine.number:
         return _follow_along(training, engine)
     folder = RunFolder.make(arguments.out)
@@ -138,6 +139,15 @@ def _start(arguments: argparse.Namespace, engine: Ranks) -> int:
             if not training.step:
                 folder.remove()
             raise
+
+
+def _verified(network: Network, recipe: Recipe, engine: Ranks) -> bool:
+    """Return whether the network passes on all ranks; if not, rank 0 prints the first certificate that fails."""
+    certificate = verify_forms(network, loss=recipe.loss)
+    failed = [text for text in engine.gather("" if certificate.passed else str(certificate)) if text]
+    if failed and engine.number == 0:
+        print(failed[0], file=sys.stderr)
+    return not failed
 
 
 def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:

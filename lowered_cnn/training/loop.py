@@ -222,7 +222,8 @@ class Training(Iterator[Record]):
         self.close()
 
     def _diverged(self, workforce: Team, step: Step, totals: Totals) -> InputError:
-        place = workforce.first_fault(step)
+        faults = self._engine.gather(workforce.first_fault(step) or "")
+        place = next(filter(None, faults), None)
         got = f"{totals.loss}, first in {place}" if place else str(totals.loss)
         return InputError(f"loss at step {step.number + 1}", "a finite number (try a lower learning rate)", got)
 
@@ -300,10 +301,12 @@ class Training(Iterator[Record]):
         """Go on from this state: with the same bits as if training had never stopped, for any number of workers.
 
         Raises InputError, which tells the first difference, for a state of another network, recipe or data. If another
-        BLAS or processor computed it, that is logged, as the bits may then differ from here on.
+        BLAS or processor computed it, that is logged, as the bits may then differ from here on. All ranks restore, and
+        must restore the same step.
         """
         self.subject().check_same(state.subject)
-        if state.machine != machine():
+        self._engine.agree("training: step", str(state.step))
+        if state.machine != machine() and self._engine.number == 0:
             tell(f"training: {state.machine} until now, {machine()} from here, so that bits may differ")
         self.close()
         self._amid_step = False

@@ -59,11 +59,17 @@ class Ranks(Protocol):
     def broadcast(self, values: Array) -> None:
         """Overwrite the array with rank 0's."""
 
+    def gather(self, text: str) -> list[str]:
+        """Return the text of each rank, in their order, on all ranks."""
+
     def agree(self, where: str, digest: str) -> None:
         """Raise the same InputError on all ranks, which names those that differ, unless all have rank 0's text."""
 
     def ending(self) -> AbstractContextManager[None]:
-        """Report an error that leaves the `with` block, and end the job, with exit code 2, 130 (Ctrl-C) or 1."""
+        """Report an error that leaves the `with` block, and end the job, with exit code 2, 130 (Ctrl-C) or 1.
+
+        Without an error, all ranks leave the block together.
+        """
 
 
 class Alone:
@@ -77,6 +83,10 @@ class Alone:
 
     def broadcast(self, values: Array) -> None:
         """Do nothing."""
+
+    def gather(self, text: str) -> list[str]:
+        """Return the only text."""
+        return [text]
 
     def agree(self, where: str, digest: str) -> None:
         """Do nothing."""
@@ -120,10 +130,14 @@ class MPIRanks:
         """Overwrite the array with rank 0's."""
         self._wait([self._communicator.Ibcast(values)])
 
+    def gather(self, text: str) -> list[str]:
+        """Gather the ranks' texts, once all ranks are here."""
+        self._wait([self._communicator.Ibarrier()])
+        return self._communicator.allgather(text)
+
     def agree(self, where: str, digest: str) -> None:
         """Compare the ranks' texts."""
-        self._wait([self._communicator.Ibarrier()])
-        digests = self._communicator.allgather(digest)
+        digests = self.gather(digest)
         others = [str(rank) for rank, other in enumerate(digests) if other != digests[0]]
         if others:
             raise InputError(where, f"the same on all {self.count} ranks", f"another on {_listed(others)} than on 0")
@@ -133,6 +147,7 @@ class MPIRanks:
         """End the job if an error leaves the `with` block; without this, the other ranks would wait forever."""
         try:
             yield
+            self._wait([self._communicator.Ibarrier()])
         except (Exception, KeyboardInterrupt) as error:
             if self.number:
                 time.sleep(GRACE)
@@ -236,9 +251,10 @@ def launched(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def ranks() -> Ranks:
-    """Join the job that this process was started in; outside of one, it is alone.
+    """Join the MPI job that this process was started in, to train as `Training(..., engine=ranks())`; or be alone.
 
-    Call it first of all: a rank that ends before leaves the others waiting, without a word from the launcher.
+    Call it first of all, and do the rest inside of its `ending()`: a rank that fails outside of it leaves the others
+    waiting, without a word from the launcher. Raises InputError if mpi4py or MPI is missing (extra `mpi`).
     """
     if not launched():
         return Alone()
