@@ -1,5 +1,8 @@
 """Convolutional neural networks in which every linear layer is a matrix product, on a core of plain NumPy."""
 
+from lowered_cnn import launch  # noqa: F401 (first: the command line hears Ctrl-C while the rest is imported)
+
+# isort: split
 from lowered_cnn.arrays import InputError
 from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.data import Dataset, Examples, Splits, load_mnist

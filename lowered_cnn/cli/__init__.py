@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+import numpy.random  # noqa: F401 (a Ctrl-C that came while a command imported it would be lost)
+
 from lowered_cnn import InputError, __version__
 from lowered_cnn.cli import evaluate, export, predict, summary, train, verify
 from lowered_cnn.cli.arguments import Parser
 from lowered_cnn.cli.errors import expected_errors
+from lowered_cnn.launch import INTERRUPTED, launched
 
 COMMANDS = {
     "train": train,
@@ -29,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams()
     parsed = _parser().parse_args(arguments)
     try:
+        launched()
         with expected_errors():
             code = COMMANDS[parsed.command].run(parsed) or 0
             sys.stdout.flush()
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except KeyboardInterrupt:
-        line, code = "interrupted", 130
+        line, code = "interrupted", INTERRUPTED
     except InputError as error:
         line, code = str(error), 2
     finally:
