@@ -2,7 +2,8 @@
 
 import os
 import signal
-import sys
+import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -12,12 +13,16 @@ from lowered_cnn.training.ranks import Ranks
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
+ECHO = 0.3
+"""Seconds in which another signal is an echo of the first: `timeout`, or a terminal that closes, sends two."""
+
 
 class Stopping:
     """Inside the `with` block, `signal` is the first one that arrived, or None; ignored ones (nohup) stay ignored."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._heard = 0.0
 
     def __enter__(self) -> Self:
         heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -38,10 +43,12 @@ class Stopping:
         return self.signal
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            print(file=sys.stderr)
+        if self.signal is None:
+            self.signal, self._heard = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._heard > ECHO:
+            with suppress(OSError):
+                os.write(2, b"\n")  # behind the bar; what is printed may interrupt a line being printed, and raise
             os._exit(exit_code(number))
-        self.signal = signal.Signals(number)
 
 
 def exit_code(number: int) -> int:

@@ -9,13 +9,14 @@ from types import FrameType
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Delay a Ctrl-C that arrives inside the `with` block until the end of the block; a second one is not delayed.
+    """Delay the KeyboardInterrupt of a Ctrl-C until the end of the `with` block; that of a second one comes at once.
 
     Python loses one that arrives during an import, in the callback that frees the module's lock. Blocking SIGINT would
-    not help, since BLAS has threads that do not block it. Only the main thread is ever interrupted.
+    not help, since BLAS has threads that do not block it. Only the main thread is ever interrupted. A handler of the
+    program's own is left alone.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+    handler = signal.default_int_handler
+    if signal.getsignal(signal.SIGINT) is not handler or threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
@@ -23,8 +24,7 @@ def interrupts_held() -> Iterator[None]:
     def hold(number: int, frame: FrameType | None) -> None:
         held.append((number, frame))
         if len(held) == 2:
-            for each in held:
-                handler(*each)
+            handler(number, frame)
 
     signal.signal(signal.SIGINT, hold)
     try:
