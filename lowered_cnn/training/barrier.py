@@ -18,12 +18,15 @@ LONGEST_SLEEP = 0.05
 
 
 class Barrier:
-    """Where workers wait for each other: tens of microseconds if all arrive together. `check` may raise meanwhile.
+    """Where workers wait for each other: tens of microseconds if all arrive together.
 
-    A worker first spins, then yields its core between looks, then sleeps for a twentieth of the time waited so far.
+    Meanwhile `check` hears which worker is waited for, and for how many seconds so far; it may raise. A worker first
+    spins, then yields its core between looks, then sleeps for a twentieth of the time waited so far.
     """
 
-    def __init__(self, arrivals: npt.NDArray[np.int64], number: int, check: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, arrivals: npt.NDArray[np.int64], number: int, check: Callable[[int, float], None] | None = None
+    ) -> None:
         self._arrivals = arrivals.data
         self._number = number
         self._others = [other for other in range(len(arrivals)) if other != number]
@@ -50,9 +53,10 @@ class Barrier:
             os.sched_yield()
         start = time.monotonic()
         while self._arrivals[other] < self._count:
+            waited = time.monotonic() - start
             if self._check:
-                self._check()
-            time.sleep(min(LONGEST_SLEEP, (time.monotonic() - start) / 20))
+                self._check(other, waited)
+            time.sleep(min(LONGEST_SLEEP, waited / 20))
 
     def _order(self) -> None:
         """Keep processors that reorder memory accesses (ARM) from moving any past this: taking a lock twice does."""

@@ -37,9 +37,10 @@ class Training(Iterator[Record]):
     """A network in training on mini-batches (S10): each `next` takes a step and returns its record.
 
     `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch. The network is
-    trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. Whatever
-    ends the loop - its last step, `break`, an exception, `close`, the end of a `with` block - ends the workers and
-    leaves the network as it was after the last whole step; iterating again goes on with the next one.
+    trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. The last
+    step, an exception in a step, `close`, the end of a `with` block and the end of the last reference to it (as after
+    `break` in `for record in train(...)`) end the workers, and leave the network as it was after the last whole step;
+    iterating again goes on with the next one.
 
     The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
     last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are

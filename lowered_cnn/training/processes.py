@@ -23,6 +23,7 @@ from lowered_cnn.network import Network
 from lowered_cnn.training.barrier import Barrier
 from lowered_cnn.training.board import Board, Capacity
 from lowered_cnn.training.interrupts import interrupts_held
+from lowered_cnn.training.machine import tell
 from lowered_cnn.training.reduction import Reduction
 from lowered_cnn.training.shared import SharedMemory
 from lowered_cnn.training.worker import Job, Step, Worker
@@ -34,6 +35,9 @@ NO_GUARD = 64
 LOOKS = 200
 """How many times a child polls for the next step before it sleeps: about a millisecond."""
 
+SILENCE = 10.0
+"""How many seconds a worker is waited for before that is told; it is told again after twice as long, and so on."""
+
 PARENT_SECONDS = 0.5
 """How long a child waits between checks that its parent is alive."""
 
@@ -44,19 +48,26 @@ class Children:
     def __init__(self) -> None:
         self._children: list[tuple[SpawnProcess, Connection]] = []
         self._parent = os.getpid()
+        self._silence = SILENCE
         atexit.register(self.end)  # multiprocessing would ask them to end, by a signal that they block, and wait
 
     def start(self, memory: SharedMemory, task: bytes) -> None:
         """Start the next child: a fresh interpreter that imports the caller's main module (not as `__main__`)."""
-        spawn = multiprocessing.get_context("spawn")
         number = len(self._children) + 1
-        with interrupts_held(), _signals_blocked():
-            ours, theirs = spawn.Pipe()
-            arguments = (number, os.getpid(), theirs, memory, task)
-            process = spawn.Process(target=_main, args=arguments, name=f"{NAME} {number}", daemon=True)
-            process.start()
-            theirs.close()
-            self._children.append((process, ours))
+        try:
+            with interrupts_held(), _signals_blocked(), _spawn_known():
+                self._start(number, memory, task)
+        except OSError as error:
+            raise ChildProcessError(f"train: {NAME} {number} could not be started: {error.strerror}") from error
+
+    def _start(self, number: int, memory: SharedMemory, task: bytes) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        arguments = (number, os.getpid(), theirs, memory, task)
+        process = spawn.Process(target=_main, args=arguments, name=f"{NAME} {number}", daemon=True)
+        process.start()
+        theirs.close()
+        self._children.append((process, ours))
 
     def send(self, step: Step) -> None:
         """Have all children do their part of a step, under the caller's np.errstate."""
@@ -68,7 +79,10 @@ class Children:
                 self.check()
 
     def check(self) -> None:
-        """Raise what a child has raised, or ChildProcessError if one has ended."""
+        """Raise what a child has raised, ChildProcessError if one has ended, or InputError in a fork of the parent."""
+        if os.getpid() != self._parent:
+            wanted = "the process that started its workers (save a checkpoint, and resume it here)"
+            raise InputError("training", wanted, "a fork of it")
         for process, connection in self._children:
             if connection.poll():
                 try:
@@ -76,6 +90,17 @@ class Children:
                 except (EOFError, ConnectionError):
                     raise _ended(process) from None
                 raise error
+
+    def await_worker(self, number: int, seconds: float) -> None:
+        """Check the children while worker `number` is waited for; after a long silence, say so."""
+        self.check()
+        if seconds < SILENCE:
+            self._silence = SILENCE
+        elif seconds >= self._silence:
+            self._silence *= 2
+            process, _ = self._children[number - 1]
+            remedy = f"; it is stopped, and kill -CONT {process.pid} lets it go on" if _is_stopped(process) else ""
+            tell(f"train: {process.name} (process {process.pid}) has not answered for {seconds:.0f} s{remedy}")
 
     def end(self) -> None:
         """Kill all children at once: they hold nothing that needs saving. In a fork of the parent, do nothing."""
@@ -95,11 +120,14 @@ class Children:
 def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[Board, Children]]:
     """Start all workers but the first, which is the caller; they end with the context.
 
-    Raises InputError if the network, loss or optimizer cannot be sent to another process, or if the main module
-    cannot be imported by a child or would start training again.
+    Raises InputError if the network, loss or optimizer cannot be sent to another process, if the main module cannot be
+    imported by a child or would start training again, or if this process may have no children.
     """
     if multiprocessing.current_process().name.startswith(NAME):
         sys.exit(NO_GUARD)  # the parent reports it
+    if multiprocessing.current_process().daemon:
+        wanted = "1 in a daemonic process, such as those of multiprocessing.Pool, which may have no children"
+        raise InputError("train: workers", wanted, capacity.workers)
     main = sys.modules["__main__"]
     program = getattr(main, "__file__", None)
     if main.__spec__ is None and program is not None and not os.path.exists(program):  # "<stdin>" if it was piped in
@@ -108,6 +136,9 @@ def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[B
         task = pickle.dumps((network.model, network.input_shape, network.parameters.vector.dtype, job, capacity))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError("train: workers", "layers, loss and optimizer that can be pickled", error) from error
+    if main.__spec__ is None and program is None and b"__main__" in task:  # each worker has a main module of its own
+        wanted = "layers, loss and optimizer from modules in files, which each worker imports (or workers=1)"
+        raise InputError("train: workers", wanted, "a class that is in no file")
     buffers = len(job.optimizer.buffers)
     sizes = [array.nbytes for array in vars(Board.of(network, buffers, capacity, np.zeros)).values()]
     memory, started = SharedMemory(sizes), Children()
@@ -132,6 +163,29 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _spawn_known() -> Iterator[None]:
+    """Hide a start method that a child would not know: it is told its parent's, which joblib makes "loky"."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    if method is None or method in multiprocessing.get_all_start_methods():
+        yield
+        return
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+
+
+def _is_stopped(process: SpawnProcess) -> bool:
+    """Return whether a process has been stopped, by SIGSTOP or a debugger; on macOS, where that is not told, False."""
+    try:
+        with open(f"/proc/{process.pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
 
 
 def _ended(process: SpawnProcess) -> Exception:

@@ -36,7 +36,7 @@ class Team:
         self._job = job
         self._board = board
         self._children = children
-        barrier = Barrier(board.arrivals, 0, children.check if children else None)
+        barrier = Barrier(board.arrivals, 0, children.await_worker if children else None)
         self._worker = Worker(network, job, board, Reduction(board, 0, barrier, job.place, ranks))
         self.buffers = board.buffers
 
@@ -46,6 +46,8 @@ class Team:
         With children, the network's parameters are copied to the board before the step and back after it, so that the
         caller's changes between two steps take effect. Next to a step the copies cost little.
         """
+        if self._children is not None:
+            self._children.check()
         board, vector = self._board, self._network.parameters.vector
         here = examples_of(self._shards(step), step.examples, self._job.shard_size)
         data.gather(indices[here], board.images[here].reshape(-1, *data.image_shape))
