@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -140,18 +140,19 @@ class RunFolder:
         return whole_number(f"{self.path / CONFIG}: {name}", self.config.get(name), 0)
 
     def open_metrics(self, steps: int) -> TextIO | None:
-        """Open `metrics.jsonl` to go on behind the lines of the first steps; None if it cannot be written."""
+        """Open `metrics.jsonl` to go on behind the lines of the first steps; None if it cannot be written.
+
+        Lines that are missing there, since the disk was full or the power failed, stay missing.
+        """
         path = self.path / "metrics.jsonl"
         try:
-            file = path.open("r+" if path.exists() else "w", buffering=1)
-            for _ in range(steps):
-                file.readline()
-            file.seek(file.tell())  # from here on the file is written
-            file.truncate()
+            with path.open("ab+") as file:
+                file.seek(0)
+                file.truncate(_bytes_until(steps, file))
+            return path.open("a", buffering=1)
         except OSError as error:
             print(f"lowered-cnn train: {path}: expected a file to write, got {error.strerror}", file=sys.stderr)
             return None
-        return file
 
     @property
     def is_finished(self) -> bool:
@@ -169,6 +170,17 @@ class RunFolder:
             where = str(self.path / CONFIG)
             raise InputError(where, f"one class per output {network.output_shape}", len(self.classes))
         return network
+
+
+def _bytes_until(step: int, lines: Iterable[bytes]) -> int:
+    """Return where the last complete line of a step up to this one ends."""
+    end = position = 0
+    for line in lines:
+        position += len(line)
+        with suppress(ValueError, TypeError, LookupError, RecursionError):  # a line that was cut off, or is not ours
+            if json.loads(line)["step"] <= step and line.endswith(b"\n"):
+                end = position
+    return end
 
 
 def find_network(name: str, *others: str) -> Network:

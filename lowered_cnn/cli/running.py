@@ -41,6 +41,7 @@ class Checkpoints:
         self._interval = interval
         self._written = time.monotonic()
         self._cost = 0.0
+        self._told: str | None = None
 
     def are_due(self, record: Record) -> bool:
         """Return whether one should be written after this step; when epochs are short, not after each of them."""
@@ -52,14 +53,15 @@ class Checkpoints:
         return waited >= (self._interval.seconds or 0.0)
 
     def write(self, training: Training) -> None:
-        """Write one. If there is no room, say so and go on: the one before stays, and the next may succeed."""
-        start = time.monotonic()
+        """Write one. If there is no room, say so once and go on: the one before stays, and the next may succeed."""
+        start, told = time.monotonic(), None
         try:
             training.save(self._folder.checkpoint)
         except OSError as error:
-            warn(
-                f"{error.filename}: expected room for a checkpoint, got {error.strerror}; training goes on without one"
-            )
+            told = f"{error.filename}: expected room for a checkpoint, got {error.strerror}"
+            if told != self._told:
+                warn(f"{told}; training goes on without one")
+        self._told = told
         self._written = time.monotonic()
         self._cost = self._written - start
 
