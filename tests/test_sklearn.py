@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -174,6 +175,37 @@ def test_the_loss_curve_is_the_mean_over_examples() -> None:
 def test_what_makes_no_sense_is_told(classifier: CNNClassifier, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         classifier.fit(DIGITS, NUMBERS)
+
+
+def test_a_fit_that_fails_leaves_nothing_to_predict_with() -> None:
+    """Not the network of the fit before, and none that is not trained."""
+    classifier = CNNClassifier(**QUICK).fit(IMAGES[:200], NUMBERS[:200])
+    classifier.set_params(optimizer=SGD(1e30), schedule=Constant())
+    for epochs in (1, 3):  # the only update is one too many, or the loss of the next step tells
+        classifier.set_params(epochs=epochs, batch_size=200)
+        with np.errstate(all="ignore"), pytest.raises(InputError, match=r"expected .*finite number.*, got "):
+            classifier.fit(IMAGES[:200], NUMBERS[:200])
+        with pytest.raises(NotFittedError):
+            classifier.predict(IMAGES)
+
+
+def test_a_partial_fit_that_fails_changes_nothing() -> None:
+    classifier = CNNClassifier(**QUICK).fit(IMAGES[:200], NUMBERS[:200])
+    before = classifier.predict_proba(IMAGES), list(classifier.loss_curve_)
+    classifier.set_params(optimizer=SGD(1e30))
+    with np.errstate(all="ignore"), pytest.raises(InputError, match=r"expected a finite number"):
+        classifier.partial_fit(IMAGES[:200], NUMBERS[:200])
+    np.testing.assert_array_equal(classifier.predict_proba(IMAGES), before[0])
+    assert classifier.loss_curve_ == before[1]
+
+
+@pytest.mark.slow
+def test_processes_of_joblib_train_with_workers_of_their_own() -> None:
+    alone, shared = (
+        cross_val_score(CNNClassifier(workers=workers, **QUICK), IMAGES[:600], NUMBERS[:600], cv=2, n_jobs=workers)
+        for workers in (1, 2)
+    )
+    np.testing.assert_array_equal(shared, alone)
 
 
 def test_images_of_another_shape_are_told() -> None:

@@ -1,5 +1,6 @@
 """scikit-learn (extra `sklearn`): a classifier that behaves like any other there."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from lowered_cnn.losses import softmax
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import Adam, Optimizer
 from lowered_cnn.schedules import Constant, OneCycle, Schedule
-from lowered_cnn.training import Recipe, train
+from lowered_cnn.training import Recipe, Training
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -80,9 +81,11 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:  # noqa: N803 (scikit-learn's names)
         """Train a new network on images X with labels y (n), which may be numbers or strings."""
+        if hasattr(self, "network_"):
+            del self.network_  # if this fails, there is nothing to predict with
         images, y = self._validated(X, y)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        seed = self._start(images)
+        network, seed = self._start(images)
         data, dev = Dataset(images, labels), None
         if self.early_stopping:
             places = np.arange(len(data))
@@ -90,8 +93,17 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
                 places, test_size=self.validation_fraction, stratify=labels, random_state=seed
             )
             data, dev = data.take(rest), data.take(held_out)
-        recipe = Recipe(self.epochs, self.batch_size, self._optimizer(), self.schedule or OneCycle(), seed=seed)
-        self._train(data, dev, recipe)
+        patience = whole_number("CNNClassifier: n_iter_no_change", self.n_iter_no_change, 1)
+        recipe = Recipe(
+            self.epochs,
+            self.batch_size,
+            self._optimizer(),
+            self.schedule or OneCycle(),
+            seed=seed,
+            patience=patience if self.early_stopping else None,
+            min_delta=self.tol,
+        )
+        self._train(network, data, dev, recipe)
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:  # noqa: N803
@@ -104,18 +116,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             if classes is None:
                 raise InputError("partial_fit: classes", "all classes in the first call", None)
             self.classes_ = np.unique(classes)
-            self._start(images)
-        elif classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
-            raise InputError("partial_fit: classes", self.classes_.tolist(), np.unique(classes).tolist())
+            network, _ = self._start(images)
+        else:
+            if classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
+                raise InputError("partial_fit: classes", self.classes_.tolist(), np.unique(classes).tolist())
+            network = copy.deepcopy(self.network_)  # a call that fails changes nothing
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise InputError("partial_fit: y", f"classes {self.classes_.tolist()}", unknown.tolist())
         recipe = Recipe(1, self.batch_size, self._optimizer(), Constant(), seed=self._new_seed())
-        before = self.network_.input_range
-        self._train(Dataset(images, np.searchsorted(self.classes_, y)), None, recipe)
+        before = network.input_range
+        self._train(network, Dataset(images, np.searchsorted(self.classes_, y)), None, recipe)
         if before is not None:
-            low, high = self.network_.input_range or before
-            self.network_.input_range = min(low, before[0]), max(high, before[1])
+            low, high = network.input_range or before
+            network.input_range = min(low, before[0]), max(high, before[1])
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
@@ -149,8 +163,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
             raise InputError("CNNClassifier: X", f"images {self.network_.input_shape}", images.shape[1:])
         return images, y
 
-    def _start(self, images: Images) -> int:
-        """Make a new network with no history, and return its seed."""
+    def _start(self, images: Images) -> tuple[Network, int]:
+        """Return a new network and its seed, and forget the history of the one before."""
         self._random_state = check_random_state(self.random_state)
         seed = self._new_seed()
         model: Model | None = self.model
@@ -164,11 +178,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         )
         if network.output_shape != (len(self.classes_),):
             raise InputError("CNNClassifier: model", f"{len(self.classes_)} outputs", network.output_shape)
-        self.network_ = network
         self.loss_curve_: list[float] = []
         self.validation_scores_: list[float] = []
         self.best_validation_score_ = -np.inf
-        return seed
+        return network, seed
 
     def _new_seed(self) -> int:
         return int(self._random_state.randint(SEEDS))
@@ -176,24 +189,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     def _optimizer(self) -> Optimizer:
         return Adam(learning_rate=0.003) if self.optimizer is None else self.optimizer
 
-    def _train(self, data: Dataset, dev: Dataset | None, recipe: Recipe) -> None:
-        patience = whole_number("CNNClassifier: n_iter_no_change", self.n_iter_no_change, 1)
-        parameters = self.network_.parameters.vector
-        best, waited = parameters.copy(), 0
-        for record in train(self.network_, data, recipe, dev=dev, workers=self.workers):
-            if record.epoch_loss is not None:
-                self.loss_curve_.append(record.epoch_loss)
-            if record.dev_accuracy is not None:
-                self.validation_scores_.append(record.dev_accuracy)
-                waited = 0 if record.dev_accuracy > self.best_validation_score_ + self.tol else waited + 1
-                if record.dev_accuracy > self.best_validation_score_:
-                    self.best_validation_score_ = record.dev_accuracy
-                    best[...] = parameters
-                if waited >= patience:
-                    break
-        if dev is not None:
-            parameters[...] = best
+    def _train(self, network: Network, data: Dataset, dev: Dataset | None, recipe: Recipe) -> None:
+        with Training(network, data, recipe, dev=dev, workers=self.workers) as training:
+            for _ in training:
+                pass
+        with np.errstate(over="ignore", invalid="ignore"):  # the last update may have been one too many
+            outputs = network.predict(data.images[: self.batch_size], workers=1)
+        if not np.isfinite(outputs).all():
+            raise InputError("CNNClassifier: outputs", "finite numbers (try a lower learning rate)", "nan or inf")
+        self.network_ = network
+        self.loss_curve_ += [record.epoch_loss or 0.0 for record in training.history]
         self.n_iter_ = len(self.loss_curve_)
+        if dev is not None:
+            self.validation_scores_ = [record.dev_accuracy or 0.0 for record in training.history]
+            self.best_validation_score_ = max(self.validation_scores_)
 
 
 def small_cnn(classes: int) -> Sequential:
