@@ -392,7 +392,7 @@ def test_a_training_that_cannot_start_leaves_nothing_in_the_way(few_digits: Path
     run = tmp_path / "run"
     for size, workers, told in (
         (100, 1, rf"{run}/checkpoint.safetensors: expected a readable or writable file, got File too large"),
-        (600, 2, r"workers: expected room for [\d,]+ bytes in /\S+, got: .* written"),
+        (600, 2, r"train: workers: expected room for [\d,]+ bytes in /\S+, got .* written"),
     ):
         done = limited(size, begin(few_digits, run, workers))
         assert done.returncode == 2

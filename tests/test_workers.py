@@ -363,7 +363,7 @@ def test_without_room_in_memory_files_are_used_and_none_is_left(
 
 def test_no_room_at_all_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: full(dir))
-    with pytest.raises(OSError, match=r"^workers: expected room for [\d,]+ bytes in /\S+, got: .*$"):
+    with pytest.raises(InputError, match=r"^train: workers: expected room for [\d,]+ bytes in /\S+, got .*$"):
         next(train(noisy_network(SHAPE), noise(), recipe(), workers=2))
 
 

@@ -53,9 +53,9 @@ class Training(Iterator[Record]):
     patience, the network ends up with the weights of the best dev accuracy. `history` holds the record of each epoch's
     end.
 
-    Raises InputError if the data do not fit the network, if the workers cannot start, or if the loss is no finite
-    number (with the layer where it began; the step is not taken); ChildProcessError if a worker is killed; OSError if
-    there is no room for the memory they share; and whatever a worker raises.
+    Raises InputError if the data do not fit the network, if the workers cannot start or have no room for the memory
+    they share, or if the loss is no finite number (with the layer where it began; the step is not taken);
+    ChildProcessError if a worker is killed or the system does not start it; and whatever a worker raises.
     """
 
     def __init__(

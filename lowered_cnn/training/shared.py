@@ -9,7 +9,7 @@ from typing import IO, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Shape
+from lowered_cnn.arrays import InputError, Shape
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -25,7 +25,7 @@ class SharedMemory:
 
     The memory is a nameless file that is gone with the last process that maps it, so nothing is left behind, even
     after kill -9. It is in the directory for temporary files if /dev/shm is missing or too small (as in some
-    containers). Raises OSError if neither has room. Close it once the children have started; the arrays stay valid.
+    containers). Raises InputError if neither has room. Close it once the children have started; the arrays stay valid.
     """
 
     def __init__(self, sizes: list[int]) -> None:
@@ -33,7 +33,12 @@ class SharedMemory:
         try:
             self._file = _nameless_file(size, MEMORY)
         except OSError:
-            self._file = _nameless_file(size, tempfile.gettempdir())
+            folder = tempfile.gettempdir()
+            try:
+                self._file = _nameless_file(size, folder)
+            except OSError as error:
+                wanted = f"room for {size:,} bytes in {folder}"
+                raise InputError("train: workers", wanted, error.strerror or error) from error
         self._map()
 
     def _map(self) -> None:
@@ -69,11 +74,14 @@ def _aligned(size: int) -> int:
 
 
 def _nameless_file(size: int, folder: str) -> IO[bytes]:
-    """Write real zeros: pages that are only promised would kill the process if there is no room for them."""
+    """Write real zeros: pages that are only promised would kill the process if there is no room for them.
+
+    Raises OSError.
+    """
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it stays open)
     try:
         np.zeros(size, np.uint8).tofile(file)
-    except OSError as error:
+    except OSError:
         file.close()
-        raise OSError(f"workers: expected room for {size:,} bytes in {folder}, got: {error}") from error
+        raise
     return file
