@@ -6,7 +6,17 @@ from functools import cache
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, Images, InputError, Labels, Shape, check_images, is_number, whole_number
+from lowered_cnn.arrays import (
+    Array,
+    Images,
+    InputError,
+    Labels,
+    Shape,
+    check_flag,
+    check_images,
+    is_number,
+    whole_number,
+)
 from lowered_cnn.gemm import multiply
 
 KNOTS = 4
@@ -47,6 +57,7 @@ class Augmentation:
                 raise InputError(f"Augmentation: {name}", "a finite number of at least 0", repr(amount))
         if self.shear >= 90:
             raise InputError("Augmentation: shear", "less than 90 degrees", self.shear)
+        check_flag("Augmentation: flip", self.flip)
         whole_number("Augmentation: cutout", self.cutout, 0)
 
     def __call__(self, images: Images, examples: Labels, seed: int, epoch: int) -> Array:

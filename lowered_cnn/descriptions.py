@@ -44,8 +44,13 @@ def describe(value: object) -> dict[str, JSON]:
 
 
 def restore(description: JSON) -> object:
-    """Return the value that `describe` described; raises an error, mostly InputError, for anything else."""
-    return _restored(description, 0)
+    """Return the value that `describe` described; raises InputError for anything else."""
+    try:
+        return _restored(description, 0)
+    except InputError:
+        raise
+    except Exception as error:  # what a constructor raises depends on the class
+        raise InputError("description", "a class with its fields", f"{type(error).__name__}: {error}") from error
 
 
 def _restored(description: JSON, level: int) -> object:
@@ -128,8 +133,7 @@ def _to_json(where: str, value: object) -> JSON:
         value = value.tolist()
     if isinstance(value, tuple | list):
         return [_to_json(where, entry) for entry in value]
-    if isinstance(value, float) and math.isnan(value):
-        raise InputError(where, "a number", value)
+    _check_is_defined(where, value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return _described(value)
@@ -140,4 +144,11 @@ def _from_json(value: JSON, level: int) -> object:
         return _restored(value, level)
     if isinstance(value, list):
         return tuple(_from_json(entry, level) for entry in value)
+    _check_is_defined("description", value)
     return value
+
+
+def _check_is_defined(where: str, value: object) -> None:
+    """Raise InputError for NaN, which is not equal to itself."""
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError(where, "a number", value)

@@ -204,6 +204,10 @@ def test_channels_move_together() -> None:
             "Augmentation: cutout: expected a whole number of at least 0, got 1.5",
         ),
         (
+            lambda: Augmentation(flip=cast(Any, 0.5)),
+            "Augmentation: flip: expected True or False, got 0.5",
+        ),
+        (
             lambda: augmented(EVERYTHING, np.zeros((2, 1, 8), np.uint8)[0]),
             "augmentation: images: expected shape (N, C, H, W) or (N, H, W), got (1, 8)",
         ),

@@ -162,7 +162,13 @@ def test_of_an_imported_module_only_descriptions_are_made(own: Any) -> None:
                 restore({key: name})
 
 
-@pytest.mark.parametrize("description", [None, 3, "SGD", [], {}, {"learning_rate": 0.1}])
+@pytest.mark.parametrize(
+    "description",
+    [
+        None, 3, "SGD", [], {}, {"learning_rate": 0.1}, {"layer": "Sequential"}, {"layer": "Sequential", "layers": 3},
+        {"layer": "Dense", "unit": 2}, {"class": "Loss"}, {"layer": "Pad", "value": math.nan},
+    ],
+)  # fmt: skip
 def test_what_describes_nothing_is_refused(description: JSON) -> None:
     with pytest.raises(InputError, match=r"^description: expected "):
         restore(description)
