@@ -6,13 +6,17 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from lowered_cnn.arrays import InputError, Shape, whole_number
+from lowered_cnn.arrays import InputError, Shape, check_size, whole_number
 
 Lengths: TypeAlias = int | Sequence[int]
 """One number for all axes, or one per axis."""
 
 Padding: TypeAlias = Literal["same", "valid"] | int | Sequence[int | Sequence[int]]
 """`"valid"` (none), `"same"`, one number for all sides, or per axis a number or a pair (before, after)."""
+
+
+MOST_LENGTH = 2**31 - 1
+"""The most that a kernel, a stride or a dilation may be: beyond it, sizes in bytes need more than 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,10 @@ class Window:
             least = tuple(max(1, e - sum(p) - rounded) for p, e, rounded in axes)
             raise InputError(where, f"an input of at least {least} under a window of {self.extent}", size)
         pads = tuple((before, after + m) for (before, after), m in zip(pads, more, strict=True))
-        return Sweep(self, size, pads, tuple((r + m) // s + 1 for r, m, s in zip(room, more, self.stride, strict=True)))
+        output = tuple((r + m) // s + 1 for r, m, s in zip(room, more, self.stride, strict=True))
+        sweep = Sweep(self, size, pads, output)
+        check_size(f"{where}: padded input", sweep.padded)
+        return sweep
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,10 @@ def _lengths(rank: int, value: Lengths, where: str) -> Shape:
     lengths = tuple(value) if np.iterable(value) else (value,) * rank
     if len(lengths) != rank:
         raise InputError(where, f"a number, or {rank} of them", repr(value))
-    return tuple(whole_number(where, length, 1) for length in lengths)
+    numbers = tuple(whole_number(where, length, 1) for length in lengths)
+    if max(numbers, default=1) > MOST_LENGTH:
+        raise InputError(where, f"at most {MOST_LENGTH}", max(numbers))
+    return numbers
 
 
 def _pads(rank: int, value: Padding, where: str) -> tuple[tuple[int, int], ...] | None:

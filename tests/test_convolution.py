@@ -200,6 +200,7 @@ def test_output_size_is_the_number_of_places_where_the_window_fits(placement: tu
         ({"kernel": 2.5}, "kernel: expected a whole number of at least 1, got 2.5"),
         ({"kernel": (3, 3, 3)}, "kernel: expected a number, or 2 of them, got (3, 3, 3)"),
         ({"stride": -1}, "stride: expected a whole number of at least 1, got -1"),
+        ({"stride": 2**31}, "stride: expected at most 2147483647, got 2147483648"),
         ({"dilation": (1, 0)}, "dilation: expected a whole number of at least 1, got 0"),
         ({"padding": -1}, "padding: expected a whole number of at least 0, got -1"),
         ({"padding": None}, "padding: expected a whole number of at least 0, got None"),

@@ -1,7 +1,7 @@
 """The layers that have no room of tests of their own: against PyTorch and SciPy, in float64, and in networks."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -452,6 +452,11 @@ def test_adamw_is_pytorchs(torch: Any) -> None:
             lambda: Network(Sequential(Concatenate(Conv2D(2, 3), Conv2D(2, 1))), (2, 5, 5)),
             "concatenate1.branch2: size: expected (3, 3), got (5, 5)",
         ),
+        (
+            lambda: Network(Sequential(MaxPool(2, padding="same", dilation=2**30)), (2, 5, 5)),
+            "max_pool1: padded input: expected at most 32 axes and 1e+14 numbers, got 2 axes and 2^60 numbers",
+        ),
+        (lambda: Pad(1, cast(Any, "same")), "Pad: value: expected a number, got 'same'"),
         (
             lambda: Network(Sequential(GlobalMaxPool()), (2,)),
             "global_max_pool1: input: expected shape (C, *size), got (2,)",

@@ -416,8 +416,10 @@ def test_what_no_memory_could_hold_is_refused_where_it_stands() -> None:
         InputError, match=r"^sequential1.pad1: output: expected at most 32 axes and 1e\+14 numbers, got"
     ):
         Network(model, (1, 3, 3))
-    with pytest.raises(InputError, match=r"^network: conv1.weight: expected at most 32 axes"):
+    with pytest.raises(InputError, match=r"^conv1: padded input: expected at most 32 axes"):
         Network(Conv2D(1, 10**9, padding=10**9 // 2), (1, 3, 3))
+    with pytest.raises(InputError, match=r"^network: conv1.weight: expected at most 32 axes"):
+        Network(Conv2D(10**14, 1), (2, 1, 1))
     with pytest.raises(InputError, match=r"^network: input shape: expected at most 32 axes and 1e\+14 numbers, got 33"):
         Network(ReLU(), (1,) * 33)
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, Shape
+from lowered_cnn.arrays import Array, InputError, Shape, is_number
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.window import Padding, Window
 
@@ -48,6 +48,10 @@ class Pad(Layer):
     value: float = 0.0
 
     kind: ClassVar[str] = "pad"
+
+    def __post_init__(self) -> None:
+        if not is_number(self.value):
+            raise InputError("Pad: value", "a number", repr(self.value))
 
     def pads(self, rank: int, where: str) -> tuple[tuple[int, int], ...]:
         """Return the padding before and after each of `rank` axes."""
