@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from lowered_cnn import (
     save,
     train,
 )
+from lowered_cnn.descriptions import describe
+from lowered_cnn.storage import read_checked, write_checked
 from lowered_cnn.training import loop, machine
 from lowered_cnn.training.state import Subject
 from lowered_cnn.verify.sampled import draw
@@ -332,6 +336,63 @@ def test_a_network_is_no_checkpoint_and_a_checkpoint_no_network(tmp_path: Path) 
         Training.resume(tmp_path / "network", DATA)
     with pytest.raises(InputError, match=r"checkpoint: expected "):
         load(tmp_path / "checkpoint")
+
+
+RECORD = {
+    "step": 1, "epoch": 1, "ends_epoch": True, "loss": 1, "train_accuracy": 0.5, "epoch_loss": None, "dev_loss": None,
+    "dev_accuracy": None, "images_per_second": 1e3, "learning_rate": 0.1,
+}  # fmt: skip
+
+
+def rewritten(path: Path, entries: dict[str, Any], vectors: dict[str, Any]) -> Path:
+    """Write a checkpoint again with other entries in its header, more vectors, and the checksum that belongs to it."""
+    header, tensors = read_checked(path)
+    write_checked(path, header | entries, tensors | vectors)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ({"step": "1"}, "checkpoint: step: expected int, got '1'"),
+        ({"step": True}, "checkpoint: step: expected int, got True"),
+        ({"step": -1}, "checkpoint: step: expected a whole number of at least 0, got -1"),
+        ({"seconds": math.inf}, "checkpoint: seconds: expected a finite number of at least 0, got inf"),
+        ({"learning_rate": -0.5}, "checkpoint: learning_rate: expected a finite number of at least 0, got -0.5"),
+        ({"learning_rate": "0.1"}, "checkpoint: learning_rate: expected float or NoneType, got '0.1'"),
+        ({"machine": None}, "checkpoint: machine: expected str, got None"),
+    ],
+)
+def test_impossible_numbers_in_a_checkpoint_are_told(entries: dict[str, Any], told: str, tmp_path: Path) -> None:
+    Training(Network(MODEL, SHAPE), DATA, Recipe(1)).save(tmp_path / "x")
+    header, _ = read_checked(tmp_path / "x")
+    path = rewritten(tmp_path / "x", {"checkpoint": header["checkpoint"] | entries}, {})
+    with pytest.raises(InputError, match=re.escape(told) + "$"):
+        Training.resume(path, DATA)
+
+
+@pytest.mark.parametrize(
+    ("entries", "vectors", "told"),
+    [
+        ({"history": [{**RECORD, "ends_epoch": 1}]}, {}, "history: ends_epoch: expected bool, got 1"),
+        ({"history": [{**RECORD, "dev_loss": [0.5]}]}, {}, "history: dev_loss: expected float or NoneType, got [0.5]"),
+        ({"dev": 3}, {}, "subject: dev: expected str or NoneType, got 3"),
+        ({"input_shape": [1, 8, 8.0]}, {}, "input shape: expected a whole number of at least 1, got 8.0"),
+        ({}, {"worst": np.zeros(3)}, "vectors: expected parameters, average, best, got worst"),
+        ({"dtype": "float16"}, {}, "subject: dtype: expected float32 or float64, got 'float16'"),
+        (
+            {"model": describe(Sequential(Conv2D(2, 4000), Flatten(), Dense(3))), "input_shape": [10_000, 4000, 4000]},
+            {},
+            "optimizer.velocity: expected (320000000011,), got (",
+        ),
+    ],
+)
+def test_what_belongs_to_no_checkpoint_is_told(
+    entries: dict[str, Any], vectors: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    Training(Network(MODEL, SHAPE), DATA, Recipe(1)).save(tmp_path / "x")
+    with pytest.raises(InputError, match=re.escape(told)):
+        Training.resume(rewritten(tmp_path / "x", entries, vectors), DATA)
 
 
 def test_a_recipe_that_cannot_be_restored_is_refused_when_it_is_saved(tmp_path: Path) -> None:

@@ -1,19 +1,23 @@
 """Checkpoints: the state of a training in one safetensors file, whole or absent, and checked when it is read."""
 
+import math
 import os
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from lowered_cnn.arrays import Array, InputError, check_shape
+from lowered_cnn.arrays import Array, InputError, check_shape, whole_number
 from lowered_cnn.descriptions import JSON, describe, restore
 from lowered_cnn.layers import Sequential
-from lowered_cnn.parameters import ParameterVector
+from lowered_cnn.network import as_input_shape
 from lowered_cnn.storage import read_checked, write_checked
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.state import Record, State, Subject
 
 NUMBERS = ("step", "learning_rate", "epoch_loss", "seconds", "machine")
 """The fields of a state that are in the header as they are."""
+
+VECTORS = ("parameters", "average", "best")
+"""Those that are tensors, the last two of which may be missing; so are the optimizer's buffers."""
 
 
 def write_state(state: State, path: str | os.PathLike[str]) -> None:
@@ -29,7 +33,7 @@ def write_state(state: State, path: str | os.PathLike[str]) -> None:
         "data": subject.data,
         "dev": subject.dev,
     }
-    vectors = {"parameters": state.parameters, "average": state.average, "best": state.best}
+    vectors = {name: getattr(state, name) for name in VECTORS}
     tensors = {name: vector for name, vector in vectors.items() if vector is not None}
     write_checked(path, header, tensors | {f"optimizer.{name}": buffer for name, buffer in state.buffers.items()})
 
@@ -48,12 +52,27 @@ def read_state(path: str | os.PathLike[str]) -> State:
             buffers=buffers,
             average=tensors.get("average"),
             best=tensors.get("best"),
-            history=tuple(Record(**record) for record in header["history"]),
+            history=tuple(_record(record) for record in header["history"]),
             subject=subject,
-            **header["checkpoint"],
+            **_numbers(header["checkpoint"]),
         )
     except Exception as error:  # how a file that this version does not understand fails depends on the file
         raise InputError(str(path), "a checkpoint of this version", f"{type(error).__name__}: {error}") from error
+
+
+def _record(entries: dict[str, Any]) -> Record:
+    _check_kinds("history", Record, entries)
+    return Record(**entries)
+
+
+def _numbers(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a state that are in the header, if they are possible."""
+    _check_kinds("checkpoint", State, entries)
+    whole_number("checkpoint: step", entries["step"], 0)
+    for name in ("seconds", "learning_rate"):
+        if entries[name] is not None and not 0 <= entries[name] < math.inf:
+            raise InputError(f"checkpoint: {name}", "a finite number of at least 0", entries[name])
+    return entries
 
 
 def _subject(header: dict[str, Any]) -> Subject:
@@ -61,15 +80,31 @@ def _subject(header: dict[str, Any]) -> Subject:
     if not (isinstance(model, Sequential) and isinstance(recipe, Recipe)):
         raise InputError("checkpoint", "a model and a recipe", f"{model!r} and {recipe!r}")
     others = {field.name: header[field.name] for field in fields(Subject) if field.name in ("dtype", "data", "dev")}
-    return Subject(model=model, input_shape=tuple(header["input_shape"]), recipe=recipe, **others)
+    _check_kinds("subject", Subject, others)
+    if others["dtype"] not in ("float32", "float64"):
+        raise InputError("subject: dtype", "float32 or float64", repr(others["dtype"]))
+    return Subject(model=model, input_shape=as_input_shape(header["input_shape"]), recipe=recipe, **others)
+
+
+def _check_kinds(where: str, kind: type, entries: dict[str, JSON]) -> None:
+    """Raise InputError unless each entry is of the type of its field; a whole number will do for a float."""
+    hints = get_type_hints(kind)
+    for name, entry in entries.items():
+        kinds = get_args(hints[name]) or (hints[name],)
+        if type(entry) not in kinds and not (type(entry) is int and float in kinds):
+            raise InputError(f"{where}: {name}", " or ".join(kind.__name__ for kind in kinds), repr(entry))
 
 
 def _check_vectors(subject: Subject, buffers: dict[str, Array], others: dict[str, Array]) -> None:
-    """Raise InputError unless every vector has the length and type of the network's."""
-    laid_out = ParameterVector.zeros(subject.model.parameters(subject.input_shape), subject.dtype)
+    """Raise InputError unless every vector has the length and type of the network's; nothing is allocated for that."""
+    parameters = subject.model.parameters(subject.input_shape)
+    whole = sum(math.prod(p.shape) for p in parameters)
+    learned = sum(math.prod(p.shape) for p in parameters if not p.statistic)
+    if unknown := sorted(others.keys() - set(VECTORS)):
+        raise InputError("vectors", ", ".join(VECTORS), ", ".join(unknown))
     for name, vector in buffers.items():
-        check_shape(f"optimizer.{name}", laid_out.learned.shape, vector.shape)
+        check_shape(f"optimizer.{name}", (learned,), vector.shape)
     for name, vector in others.items():
-        check_shape(name, laid_out.vector.shape, vector.shape)
-    if any(vector.dtype != laid_out.vector.dtype for vector in (*buffers.values(), *others.values())):
+        check_shape(name, (whole,), vector.shape)
+    if {vector.dtype.name for vector in (*buffers.values(), *others.values())} != {subject.dtype}:
         raise InputError("vectors", subject.dtype, "others")
