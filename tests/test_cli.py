@@ -373,8 +373,11 @@ def test_settings_of_another_network_are_reported(
         ("[" * 100_000, "config.json: expected JSON, got maximum recursion depth exceeded"),
         ("\xff", "config.json: expected JSON, got "),
         ('{"classes": ["b", "a", "b"]}', "classes: expected a different name for each class, got 'b' 2 times"),
+        ('{"classes": ["b", null]}', "config.json: expected the settings of a run, got no list of classes"),
+        (json.dumps({"classes": list("0123456789")}), "data: expected a folder, or null for MNIST, got ''"),
+        (json.dumps({"classes": list("0123456789"), "data": 5}), "data: expected a folder, or null for MNIST, got 5"),
     ],
-    ids=["nested", "no text", "twice"],
+    ids=["nested", "no text", "twice", "no name", "no data", "no folder"],
 )
 def test_damaged_settings_are_reported(
     config: str, told: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

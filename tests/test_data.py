@@ -576,6 +576,7 @@ def test_image_folder_refuses_no_folders(tmp_path: Path) -> None:
     assert error_of(read_image_folder, tmp_path) == wanted
     missing = tmp_path / "missing"
     assert error_of(read_image_folder, missing).startswith(f"{missing}: expected a readable folder, got ")
+    assert error_of(read_image_folder, Path("a\0b")) == "a\0b: expected a readable folder, got embedded null byte"
 
 
 # --- fitting images to networks --------------------------------------------------------------------------------------

@@ -203,6 +203,13 @@ def test_npy_headers_that_never_end_are_refused(path: Path, header: bytes, probl
         read_npy(path)
 
 
+def test_npy_lengths_that_are_truth_values_are_refused(path: Path) -> None:
+    header = b"{'descr': '<i2', 'fortran_order': True, 'shape': (True,)} \n"
+    path.write_bytes(b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + b"\1\0")
+    with pytest.raises(InputError, match=r"file: expected axes of at least length 1, got \(True,\)$"):
+        read_npy(path)
+
+
 def test_pickled_objects_are_not_loaded(path: Path) -> None:
     for content in (npy_bytes(np.array([print, {}], object)), b"\x80\x04N."):
         path.write_bytes(content)

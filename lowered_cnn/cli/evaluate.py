@@ -20,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load the network and the data, and print accuracy and loss."""
     folder = RunFolder.open(arguments.run)
-    trained_on = folder.config.get("data")
-    test = load_data(arguments.data or (str(trained_on) if trained_on else None)).test
+    test = load_data(arguments.data or folder.source).test
     if list(test.classes) != folder.classes:
         raise InputError("data: classes", ", ".join(folder.classes), ", ".join(test.classes))
     result = evaluate_network(folder.network(), test)

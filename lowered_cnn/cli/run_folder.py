@@ -39,6 +39,10 @@ def check_out(path: Path) -> None:
         raise InputError("--out", "a writable folder", f"{path} in {above}")
 
 
+def _are_texts(names: object) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+
+
 def _is_leftover(name: str) -> bool:
     return name in (LOCK, CHECKPOINT) or (name.startswith(".") and name.endswith(".part"))
 
@@ -109,9 +113,9 @@ class RunFolder:
             config = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
             raise InputError(str(path), "JSON", error) from error
-        if not isinstance(config, dict) or not isinstance(config.get("classes"), list):
+        if not isinstance(config, dict) or not _are_texts(config.get("classes")):
             raise InputError(str(path), "the settings of a run", "no list of classes")
-        check_classes(f"{path}: classes", [str(name) for name in config["classes"]])
+        check_classes(f"{path}: classes", config["classes"])
         return config
 
     @property
@@ -132,8 +136,10 @@ class RunFolder:
     @property
     def source(self) -> Path | None:
         """The folder of the data, or None for MNIST."""
-        source = self.config.get("data")
-        return None if source is None else Path(str(source))
+        source = self.config.get("data", "")
+        if source is not None and not (isinstance(source, str) and source):
+            raise InputError(f"{self.path / CONFIG}: data", "a folder, or null for MNIST", repr(source))
+        return None if source is None else Path(source)
 
     def number(self, name: str) -> int:
         """Return one of the settings that are whole numbers."""

@@ -158,7 +158,7 @@ def listed(folder: Path) -> list[Path]:
     """Return the entries of a folder that are not hidden, sorted by name."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError for a name that contains a zero byte
         raise InputError(str(folder), "a readable folder", error) from error
 
 

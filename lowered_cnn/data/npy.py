@@ -33,7 +33,7 @@ def read_npy(path: str | Path) -> npt.NDArray[Any]:
         raise InputError(str(path), wanted, error) from error
     if dtype.kind not in "uif":
         raise InputError(str(path), wanted, dtype)
-    if min(shape, default=0) < 1:
+    if not shape or any(isinstance(length, bool) or length < 1 for length in shape):
         raise InputError(str(path), "axes of at least length 1", shape)
     size, needed = os.path.getsize(path) - start, math.prod(shape) * dtype.itemsize
     if size != needed:
