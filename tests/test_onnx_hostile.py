@@ -96,6 +96,22 @@ HOSTILE: dict[str, tuple[Any, str]] = {
         relu(doubled(helper.make_attribute("alpha", 0.5)), kind="LeakyRelu", alpha=0.1),
         "attributes: expected each name once, got alpha",
     ),
+    "a flag of 2": (
+        relu(lambda model: None, kind="MaxPool", kernel_shape=[2, 2], ceil_mode=2),
+        "ceil_mode: expected 0 or 1, got 2",
+    ),
+    "a border of 1.5": (
+        graph([node("Pad", "x p", "y")], {"p": np.array([0, 0, 1.5, 0, 0, 0, 0, 0])}),
+        "pads: expected a vector of whole numbers, got float64 (8,)",
+    ),
+    "a shape of floats": (
+        graph([node("Reshape", "x s", "y")], {"s": np.array([0.0, 32.0])}),
+        "shape: expected a vector of whole numbers, got float64 (2,)",
+    ),
+    "strides of 1.5": (
+        relu(lambda model: None, kind="MaxPool", kernel_shape=[2, 2], strides=[1.5, 1.5]),
+        "strides: expected the type that ONNX gives it",
+    ),
     "a tensor twice": (
         conv(lambda model: model.graph.initializer.append(numpy_helper.from_array(WEIGHT, "w"))),
         "initializers: expected each name once, got w",

@@ -118,9 +118,9 @@ def _plain(node: Node) -> Node:
 
 def _gemm(node: Node, operands: list[Values]) -> list[Values]:
     a, *rest = operands
-    node.get("transA", 0)
+    is_transposed = node.flag("transA", 0)
     attributes = {name: value for name, value in node.attributes.items() if name != "transA"}
-    product = _layer(replace(node, attributes=attributes), [a.T if node.get("transA", 0) else a, rest[0]])[0]
+    product = _layer(replace(node, attributes=attributes), [a.T if is_transposed else a, rest[0]])[0]
     if len(rest) == 1:
         return [product]
     return [product + a.dtype.type(node.get("beta", 1.0)) * rest[1]]
@@ -150,7 +150,7 @@ def _max_pool(node: Node, operands: list[Values]) -> list[Values]:
     if len(node.outputs) < 2:
         return [y]
     assert isinstance(translation.layer, MaxPool)
-    return [y, _places(translation.layer, x, column_major=bool(node.get("storage_order", 0)))]
+    return [y, _places(translation.layer, x, column_major=node.flag("storage_order", 0))]
 
 
 def _places(pool: MaxPool, x: Values, *, column_major: bool) -> Values:
@@ -178,7 +178,7 @@ def _taps(values: Values, sweep: Any) -> Values:
 
 def _batch_norm(node: Node, operands: list[Values]) -> list[Values]:
     """Run the normalization; in training mode, with the statistics of the batch and its biased variance."""
-    if not node.get("training_mode", 0):
+    if not node.flag("training_mode", 0):
         return _layer(node, operands)
     momentum = node.number("momentum", 0.9)
     attributes = {name: value for name, value in node.attributes.items() if name not in ("training_mode", "momentum")}
@@ -220,7 +220,7 @@ def _flatten(node: Node, operands: list[Values]) -> list[Values]:
 def _reshape(node: Node, operands: list[Values]) -> list[Values]:
     x = operands[0]
     wanted: Shape = tuple(node.get("shape", None) or operands[1].tolist())
-    if not node.get("allowzero", 0):
+    if not node.flag("allowzero", 0):
         wanted = tuple(length or x.shape[axis] for axis, length in enumerate(wanted))
     return [x.reshape(wanted)]
 

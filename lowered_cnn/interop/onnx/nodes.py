@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -70,6 +71,10 @@ class Node:
         """Read a node of a model with this operator set version."""
         name = proto.name or (proto.output[0] if proto.output else proto.op_type)
         check_distinct(f"node {name}: attributes", [a.name for a in proto.attribute])
+        types = _attribute_types(proto.op_type, opset) if proto.domain in OWN_DOMAIN else {}
+        for a in proto.attribute:
+            if a.type != types.get(a.name, a.type):
+                raise InputError(f"node {name} ({proto.op_type}): {a.name}", "the type that ONNX gives it", "another")
         attributes = {a.name: onnx_package().helper.get_attribute_value(a) for a in proto.attribute}
         operator = proto.op_type if proto.domain in OWN_DOMAIN else f"{proto.domain}.{proto.op_type}"
         return cls(name, operator, tuple(proto.input), tuple(proto.output), attributes, opset)
@@ -79,6 +84,13 @@ class Node:
         self.used.add(attribute)
         value = self.attributes.get(attribute, default)
         return value.decode() if isinstance(value, bytes) else value
+
+    def flag(self, attribute: str, default: int) -> bool:
+        """Return an attribute that is 0 or 1; raises InputError for other numbers, which readers take differently."""
+        value = self.get(attribute, default)
+        if value not in (0, 1):
+            raise self.wrong(attribute, "0 or 1", value)
+        return bool(value)
 
     def number(self, attribute: str, default: float) -> float:
         """Return a float32 attribute as the decimal number that was meant: 0.1, not 0.10000000149."""
@@ -96,6 +108,17 @@ class Node:
         """Raise InputError if there is an attribute that was never read."""
         for attribute in self.attributes.keys() - self.used:
             raise self.wrong(attribute, "no such attribute", self.attributes[attribute])
+
+
+@cache
+def _attribute_types(operator: str, opset: int) -> Mapping[str, int]:
+    """Return the type of each attribute that ONNX knows of one of its operators."""
+    defs = onnx_package().defs
+    try:
+        schema = defs.get_schema(operator, opset)
+    except defs.SchemaError:  # not an operator of that set
+        return {}
+    return {name: attribute.type.value for name, attribute in schema.attributes.items()}
 
 
 @dataclass(frozen=True)
@@ -195,9 +218,9 @@ def _gemm(node: Node, constants: Constants, shape: Shape) -> Translation:
     weight, bias = (*constants, None, None)[:2]
     if weight is None or len(shape) != 1:
         raise node.wrong("B", "a constant matrix, and an input (batch, features)", f"an input (batch, {shape})")
-    if node.get("transA", 0):
+    if node.flag("transA", 0):
         raise node.wrong("transA", 0, 1)
-    matrix = weight if node.get("transB", 0) else weight.T
+    matrix = weight if node.flag("transB", 0) else weight.T
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
     node.get("broadcast", 0)  # operator sets before 7 have it for C, whose shape is checked below
     if bias is not None:
@@ -216,13 +239,13 @@ def _max_pool(node: Node, constants: Constants, shape: Shape) -> Translation:
     kernel = tuple(node.get("kernel_shape", ()))
     stride, dilation, padding = _window(node, kernel, shape[1:])
     node.get("storage_order", 0)  # the order of the indices, which a network does not use
-    return Translation(MaxPool(_plain(kernel), stride, padding, dilation, bool(node.get("ceil_mode", 0))))
+    return Translation(MaxPool(_plain(kernel), stride, padding, dilation, node.flag("ceil_mode", 0)))
 
 
 def _average_pool(node: Node, constants: Constants, shape: Shape) -> Translation:
     kernel = tuple(node.get("kernel_shape", ()))
     stride, dilation, padding = _window(node, kernel, shape[1:])
-    ceil, include = bool(node.get("ceil_mode", 0)), bool(node.get("count_include_pad", 0))
+    ceil, include = node.flag("ceil_mode", 0), node.flag("count_include_pad", 0)
     return Translation(AvgPool(_plain(kernel), stride, padding, dilation, ceil, include))
 
 
@@ -231,7 +254,7 @@ def _batch_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
     parameters = {name: values for name, values in zip(names, constants, strict=False) if values is not None}
     if len(parameters) != len(names):
         raise node.wrong("inputs", "constant scale, B, mean and variance", sorted(parameters))
-    if node.get("training_mode", 0) or not node.get("spatial", 1):
+    if node.flag("training_mode", 0) or not node.flag("spatial", 1):
         raise node.wrong("training_mode", 0, 1)
     for old in ("is_test", "consumed_inputs"):
         node.get(old, 1)
@@ -259,20 +282,20 @@ def _dropout(node: Node, constants: Constants, shape: Shape) -> Translation:
 
 def _reduce_mean(node: Node, constants: Constants, shape: Shape) -> Translation:
     """Return the pooling that a mean over all positions amounts to: PyTorch exports a global average that way."""
-    axes = node.get("axes", constants[0].tolist() if constants and constants[0] is not None else [])
+    axes = node.get("axes", _row(node, "axes", constants, 0) or [])
     node.get("noop_with_empty_axes", 0)
     if sorted(axis % (len(shape) + 1) for axis in axes) != list(range(2, len(shape) + 1)):
         raise node.wrong("axes", f"all from 2 to {len(shape)}", list(axes))
-    return Translation(AvgPool(_plain(shape[1:])) if node.get("keepdims", 1) else GlobalAvgPool())
+    return Translation(AvgPool(_plain(shape[1:])) if node.flag("keepdims", 1) else GlobalAvgPool())
 
 
 def _pad(node: Node, constants: Constants, shape: Shape) -> Translation:
     amounts, value = node.get("pads", None), node.get("value", 0.0)
     axes = list(range(len(shape) + 1))
     if amounts is None:
-        amounts = [] if not constants or constants[0] is None else constants[0].tolist()
+        amounts = _row(node, "pads", constants, 0) or []
         value = constants[1].item() if len(constants) > 1 and constants[1] is not None else 0.0
-        axes = constants[2].tolist() if len(constants) > 2 and constants[2] is not None else axes
+        axes = _row(node, "axes", constants, 2) or axes
     if node.get("mode", "constant") != "constant":
         raise node.wrong("mode", "constant", node.get("mode", "constant"))
     pairs = dict(zip((axis % (len(shape) + 1) for axis in axes), _pairs(amounts), strict=True))
@@ -297,8 +320,8 @@ def _flatten(node: Node, constants: Constants, shape: Shape) -> Translation:
 
 
 def _reshape(node: Node, constants: Constants, shape: Shape) -> Translation:
-    wanted = list(node.get("shape", constants[0].tolist() if constants and constants[0] is not None else []))
-    kept = wanted[:1] != [0] or not node.get("allowzero", 0)
+    wanted = list(node.get("shape", _row(node, "shape", constants, 0) or []))
+    kept = wanted[:1] != [0] or not node.flag("allowzero", 0)
     if len(wanted) != 2 or wanted[1] not in (-1, math.prod(shape)) or not kept:
         raise node.wrong("shape", f"(batch, {math.prod(shape)})", wanted)
     return Translation(Flatten())
@@ -373,6 +396,17 @@ def _window(node: Node, kernel: Shape, size: Shape) -> tuple[Any, Any, Padding]:
     if auto_pad == "SAME_LOWER":
         pads = tuple((after, before) for before, after in pads)
     return _plain(stride), _plain(dilation), "valid" if not any(map(any, pads)) else pads
+
+
+def _row(node: Node, name: str, constants: Constants, place: int) -> list[int] | None:
+    """Return the whole numbers in a constant input, or None if it is omitted."""
+    values = constants[place] if place < len(constants) else None
+    if values is None:
+        return None
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        raise node.wrong(name, "a vector of whole numbers", f"{values.dtype} {values.shape}")
+    numbers: list[int] = values.tolist()
+    return numbers
 
 
 def _pairs(pads: Sequence[int]) -> tuple[tuple[int, int], ...]:
