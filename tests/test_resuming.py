@@ -17,6 +17,7 @@ from lowered_cnn import (
     Adam,
     AdamW,
     Augmentation,
+    BatchNorm,
     Constant,
     Conv2D,
     Cosine,
@@ -24,12 +25,14 @@ from lowered_cnn import (
     Dense,
     Flatten,
     InputError,
+    LeakyReLU,
     MeanSquaredError,
     Network,
     OneCycle,
     Recipe,
     Record,
     ReLU,
+    Residual,
     Sequential,
     SoftmaxCrossEntropy,
     StepDecay,
@@ -39,6 +42,7 @@ from lowered_cnn import (
     save,
     train,
 )
+from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.training import loop, machine
 from lowered_cnn.training.state import Subject
 from lowered_cnn.verify.sampled import draw
@@ -152,6 +156,28 @@ def test_a_state_can_be_restored_as_often_as_one_likes() -> None:
     assert training.step == 1
     assert outcome(training, list(training)) == first
     assert contents(state) == before
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(np.float64(0.05), np.float64(0.9), l2=np.float64(1e-3)),
+        SGD(np.float64(0.05), np.float64(0.9), True),
+        Adam(np.float64(0.01), np.float64(0.9), np.float64(0.99), np.float64(1e-8), np.float64(1e-3)),
+        AdamW(np.float64(0.01), weight_decay=np.float64(0.01)),
+    ],
+)
+def test_numbers_from_numpy_are_the_same_numbers_once_resumed(optimizer: Optimizer, tmp_path: Path) -> None:
+    model = [Conv2D(4, 3), BatchNorm(np.float64(0.1), np.float64(1e-5)), Residual(LeakyReLU(np.float64(0.1)))]
+    schedule = OneCycle(np.float64(0.3), np.float64(0.04))
+    recipe = Recipe(2, 40, optimizer, schedule, clip_norm=np.float64(0.5), average=np.float64(0.9))
+    network = Network([*model, Flatten(), Dense(3)], SHAPE)
+    training = Training(network, DATA, recipe)
+    records = [next(training), next(training)]
+    training.save(tmp_path / "checkpoint")
+    resumed = Training.resume(tmp_path / "checkpoint", DATA)
+    expected = outcome(training, records + list(training))
+    assert outcome(resumed, records + list(resumed)) == expected
 
 
 def test_a_learning_rate_that_is_set_stays(tmp_path: Path) -> None:

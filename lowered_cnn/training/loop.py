@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, is_number, whole_number
+from lowered_cnn.arrays import Array, InputError, is_number, whole_number, with_python_numbers
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Examples, Indices, LabelledImages, as_dataset
@@ -73,7 +73,7 @@ class Training(Iterator[Record]):
         _check(network, self.data, recipe, self.dev, workers)
         network.input_range = image_range(self.data.dtype, chunks(self.data))
         self.network = network
-        self.recipe = recipe
+        self.recipe = recipe = with_python_numbers(recipe)
         self.average = None if recipe.average is None else copy.deepcopy(network)
         self.step, self.history = 0, list[Record]()
         self._workers, self._engine = workers, engine
@@ -121,7 +121,7 @@ class Training(Iterator[Record]):
         """The rate of the next step: the schedule's, or the one that was set, which stays until it is set again."""
         if self._learning_rate is not None:
             return self._learning_rate
-        return self.recipe.optimizer.learning_rate * self.recipe.schedule.factor(self.step / self.steps)
+        return float(self.recipe.optimizer.learning_rate * self.recipe.schedule.factor(self.step / self.steps))
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
