@@ -414,6 +414,37 @@ class FailsOnce(SoftmaxCrossEntropy):
         return super().value_and_gradient(z, targets, m)
 
 
+class Unsteady:
+    """Examples that once cannot be read."""
+
+    labels, classes, image_shape, dtype = DATA.labels, DATA.classes, DATA.image_shape, DATA.dtype
+    reads = -1000  # those that find the range and the digest do not count
+
+    def __len__(self) -> int:
+        return len(DATA)
+
+    def gather(self, indices: Any, out: Any) -> None:
+        self.reads += 1
+        if self.reads == 3:
+            raise OSError("not now")
+        DATA.gather(indices, out)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_that_cannot_be_read_is_read_again(workers: int) -> None:
+    recipe = Recipe(2, 40, Adam(0.01), Constant(), average=0.9)
+    whole = Training(Network(MODEL, SHAPE), DATA, recipe)
+    expected = outcome(whole, list(whole))
+    data = Unsteady()
+    training = Training(Network(MODEL, SHAPE), data, recipe, workers=workers)
+    data.reads = 0
+    records = [next(training), next(training)]
+    with pytest.raises(OSError, match=r"^not now$"):
+        next(training)
+    assert training.state().step == 2
+    assert outcome(training, records + list(training)) == expected
+
+
 @pytest.mark.parametrize("fatal", range(3, 13))
 def test_after_a_step_that_failed_only_a_state_from_before_goes_on(fatal: int) -> None:
     """It may have failed in any shard, or in the test at the end of an epoch."""

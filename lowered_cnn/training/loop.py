@@ -38,9 +38,10 @@ class Training(Iterator[Record]):
 
     `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch. The network is
     trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. The last
-    step, an exception in a step, `close`, the end of a `with` block and the end of the last reference to it (as after
-    `break` in `for record in train(...)`) end the workers, and leave the network as it was after the last whole step;
-    iterating again goes on with the next one.
+    step, `close`, the end of a `with` block and the end of the last reference to it (as after `break` in `for record in
+    train(...)`) end the workers, and leave the network as it was after the last whole step; iterating again goes on
+    with the next one. So does an exception while the batch is read. After one in the rest of a step, the network may
+    be half updated, and only `restore` of an earlier state goes on.
 
     The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
     last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
@@ -148,9 +149,10 @@ class Training(Iterator[Record]):
         workforce = self._workforce()
         start = time.perf_counter()
         step, indices = self._next_batch()
+        workforce.read(self.data, indices, step)
         self._amid_step = True
         with one_blas_thread():
-            totals = workforce.step(self.data, indices, step)
+            totals = workforce.step(step)
         if not math.isfinite(totals.loss):
             self._amid_step = False  # nothing has changed
             raise self._diverged(workforce, step, totals)
