@@ -1,7 +1,9 @@
 """A training that is stopped anywhere and goes on: the same bits as one that was never stopped."""
 
+import copy
 import dataclasses
 import itertools
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,18 @@ def test_a_state_can_be_restored_as_often_as_one_likes() -> None:
     assert training.step == 1
     assert outcome(training, list(training)) == first
     assert contents(state) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda training: pickle.loads(pickle.dumps(training))])
+def test_a_copy_of_a_training_goes_on_by_itself(copied: Any, workers: int) -> None:
+    recipe = Recipe(2, 40, Adam(0.01), average=0.9)
+    whole = Training(Network(MODEL, SHAPE), DATA, recipe)
+    expected = outcome(whole, list(whole))
+    training = Training(Network(MODEL, SHAPE), DATA, recipe, workers=workers)
+    records = [next(training), next(training)]
+    for each in (copied(training), training):
+        assert outcome(each, records + list(each)) == expected
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,10 @@ class Training(Iterator[Record]):
         if hasattr(self, "_ending"):
             self.close()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy has: all but the workers, which it starts for itself."""
+        return {**vars(self), "_team": None, "_order": None, "_ending": ExitStack()}
+
     # --- its state ---
 
     def subject(self) -> Subject:
