@@ -172,6 +172,14 @@ def test_a_copy_of_a_training_goes_on_by_itself(copied: Any, workers: int) -> No
         assert outcome(each, records + list(each)) == expected
 
 
+def test_a_network_without_parameters_is_resumed(tmp_path: Path) -> None:
+    training = Training(Network(Flatten(), (1, 1, 3)), noise(shape=(1, 1, 3)), Recipe(2))
+    next(training)
+    training.save(tmp_path / "checkpoint")
+    resumed = Training.resume(tmp_path / "checkpoint", training.data)
+    assert list(map(timeless, resumed)) == list(map(timeless, training))
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [

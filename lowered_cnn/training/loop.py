@@ -318,10 +318,9 @@ class Training(Iterator[Record]):
         self.close()
         self._amid_step = False
         self.network.parameters.vector[...] = state.parameters
-        self._buffers = np.array(
-            [state.buffers[name] for name in self.recipe.optimizer.buffers], state.parameters.dtype
-        )
-        self._buffers = self._buffers.reshape(-1, len(self.network.parameters.learned))
+        self._buffers = np.zeros_like(self._buffers)  # those of a team that has ended may be shared memory
+        for buffer, name in zip(self._buffers, self.recipe.optimizer.buffers, strict=True):
+            buffer[...] = state.buffers[name]
         if self.average is not None:
             self.average.parameters.vector[...] = state.average
         self._best = None if state.best is None else state.best.copy()
