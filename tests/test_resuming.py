@@ -378,7 +378,7 @@ def test_a_network_is_no_checkpoint_and_a_checkpoint_no_network(tmp_path: Path) 
     save(training.network, tmp_path / "network")
     with pytest.raises(InputError, match=r"network: expected a checkpoint, got a network$"):
         Training.resume(tmp_path / "network", DATA)
-    with pytest.raises(InputError, match=r"checkpoint: expected "):
+    with pytest.raises(InputError, match=r"checkpoint: expected a network, got a checkpoint, which Training"):
         load(tmp_path / "checkpoint")
 
 
