@@ -536,11 +536,16 @@ def test_what_a_run_decides_cannot_be_given_again(trained: Path, capsys: pytest.
     assert "--verify: expected nothing" in fails(["train", "--resume", str(trained), "--verify"], capsys)
 
 
-def test_a_finished_run_says_so(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_only_tested_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may have been killed before it was saved or tested, or have been extended since its network was saved."""
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    assert main(["train", "--resume", str(trained)]) == 0
-    assert capsys.readouterr().out == f"{trained}: finished, with epoch 2 of 2\n"
+    save(Network(models.compact(10), (1, 28, 28), seed=9), trained / "model.safetensors")
+    assert main(["train", "--resume", str(trained), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert f"lowered-cnn train: {trained} finished with epoch 2 of 2; it is tested again" in printed.err.splitlines()
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+    assert main(["evaluate", str(trained), "--json"]) == 0
+    assert json.loads(printed.out)["test_accuracy"] == json.loads(capsys.readouterr().out)["test_accuracy"]
 
 
 def test_more_epochs_extend_a_run_at_a_constant_rate(
@@ -556,8 +561,6 @@ def test_more_epochs_extend_a_run_at_a_constant_rate(
     assert told in capsys.readouterr().err.splitlines()
     for name in ("model.safetensors", "config.json"):
         assert (whole / name).read_bytes() == (run / name).read_bytes()
-    assert main(["train", "--resume", str(run)]) == 0
-    assert capsys.readouterr().out == f"{run}: finished, with epoch 3 of 3\n"
 
 
 def test_a_rate_that_falls_to_the_end_is_not_extended(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,11 +154,6 @@ class RunFolder:
             print(f"lowered-cnn train: {path}: expected a file to write, got {error.strerror}", file=sys.stderr)
             return None
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the trained network has been written."""
-        return (self.path / "model.safetensors").is_file()
-
     def save(self, network: Network) -> None:
         """Write the network."""
         save(network, self.path / "model.safetensors")
