@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -546,6 +547,20 @@ def test_a_finished_run_is_only_tested_again(trained: Path, capsys: pytest.Captu
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
     assert main(["evaluate", str(trained), "--json"]) == 0
     assert json.loads(printed.out)["test_accuracy"] == json.loads(capsys.readouterr().out)["test_accuracy"]
+
+
+def test_a_run_whose_data_have_moved_remembers_where_they_are(
+    few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(few_digits, data)
+    command = ["train", "--data", str(data), "--schedule", "constant", "--epochs", "1"]
+    assert main([*command, "--out", str(run)]) == 0
+    capsys.readouterr()
+    data.rename(tmp_path / "moved")
+    assert "no such folder" in fails(["evaluate", str(run)], capsys)
+    assert main(["train", "--resume", str(run), "--data", str(tmp_path / "moved")]) == 0
+    assert main(["evaluate", str(run)]) == 0
 
 
 def test_more_epochs_extend_a_run_at_a_constant_rate(

@@ -172,6 +172,8 @@ def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
             warn(f"{training.recipe.epochs} epochs instead of {folder.number('epochs')}: {rate}, and spans them all")
             training.save(folder.checkpoint)
             folder.write_config({**folder.config, **_described(training.recipe)})
+        if arguments.data:
+            folder.write_config({**folder.config, "data": str(arguments.data.resolve())})
         return _complete(training, splits.test, folder, arguments, engine, begun)
 
 
