@@ -563,6 +563,18 @@ def test_a_run_whose_data_have_moved_remembers_where_they_are(
     assert main(["evaluate", str(run)]) == 0
 
 
+@pytest.mark.parametrize("command", ["evaluate", "summary", "verify", "export", "predict"])
+def test_a_run_that_has_not_ended_is_told_how_to_go_on(
+    command: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run, ignore=shutil.ignore_patterns("model.safetensors"))
+    last = {"export": [str(tmp_path / "x.onnx")], "predict": ["x.png"]}.get(command, [])
+    line = fails([command, str(run), *last], capsys)
+    wanted = f"a training that has ended (train --resume {run} goes on with it)"
+    assert line == f"lowered-cnn {command}: RUN: expected {wanted}, got {run} without model.safetensors"
+
+
 def test_more_epochs_extend_a_run_at_a_constant_rate(
     few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,7 +98,10 @@ class RunFolder:
         """Return the folder of an earlier run; raises InputError unless it holds settings and the wanted file."""
         for name in (CONFIG, wanted):
             if not (path / name).is_file():
-                raise InputError("RUN", "a folder written by lowered-cnn train", f"{path} without {name}")
+                expected = "a folder written by lowered-cnn train"
+                if name != CONFIG and (path / CHECKPOINT).is_file():
+                    expected = f"a training that has ended (train --resume {path} goes on with it)"
+                raise InputError("RUN", expected, f"{path} without {name}")
         return cls(path)
 
     @cached_property
