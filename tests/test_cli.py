@@ -317,9 +317,11 @@ def test_train_leaves_earlier_runs_alone(trained: Path, few_digits: Path, capsys
 
 def test_train_asks_for_its_folder_before_it_loads_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file := tmp_path / "file").write_text("")
+    (link := tmp_path / "link").symlink_to("nowhere")
     told = "lowered-cnn train: --out: expected "
     for out, line in (
         (file, f"{told}a new or empty folder, got {file}"),
+        (link, f"{told}a new or empty folder, got {link}"),
         (file / "run", f"{told}a writable folder, got {file / 'run'} in {file}"),
         (tmp_path, f"{told}a new or empty folder, got {tmp_path}"),
         (tmp_path / ("x" * 300), f"{told}a new or empty folder, got {tmp_path / ('x' * 300)} (File name too long)"),

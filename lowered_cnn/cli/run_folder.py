@@ -29,7 +29,7 @@ def check_out(path: Path) -> None:
     What a run leaves that was killed before it began counts as empty: settings are written last.
     """
     try:
-        taken = path.exists() and (not path.is_dir() or not all(map(_is_leftover, os.listdir(path))))
+        taken = os.path.lexists(path) and (not path.is_dir() or not all(map(_is_leftover, os.listdir(path))))
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:
         raise InputError("--out", "a new or empty folder", f"{path} ({error.strerror})") from error
