@@ -1,9 +1,11 @@
 """Array and shape types, and the one error that reports wrong input."""
 
+import copy
+import dataclasses
 import math
 import operator
 from numbers import Real
-from typing import SupportsIndex, TypeAlias, cast
+from typing import SupportsIndex, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,8 @@ Labels: TypeAlias = npt.NDArray[np.int64]
 """Class numbers, one per example."""
 
 Shape: TypeAlias = tuple[int, ...]
+
+Value = TypeVar("Value")
 
 
 MOST_AXES, MOST_NUMBERS = 32, 10**14
@@ -56,6 +60,30 @@ def whole_number(where: str, value: object, least: int, most: int | None = None)
 def is_number(value: object) -> bool:
     """Return whether a value is a single real number."""
     return isinstance(value, Real)
+
+
+def with_python_numbers(value: Value) -> Value:
+    """Return a value with Python's numbers in place of NumPy's, also in the fields of its dataclasses and in sequences.
+
+    A float32 array times np.float64(0.1) is computed in float64, times 0.1 in float32; a file would not tell the two
+    numbers apart. What has no NumPy numbers is returned as it is.
+    """
+    if isinstance(value, np.generic):
+        return cast(Value, value.item())
+    if isinstance(value, tuple | list) and type(value) in (tuple, list):
+        entries = [with_python_numbers(entry) for entry in value]
+        same = all(new is old for new, old in zip(entries, value, strict=True))
+        return value if same else cast(Value, type(value)(entries))
+    if not dataclasses.is_dataclass(value):
+        return value
+    result = value
+    for field in dataclasses.fields(value):
+        before: object = getattr(value, field.name, None)
+        after = with_python_numbers(before)
+        if after is not before:
+            result = copy.copy(value) if result is value else result
+            object.__setattr__(result, field.name, after)
+    return result
 
 
 def check_flag(where: str, value: object) -> None:

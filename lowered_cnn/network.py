@@ -9,7 +9,17 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, Images, InputError, Shape, check_images, check_shape, check_size, whole_number
+from lowered_cnn.arrays import (
+    Array,
+    Images,
+    InputError,
+    Shape,
+    check_images,
+    check_shape,
+    check_size,
+    whole_number,
+    with_python_numbers,
+)
 from lowered_cnn.fusion import fuse
 from lowered_cnn.layers import Dropout, Flatten, Layer, Sequential, Site, Softmax
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
@@ -54,6 +64,7 @@ class Network:
     ) -> None:
         self.model = model if isinstance(model, Sequential) else Sequential(model)
         check_nesting(self.model)
+        self.model = with_python_numbers(self.model)
         self.input_shape = as_input_shape(input_shape)
         self.output_shape = self.model.output_shape(self.input_shape, "")
         owned = self.model.parameters(self.input_shape)

@@ -52,6 +52,8 @@ def load(path: str | os.PathLike[str]) -> Network:
     have no checksum, are read too.
     """
     header, tensors = read_checked(path)
+    if "checkpoint" in header:
+        raise InputError(str(path), "a network", "a checkpoint, which Training.resume reads")
     with _describing(path):
         model, input_shape = restore(header["model"]), as_input_shape(header["input_shape"])
         if not isinstance(model, Sequential):

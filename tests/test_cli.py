@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -316,9 +317,11 @@ def test_train_leaves_earlier_runs_alone(trained: Path, few_digits: Path, capsys
 
 def test_train_asks_for_its_folder_before_it_loads_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file := tmp_path / "file").write_text("")
+    (link := tmp_path / "link").symlink_to("nowhere")
     told = "lowered-cnn train: --out: expected "
     for out, line in (
         (file, f"{told}a new or empty folder, got {file}"),
+        (link, f"{told}a new or empty folder, got {link}"),
         (file / "run", f"{told}a writable folder, got {file / 'run'} in {file}"),
         (tmp_path, f"{told}a new or empty folder, got {tmp_path}"),
         (tmp_path / ("x" * 300), f"{told}a new or empty folder, got {tmp_path / ('x' * 300)} (File name too long)"),
@@ -539,11 +542,42 @@ def test_what_a_run_decides_cannot_be_given_again(trained: Path, capsys: pytest.
     assert "--verify: expected nothing" in fails(["train", "--resume", str(trained), "--verify"], capsys)
 
 
-def test_a_finished_run_says_so(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_only_tested_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may have been killed before it was saved or tested, or have been extended since its network was saved."""
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    assert main(["train", "--resume", str(trained)]) == 0
-    assert capsys.readouterr().out == f"{trained}: finished, with epoch 2 of 2\n"
+    save(Network(models.compact(10), (1, 28, 28), seed=9), trained / "model.safetensors")
+    assert main(["train", "--resume", str(trained), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert f"lowered-cnn train: {trained} finished with epoch 2 of 2; it is tested again" in printed.err.splitlines()
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+    assert main(["evaluate", str(trained), "--json"]) == 0
+    assert json.loads(printed.out)["test_accuracy"] == json.loads(capsys.readouterr().out)["test_accuracy"]
+
+
+def test_a_run_whose_data_have_moved_remembers_where_they_are(
+    few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(few_digits, data)
+    command = ["train", "--data", str(data), "--schedule", "constant", "--epochs", "1"]
+    assert main([*command, "--out", str(run)]) == 0
+    capsys.readouterr()
+    data.rename(tmp_path / "moved")
+    assert "no such folder" in fails(["evaluate", str(run)], capsys)
+    assert main(["train", "--resume", str(run), "--data", str(tmp_path / "moved")]) == 0
+    assert main(["evaluate", str(run)]) == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "summary", "verify", "export", "predict"])
+def test_a_run_that_has_not_ended_is_told_how_to_go_on(
+    command: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run, ignore=shutil.ignore_patterns("model.safetensors"))
+    last = {"export": [str(tmp_path / "x.onnx")], "predict": ["x.png"]}.get(command, [])
+    line = fails([command, str(run), *last], capsys)
+    wanted = f"a training that has ended (train --resume {run} goes on with it)"
+    assert line == f"lowered-cnn {command}: RUN: expected {wanted}, got {run} without model.safetensors"
 
 
 def test_more_epochs_extend_a_run_at_a_constant_rate(
@@ -559,8 +593,6 @@ def test_more_epochs_extend_a_run_at_a_constant_rate(
     assert told in capsys.readouterr().err.splitlines()
     for name in ("model.safetensors", "config.json"):
         assert (whole / name).read_bytes() == (run / name).read_bytes()
-    assert main(["train", "--resume", str(run)]) == 0
-    assert capsys.readouterr().out == f"{run}: finished, with epoch 3 of 3\n"
 
 
 def test_a_rate_that_falls_to_the_end_is_not_extended(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

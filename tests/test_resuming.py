@@ -1,8 +1,10 @@
 """A training that is stopped anywhere and goes on: the same bits as one that was never stopped."""
 
+import copy
 import dataclasses
 import itertools
 import math
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from lowered_cnn import (
     Adam,
     AdamW,
     Augmentation,
+    BatchNorm,
     Constant,
     Conv2D,
     Cosine,
@@ -26,12 +29,14 @@ from lowered_cnn import (
     Dense,
     Flatten,
     InputError,
+    LeakyReLU,
     MeanSquaredError,
     Network,
     OneCycle,
     Recipe,
     Record,
     ReLU,
+    Residual,
     Sequential,
     SoftmaxCrossEntropy,
     StepDecay,
@@ -42,6 +47,7 @@ from lowered_cnn import (
     train,
 )
 from lowered_cnn.descriptions import describe
+from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.storage import read_checked, write_checked
 from lowered_cnn.training import loop, machine
 from lowered_cnn.training.state import Subject
@@ -156,6 +162,48 @@ def test_a_state_can_be_restored_as_often_as_one_likes() -> None:
     assert training.step == 1
     assert outcome(training, list(training)) == first
     assert contents(state) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda training: pickle.loads(pickle.dumps(training))])
+def test_a_copy_of_a_training_goes_on_by_itself(copied: Any, workers: int) -> None:
+    recipe = Recipe(2, 40, Adam(0.01), average=0.9)
+    whole = Training(Network(MODEL, SHAPE), DATA, recipe)
+    expected = outcome(whole, list(whole))
+    training = Training(Network(MODEL, SHAPE), DATA, recipe, workers=workers)
+    records = [next(training), next(training)]
+    for each in (copied(training), training):
+        assert outcome(each, records + list(each)) == expected
+
+
+def test_a_network_without_parameters_is_resumed(tmp_path: Path) -> None:
+    training = Training(Network(Flatten(), (1, 1, 3)), noise(shape=(1, 1, 3)), Recipe(2))
+    next(training)
+    training.save(tmp_path / "checkpoint")
+    resumed = Training.resume(tmp_path / "checkpoint", training.data)
+    assert list(map(timeless, resumed)) == list(map(timeless, training))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(np.float64(0.05), np.float64(0.9), l2=np.float64(1e-3)),
+        SGD(np.float64(0.05), np.float64(0.9), True),
+        Adam(np.float64(0.01), np.float64(0.9), np.float64(0.99), np.float64(1e-8), np.float64(1e-3)),
+        AdamW(np.float64(0.01), weight_decay=np.float64(0.01)),
+    ],
+)
+def test_numbers_from_numpy_are_the_same_numbers_once_resumed(optimizer: Optimizer, tmp_path: Path) -> None:
+    model = [Conv2D(4, 3), BatchNorm(np.float64(0.1), np.float64(1e-5)), Residual(LeakyReLU(np.float64(0.1)))]
+    schedule = OneCycle(np.float64(0.3), np.float64(0.04))
+    recipe = Recipe(2, 40, optimizer, schedule, clip_norm=np.float64(0.5), average=np.float64(0.9))
+    network = Network([*model, Flatten(), Dense(3)], SHAPE)
+    training = Training(network, DATA, recipe)
+    records = [next(training), next(training)]
+    training.save(tmp_path / "checkpoint")
+    resumed = Training.resume(tmp_path / "checkpoint", DATA)
+    expected = outcome(training, records + list(training))
+    assert outcome(resumed, records + list(resumed)) == expected
 
 
 def test_a_learning_rate_that_is_set_stays(tmp_path: Path) -> None:
@@ -334,7 +382,7 @@ def test_a_network_is_no_checkpoint_and_a_checkpoint_no_network(tmp_path: Path) 
     save(training.network, tmp_path / "network")
     with pytest.raises(InputError, match=r"network: expected a checkpoint, got a network$"):
         Training.resume(tmp_path / "network", DATA)
-    with pytest.raises(InputError, match=r"checkpoint: expected "):
+    with pytest.raises(InputError, match=r"checkpoint: expected a network, got a checkpoint, which Training"):
         load(tmp_path / "checkpoint")
 
 
@@ -447,6 +495,37 @@ class FailsOnce(SoftmaxCrossEntropy):
         if FailsOnce.calls == FailsOnce.fatal:
             raise MemoryError("no more")
         return super().value_and_gradient(z, targets, m)
+
+
+class Unsteady:
+    """Examples that once cannot be read."""
+
+    labels, classes, image_shape, dtype = DATA.labels, DATA.classes, DATA.image_shape, DATA.dtype
+    reads = -1000  # those that find the range and the digest do not count
+
+    def __len__(self) -> int:
+        return len(DATA)
+
+    def gather(self, indices: Any, out: Any) -> None:
+        self.reads += 1
+        if self.reads == 3:
+            raise OSError("not now")
+        DATA.gather(indices, out)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_that_cannot_be_read_is_read_again(workers: int) -> None:
+    recipe = Recipe(2, 40, Adam(0.01), Constant(), average=0.9)
+    whole = Training(Network(MODEL, SHAPE), DATA, recipe)
+    expected = outcome(whole, list(whole))
+    data = Unsteady()
+    training = Training(Network(MODEL, SHAPE), data, recipe, workers=workers)
+    data.reads = 0
+    records = [next(training), next(training)]
+    with pytest.raises(OSError, match=r"^not now$"):
+        next(training)
+    assert training.state().step == 2
+    assert outcome(training, records + list(training)) == expected
 
 
 @pytest.mark.parametrize("fatal", range(3, 13))

@@ -29,7 +29,7 @@ def check_out(path: Path) -> None:
     What a run leaves that was killed before it began counts as empty: settings are written last.
     """
     try:
-        taken = path.exists() and (not path.is_dir() or not all(map(_is_leftover, os.listdir(path))))
+        taken = os.path.lexists(path) and (not path.is_dir() or not all(map(_is_leftover, os.listdir(path))))
         above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:
         raise InputError("--out", "a new or empty folder", f"{path} ({error.strerror})") from error
@@ -102,7 +102,10 @@ class RunFolder:
         """Return the folder of an earlier run; raises InputError unless it holds settings and the wanted file."""
         for name in (CONFIG, wanted):
             if not (path / name).is_file():
-                raise InputError("RUN", "a folder written by lowered-cnn train", f"{path} without {name}")
+                expected = "a folder written by lowered-cnn train"
+                if name != CONFIG and (path / CHECKPOINT).is_file():
+                    expected = f"a training that has ended (train --resume {path} goes on with it)"
+                raise InputError("RUN", expected, f"{path} without {name}")
         return cls(path)
 
     @cached_property
@@ -159,11 +162,6 @@ class RunFolder:
         except OSError as error:
             print(f"lowered-cnn train: {path}: expected a file to write, got {error.strerror}", file=sys.stderr)
             return None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the trained network has been written."""
-        return (self.path / "model.safetensors").is_file()
 
     def save(self, network: Network) -> None:
         """Write the network."""

@@ -165,14 +165,15 @@ def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
         training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, engine=engine, epochs=epochs)
         if engine.number:
             return _follow_along(training, engine)
-        if training.finished and folder.is_finished:
-            print(f"{folder.path}: finished, with epoch {training.epoch} of {training.recipe.epochs}")
-            return 0
-        if training.recipe.epochs != folder.number("epochs"):
+        if training.finished:
+            warn(f"{folder.path} finished with epoch {training.epoch} of {folder.number('epochs')}; it is tested again")
+        elif training.recipe.epochs != folder.number("epochs"):
             rate = f"{training.recipe.schedule!r} goes on at {training.learning_rate:g}"
             warn(f"{training.recipe.epochs} epochs instead of {folder.number('epochs')}: {rate}, and spans them all")
             training.save(folder.checkpoint)
             folder.write_config({**folder.config, **_described(training.recipe)})
+        if arguments.data:
+            folder.write_config({**folder.config, "data": str(arguments.data.resolve())})
         return _complete(training, splits.test, folder, arguments, engine, begun)
 
 

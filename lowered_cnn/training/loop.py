@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, is_number, whole_number
+from lowered_cnn.arrays import Array, InputError, is_number, whole_number, with_python_numbers
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Examples, Indices, LabelledImages, as_dataset
@@ -38,9 +38,10 @@ class Training(Iterator[Record]):
 
     `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch. The network is
     trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. The last
-    step, an exception in a step, `close`, the end of a `with` block and the end of the last reference to it (as after
-    `break` in `for record in train(...)`) end the workers, and leave the network as it was after the last whole step;
-    iterating again goes on with the next one.
+    step, `close`, the end of a `with` block and the end of the last reference to it (as after `break` in `for record in
+    train(...)`) end the workers, and leave the network as it was after the last whole step; iterating again goes on
+    with the next one. So does an exception while the batch is read. After one in the rest of a step, the network may
+    be half updated, and only `restore` of an earlier state goes on.
 
     The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
     last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
@@ -73,7 +74,7 @@ class Training(Iterator[Record]):
         _check(network, self.data, recipe, self.dev, workers)
         network.input_range = image_range(self.data.dtype, chunks(self.data))
         self.network = network
-        self.recipe = recipe
+        self.recipe = recipe = with_python_numbers(recipe)
         self.average = None if recipe.average is None else copy.deepcopy(network)
         self.step, self.history = 0, list[Record]()
         self._workers, self._engine = workers, engine
@@ -121,7 +122,7 @@ class Training(Iterator[Record]):
         """The rate of the next step: the schedule's, or the one that was set, which stays until it is set again."""
         if self._learning_rate is not None:
             return self._learning_rate
-        return self.recipe.optimizer.learning_rate * self.recipe.schedule.factor(self.step / self.steps)
+        return float(self.recipe.optimizer.learning_rate * self.recipe.schedule.factor(self.step / self.steps))
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
@@ -148,9 +149,10 @@ class Training(Iterator[Record]):
         workforce = self._workforce()
         start = time.perf_counter()
         step, indices = self._next_batch()
+        workforce.read(self.data, indices, step)
         self._amid_step = True
         with one_blas_thread():
-            totals = workforce.step(self.data, indices, step)
+            totals = workforce.step(step)
         if not math.isfinite(totals.loss):
             self._amid_step = False  # nothing has changed
             raise self._diverged(workforce, step, totals)
@@ -264,6 +266,10 @@ class Training(Iterator[Record]):
         if hasattr(self, "_ending"):
             self.close()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy has: all but the workers, which it starts for itself."""
+        return {**vars(self), "_team": None, "_order": None, "_ending": ExitStack()}
+
     # --- its state ---
 
     def subject(self) -> Subject:
@@ -312,10 +318,9 @@ class Training(Iterator[Record]):
         self.close()
         self._amid_step = False
         self.network.parameters.vector[...] = state.parameters
-        self._buffers = np.array(
-            [state.buffers[name] for name in self.recipe.optimizer.buffers], state.parameters.dtype
-        )
-        self._buffers = self._buffers.reshape(-1, len(self.network.parameters.learned))
+        self._buffers = np.zeros_like(self._buffers)  # those of a team that has ended may be shared memory
+        for buffer, name in zip(self._buffers, self.recipe.optimizer.buffers, strict=True):
+            buffer[...] = state.buffers[name]
         if self.average is not None:
             self.average.parameters.vector[...] = state.average
         self._best = None if state.best is None else state.best.copy()

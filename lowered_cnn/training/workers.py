@@ -40,19 +40,23 @@ class Team:
         self._worker = Worker(network, job, board, Reduction(board, 0, barrier, job.place, ranks))
         self.buffers = board.buffers
 
-    def step(self, data: Examples, indices: Indices, step: Step) -> Totals:
-        """Take a step on these examples, of which this rank reads those of its shards; return the batch's totals.
-
-        With children, the network's parameters are copied to the board before the step and back after it, so that the
-        caller's changes between two steps take effect. Next to a step the copies cost little.
-        """
+    def read(self, data: Examples, indices: Indices, step: Step) -> None:
+        """Read those of a step's examples that are in the shards of this rank."""
         if self._children is not None:
             self._children.check()
-        board, vector = self._board, self._network.parameters.vector
+        board = self._board
         here = examples_of(self._shards(step), step.examples, self._job.shard_size)
         data.gather(indices[here], board.images[here].reshape(-1, *data.image_shape))
         np.take(data.labels, indices[here], out=board.labels[here], mode="clip")
         board.examples[here] = indices[here]
+
+    def step(self, step: Step) -> Totals:
+        """Take a step on the examples that were read; return the batch's totals.
+
+        With children, the network's parameters are copied to the board before the step and back after it, so that the
+        caller's changes between two steps take effect. Next to a step the copies cost little.
+        """
+        board, vector = self._board, self._network.parameters.vector
         if self._children is None:
             return self._worker.run(step)
         board.parameters[...] = vector
