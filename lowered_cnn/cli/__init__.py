@@ -11,7 +11,7 @@ from lowered_cnn import InputError, __version__
 from lowered_cnn.cli import evaluate, export, predict, summary, train, verify
 from lowered_cnn.cli.arguments import Parser
 from lowered_cnn.cli.errors import expected_errors
-from lowered_cnn.launch import INTERRUPTED, launched
+from lowered_cnn.launch import INTERRUPTED, restore_interrupts
 
 COMMANDS = {
     "train": train,
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams()
     parsed = _parser().parse_args(arguments)
     try:
-        launched()
+        restore_interrupts()
         with expected_errors():
             code = COMMANDS[parsed.command].run(parsed) or 0
             sys.stdout.flush()

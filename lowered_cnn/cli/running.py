@@ -100,7 +100,7 @@ def metrics_of(folder: RunFolder, steps: int) -> Iterator[Metrics]:
         metrics.close()
 
 
-def follow(training: Training, folder: RunFolder, interval: Interval | None, engine: Ranks) -> signal.Signals | None:
+def follow(training: Training, folder: RunFolder, interval: Interval | None, ranks: Ranks) -> signal.Signals | None:
     """Take the steps that are left; return the signal that stopped it, if one did. Either way, leave a checkpoint."""
     checkpoints = Checkpoints(folder, interval)
     with _bar(training) as bar, metrics_of(folder, training.step) as metrics, _steady(), Stopping() as stopping:
@@ -111,7 +111,7 @@ def follow(training: Training, folder: RunFolder, interval: Interval | None, eng
             if record.ends_epoch:
                 with suppress(OSError):  # training goes on even if the line cannot be written
                     bar.write(_line(record, training.recipe.epochs), file=sys.stderr)
-            if stopping.agreed(engine):
+            if stopping.agreed(ranks):
                 break
             if not training.finished and checkpoints.are_due(record):
                 checkpoints.write(training)
@@ -119,11 +119,11 @@ def follow(training: Training, folder: RunFolder, interval: Interval | None, eng
         return None if training.finished else stopping.signal
 
 
-def follow_along(training: Training, engine: Ranks) -> signal.Signals | None:
+def follow_along(training: Training, ranks: Ranks) -> signal.Signals | None:
     """Take the steps that are left on a rank that neither prints nor writes."""
     with _steady(), Stopping() as stopping:
         for _ in training:
-            if stopping.agreed(engine):
+            if stopping.agreed(ranks):
                 break
         return None if training.finished else stopping.signal
 

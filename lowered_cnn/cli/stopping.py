@@ -35,10 +35,10 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def agreed(self, engine: Ranks) -> "signal.Signals | None":
+    def agreed(self, ranks: Ranks) -> "signal.Signals | None":
         """Return the signal; of several ranks, all stop when rank 0 does."""
         number = np.array([self.signal or 0.0])
-        engine.broadcast(number)
+        ranks.broadcast(number)
         self.signal = signal.Signals(int(number[0])) if number[0] else None
         return self.signal
 

@@ -38,7 +38,7 @@ from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
-from lowered_cnn.training import BEST, ranks
+from lowered_cnn.training import BEST, join_ranks
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.workers import POSIX
 from lowered_cnn.verify import verify_forms
@@ -107,14 +107,14 @@ def run(arguments: argparse.Namespace) -> int:
     Return 1 if the network was to be verified, and does not pass, and 128 + N if signal N stopped it. Of the ranks of
     an MPI job, all train, and rank 0 alone writes.
     """
-    engine = ranks()
-    with engine.ending(), expected_errors():
-        return _resume(arguments, engine) if arguments.resume else _start(arguments, engine)
+    ranks = join_ranks()
+    with ranks.ending(), expected_errors():
+        return _resume(arguments, ranks) if arguments.resume else _start(arguments, ranks)
 
 
-def _start(arguments: argparse.Namespace, engine: Ranks) -> int:
+def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
     begun = time.perf_counter()
-    if arguments.out and engine.number == 0:
+    if arguments.out and ranks.number == 0:
         check_out(arguments.out)
     splits = load_data(arguments.data)
     seed = DEFAULT.seed if arguments.seed is None else arguments.seed
@@ -122,49 +122,49 @@ def _start(arguments: argparse.Namespace, engine: Ranks) -> int:
     data, dev = _hold_out(splits.train, dev_size, seed)
     model, recipe = _chosen(arguments, seed)
     network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=seed)
-    if arguments.verify and not _verified(network, recipe, engine):
+    if arguments.verify and not _verified(network, recipe, ranks):
         return 1
     workers = arguments.workers or (usable_cores() if POSIX else 1)
-    training = Training(network, data, recipe, dev=dev, workers=workers, engine=engine)
-    engine.agree("train: data", training.subject().data)  # before there is a folder that would have to be removed
-    if engine.number:
-        return _follow_along(training, engine)
+    training = Training(network, data, recipe, dev=dev, workers=workers, ranks=ranks)
+    ranks.agree("train: data", training.subject.data)  # before there is a folder that would have to be removed
+    if ranks.number:
+        return _follow_along(training, ranks)
     folder = RunFolder.make(arguments.out)
     with folder.locked():
         try:
             training.save(folder.checkpoint)
             folder.write_config(_config(arguments.data, model, dev_size, training))
-            return _complete(training, splits.test, folder, arguments, engine, begun)
+            return _complete(training, splits.test, folder, arguments, ranks, begun)
         except BaseException:
             if not training.step:
                 folder.remove()
             raise
 
 
-def _verified(network: Network, recipe: Recipe, engine: Ranks) -> bool:
+def _verified(network: Network, recipe: Recipe, ranks: Ranks) -> bool:
     """Return whether the network passes on all ranks; if not, rank 0 prints the first certificate that fails."""
     certificate = verify_forms(network, loss=recipe.loss)
-    failed = [text for text in engine.gather("" if certificate.passed else str(certificate)) if text]
-    if failed and engine.number == 0:
+    failed = [text for text in ranks.gather("" if certificate.passed else str(certificate)) if text]
+    if failed and ranks.number == 0:
         print(failed[0], file=sys.stderr)
     return not failed
 
 
-def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
+def _resume(arguments: argparse.Namespace, ranks: Ranks) -> int:
     begun = time.perf_counter()
     for name, value in vars(arguments).items():
         if name not in RESUMABLE and value is not None:
             wanted = f"nothing with --resume, which takes it from {arguments.resume}"
             raise InputError(f"--{name.replace('_', '-')}", wanted, value)
     folder = RunFolder.open(arguments.resume, CHECKPOINT)
-    with nullcontext() if engine.number else folder.locked():
+    with nullcontext() if ranks.number else folder.locked():
         source = arguments.data or folder.source
         splits = load_data(source)
         data, dev = _hold_out(splits.train, folder.number("dev_size"), folder.number("seed"))
         workers, epochs = arguments.workers or folder.number("workers"), arguments.epochs
-        training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, engine=engine, epochs=epochs)
-        if engine.number:
-            return _follow_along(training, engine)
+        training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, ranks=ranks, epochs=epochs)
+        if ranks.number:
+            return _follow_along(training, ranks)
         if training.finished and folder.is_finished:
             print(f"{folder.path}: finished, with epoch {training.epoch} of {training.recipe.epochs}")
             return 0
@@ -173,11 +173,11 @@ def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
             warn(f"{training.recipe.epochs} epochs instead of {folder.number('epochs')}: {rate}, and spans them all")
             training.save(folder.checkpoint)
             folder.write_config({**folder.config, **_described(training.recipe)})
-        return _complete(training, splits.test, folder, arguments, engine, begun)
+        return _complete(training, splits.test, folder, arguments, ranks, begun)
 
 
-def _follow_along(training: Training, engine: Ranks) -> int:
-    stopped = follow_along(training, engine)
+def _follow_along(training: Training, ranks: Ranks) -> int:
+    stopped = follow_along(training, ranks)
     return 0 if stopped is None else exit_code(stopped)
 
 
@@ -186,12 +186,12 @@ def _complete(
     test: Dataset,
     folder: RunFolder,
     arguments: argparse.Namespace,
-    engine: Ranks,
+    ranks: Ranks,
     begun: float,
 ) -> int:
     """Take the steps that are left, then test, save and report; return the exit code."""
     start, first = time.perf_counter(), training.step
-    stopped = follow(training, folder, arguments.checkpoint_every, engine)
+    stopped = follow(training, folder, arguments.checkpoint_every, ranks)
     train_seconds = time.perf_counter() - start
     if stopped is not None:
         warn(f"stopped by {stopped.name} after step {training.step}; go on with --resume {folder.path}")

@@ -1,7 +1,7 @@
 """Checkpoints: the state of a training in one safetensors file, whole or absent, and checked when it is read."""
 
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from lowered_cnn.arrays import Array, InputError, check_shape
@@ -12,15 +12,15 @@ from lowered_cnn.storage import read_checked, write_checked
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.state import Record, State, Subject
 
-NUMBERS = ("step", "learning_rate", "epoch_loss", "seconds", "machine")
-"""The fields of a state that are in the header as they are."""
+PLAIN = ("step", "learning_rate", "epoch_loss", "seconds", "machine")
+"""The fields of a state that the header holds as they are."""
 
 
 def write_state(state: State, path: str | os.PathLike[str]) -> None:
     """Write a state; raises InputError for a model or recipe that cannot be restored from its fields, and OSError."""
     subject = state.subject
     header: dict[str, JSON] = {
-        "checkpoint": {name: getattr(state, name) for name in NUMBERS},
+        "checkpoint": {name: getattr(state, name) for name in PLAIN},
         "history": [asdict(record) for record in state.history],
         "model": describe(subject.model),
         "input_shape": list(subject.input_shape),
@@ -60,8 +60,14 @@ def _subject(header: dict[str, Any]) -> Subject:
     model, recipe = restore(header["model"]), restore(header["recipe"])
     if not (isinstance(model, Sequential) and isinstance(recipe, Recipe)):
         raise InputError("checkpoint", "a model and a recipe", f"{model!r} and {recipe!r}")
-    others = {field.name: header[field.name] for field in fields(Subject) if field.name in ("dtype", "data", "dev")}
-    return Subject(model=model, input_shape=tuple(header["input_shape"]), recipe=recipe, **others)
+    return Subject(
+        model=model,
+        input_shape=tuple(header["input_shape"]),
+        dtype=header["dtype"],
+        recipe=recipe,
+        data=header["data"],
+        dev=header["dev"],
+    )
 
 
 def _check_vectors(subject: Subject, buffers: dict[str, Array], others: dict[str, Array]) -> None:

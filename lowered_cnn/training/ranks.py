@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
-from lowered_cnn import gemm
 from lowered_cnn.arrays import Array, InputError
-from lowered_cnn.cores import one_blas_thread
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm, Request
@@ -250,11 +248,12 @@ def launched(environment: Mapping[str, str] = os.environ) -> bool:
     return any(name in environment for name in LAUNCHED)
 
 
-def ranks() -> Ranks:
-    """Join the MPI job that this process was started in, to train as `Training(..., engine=ranks())`; or be alone.
+def join_ranks() -> Ranks:
+    """Return the ranks of the MPI job that this process was started in, or, outside of a job, this process alone.
 
-    Call it first of all, and do the rest inside of its `ending()`: a rank that fails outside of it leaves the others
-    waiting, without a word from the launcher. Raises InputError if mpi4py or MPI is missing (extra `mpi`).
+    Call it first, do everything else inside its `ending()`, and train with `Training(..., ranks=join_ranks())`: a rank
+    that fails outside `ending()` leaves the others waiting, and the launcher reports nothing. Raises InputError if
+    mpi4py or MPI is missing (extra `mpi`).
     """
     if not launched():
         return Alone()
@@ -264,31 +263,3 @@ def ranks() -> Ranks:
         got = str(error).partition("\n")[0]
         raise InputError("mpiexec", "mpi4py and MPI (pip install 'lowered-cnn[mpi]')", got) from error
     return MPIRanks(MPI.COMM_WORLD)
-
-
-PRODUCTS = ((6, 25, 4608), (16, 150, 640), (84, 120, 32), (10, 84, 17), (64, 576, 1152), (128, 1000, 32))
-"""M, K and N of some products of a step: filters, taps, and pixels of all examples; and those of dense layers."""
-
-
-def probe() -> str:
-    """Return a digest of products, sums and functions of fixed numbers; it differs if processors or BLAS round so."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    with one_blas_thread():
-        for dtype in (np.float32, np.float64):
-            for m, k, n in PRODUCTS:
-                for result in _results(m, k, n, np.dtype(dtype)):
-                    digest.update(result.tobytes())
-    return digest.hexdigest()
-
-
-def _results(m: int, k: int, n: int, dtype: np.dtype[np.floating]) -> Iterator[Array]:
-    rng = np.random.default_rng([m, k, n])
-    a, b, c = (rng.random(shape).astype(dtype) - dtype.type(0.5) for shape in ((m, k), (k, n), (m, n)))
-    z, da, db = np.empty_like(c), np.empty_like(a), np.empty_like(b)
-    gemm.multiply("forward", a, b, z)
-    gemm.multiply_a_bt("dweight", c, b, da)
-    gemm.multiply_at_b("dx", a, c, db)
-    yield from (z, da, db, c.sum(axis=0), c.sum(axis=1))
-    yield from (function(c + 1) for function in (np.exp, np.log, np.sqrt, np.tanh))

@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Sequential
-from lowered_cnn.training.ranks import Ranks, probe
+from lowered_cnn.training.machine import probe
+from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.recipe import Recipe
 
 
