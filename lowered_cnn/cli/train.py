@@ -56,7 +56,6 @@ SCHEDULES: dict[str, Schedule] = {
 DEV_PART = 12
 """By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""
 
-
 RESUMABLE = ("resume", "command", "data", "epochs", "workers", "checkpoint_every", "json")
 """What may be given with --resume; all else comes from the run."""
 
@@ -91,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def interval(text: str) -> Interval:
-    """Return the type of --checkpoint-every."""
+    """Return the value of --checkpoint-every: steps, or seconds such as 30s."""
     try:
         if text.endswith("s"):
             return Interval(seconds=positive()(text[:-1]))
@@ -128,13 +127,13 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
     training = Training(network, data, recipe, dev=dev, workers=workers, ranks=ranks)
     ranks.agree("train: data", training.subject.data)  # before there is a folder that would have to be removed
     if ranks.number:
-        return _follow_along(training, ranks)
+        return _follow_along(training)
     folder = RunFolder.make(arguments.out)
     with folder.locked():
         try:
             training.save(folder.checkpoint)
             folder.write_config(_config(arguments.data, model, dev_size, training))
-            return _complete(training, splits.test, folder, arguments, ranks, begun)
+            return _complete(training, splits.test, folder, arguments, begun)
         except BaseException:
             if not training.step:
                 folder.remove()
@@ -164,7 +163,7 @@ def _resume(arguments: argparse.Namespace, ranks: Ranks) -> int:
         workers, epochs = arguments.workers or folder.number("workers"), arguments.epochs
         training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, ranks=ranks, epochs=epochs)
         if ranks.number:
-            return _follow_along(training, ranks)
+            return _follow_along(training)
         if training.finished and folder.is_finished:
             print(f"{folder.path}: finished, with epoch {training.epoch} of {training.recipe.epochs}")
             return 0
@@ -173,25 +172,18 @@ def _resume(arguments: argparse.Namespace, ranks: Ranks) -> int:
             warn(f"{training.recipe.epochs} epochs instead of {folder.number('epochs')}: {rate}, and spans them all")
             training.save(folder.checkpoint)
             folder.write_config({**folder.config, **_described(training.recipe)})
-        return _complete(training, splits.test, folder, arguments, ranks, begun)
+        return _complete(training, splits.test, folder, arguments, begun)
 
 
-def _follow_along(training: Training, ranks: Ranks) -> int:
-    stopped = follow_along(training, ranks)
+def _follow_along(training: Training) -> int:
+    stopped = follow_along(training)
     return 0 if stopped is None else exit_code(stopped)
 
 
-def _complete(
-    training: Training,
-    test: Dataset,
-    folder: RunFolder,
-    arguments: argparse.Namespace,
-    ranks: Ranks,
-    begun: float,
-) -> int:
-    """Take the steps that are left, then test, save and report; return the exit code."""
+def _complete(training: Training, test: Dataset, folder: RunFolder, arguments: argparse.Namespace, begun: float) -> int:
+    """Take the steps that are left, then save, test and report; return the exit code. The run began at time `begun`."""
     start, first = time.perf_counter(), training.step
-    stopped = follow(training, folder, arguments.checkpoint_every, ranks)
+    stopped = follow(training, folder, arguments.checkpoint_every)
     train_seconds = time.perf_counter() - start
     if stopped is not None:
         warn(f"stopped by {stopped.name} after step {training.step}; go on with --resume {folder.path}")
