@@ -83,9 +83,9 @@ def measure_steps(workers: int) -> None:
             wall, processor = 1e3 * np.median(np.diff(clocks, axis=0), axis=0)
             sent = [f"{int(text) / STEPS / 1000:,.1f}" for text in ranks.gather(str(communicator.sent))]
             if ranks.number == 0:
-                place = f"ranks {ranks.count}, workers {workers}"
+                setting = f"ranks {ranks.count}, workers {workers}"
                 times = f"{wall:.2f} ms per step, {processor:.2f} ms of the processor"
-                print(f"{name}, {place}: {times}, {', '.join(sent)} kB sent", flush=True)
+                print(f"{name}, {setting}: {times}, {', '.join(sent)} kB sent", flush=True)
 
 
 def median(run: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> float:

@@ -38,10 +38,10 @@ class Training(Iterator[Record]):
     """A network in training on mini-batches (S10): each `next` takes a step and returns its record.
 
     `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch. The network is
-    trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. The last
-    step, an exception in a step, `close`, the end of a `with` block and the end of the last reference to it (as after
-    `break` in `for record in train(...)`) end the workers, and leave the network as it was after the last whole step;
-    iterating again goes on with the next one.
+    trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. The
+    workers end with the last step, an exception in a step, `close`, the end of a `with` block, or the last reference to
+    the training (as after `break` in `for record in train(...)`). The network is then as it was after the last whole
+    step, and iterating again goes on with the next one.
 
     The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
     last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
@@ -55,7 +55,7 @@ class Training(Iterator[Record]):
     end.
 
     Raises InputError if the data do not fit the network, if the workers cannot start or have no room for the memory
-    they share, or if the loss is no finite number (with the layer where it began; the step is not taken);
+    they share, or if the loss is not a finite number (naming the layer where that began; the step is not taken);
     ChildProcessError if a worker is killed or the system does not start it; and whatever a worker raises.
     """
 
@@ -85,7 +85,7 @@ class Training(Iterator[Record]):
         shape = len(recipe.optimizer.buffers), len(network.parameters.learned)
         self._buffers = np.zeros(shape, network.parameters.vector.dtype)
         self._order: Iterator[Indices] | None = None
-        self._amid_step = False
+        self._in_step = False
         self._team: Team | None = None
         self._ending = ExitStack()
 
@@ -137,7 +137,7 @@ class Training(Iterator[Record]):
 
     def __next__(self) -> Record:
         """Take the next step. A Ctrl-C waits for its end; a second one does not."""
-        if self._amid_step:
+        if self._in_step:
             raise InputError("training", "a last step that was completed (restore or resume one)", "one that failed")
         if self.finished:
             raise StopIteration
@@ -152,11 +152,11 @@ class Training(Iterator[Record]):
         workforce = self._workforce()
         start = time.perf_counter()
         step, indices = self._next_batch()
-        self._amid_step = True
+        self._in_step = True
         with one_blas_thread():
             totals = workforce.step(self.data, indices, step)
         if not math.isfinite(totals.loss):
-            self._amid_step = False  # nothing has changed
+            self._in_step = False  # nothing has changed
             raise self._diverged(workforce, step, totals)
         self.step += 1
         self._epoch_loss += totals.loss * step.examples / len(self.data)
@@ -166,7 +166,7 @@ class Training(Iterator[Record]):
         record = self._record(step, totals)
         if self.finished:
             self._finish()
-        self._amid_step = False
+        self._in_step = False
         return record
 
     def _next_batch(self) -> tuple[Step, Indices]:
@@ -284,7 +284,7 @@ class Training(Iterator[Record]):
 
     def state(self) -> State:
         """Return a copy of all that decides how the training goes on."""
-        if self._amid_step:
+        if self._in_step:
             raise InputError("training: state", "a last step that was completed", "one that failed")
         vector = self.network.parameters.vector if self._last is None else self._last
         names = self.recipe.optimizer.buffers
@@ -305,9 +305,9 @@ class Training(Iterator[Record]):
     def restore(self, state: State) -> None:
         """Go on from this state: with the same bits as if training had never stopped, for any number of workers.
 
-        Raises InputError, which tells the first difference, for a state of another network, recipe or data. If another
-        BLAS or processor computed it, that is logged, as the bits may then differ from here on. All ranks restore, and
-        must restore the same step.
+        Raises InputError, which names the first difference, for a state of another network, recipe or data. If another
+        BLAS or processor computed it, that is logged, since the bits may differ from here on. All ranks must restore,
+        and from the same step.
         """
         self.subject.check_same(state.subject)
         self.ranks.agree("training: step", str(state.step))
@@ -317,7 +317,7 @@ class Training(Iterator[Record]):
             line = f"training: {state.machine} until now, {machine()} from here, so that bits may differ"
             logging.getLogger("lowered_cnn").warning(line)
         self.close()
-        self._amid_step = False
+        self._in_step = False
         self.network.parameters.vector[...] = state.parameters
         self._buffers = np.empty_like(self._buffers)  # those before may be in memory that a fork shares
         for name, buffer in zip(self.recipe.optimizer.buffers, self._buffers, strict=True):
@@ -334,8 +334,8 @@ class Training(Iterator[Record]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint, from which `resume` goes on; the file appears complete or not at all.
 
-        Only rank 0 writes. Raises InputError if a parameter is not a finite number, and OSError if the file cannot be
-        written.
+        Only rank 0 writes. Raises InputError if a parameter is not a finite number or the model or recipe cannot be
+        restored from its fields, and OSError if the file cannot be written.
         """
         state = self.state()
         if not np.isfinite(state.parameters).all():
@@ -357,7 +357,8 @@ class Training(Iterator[Record]):
     ) -> "Training":
         """Return the training that `save` wrote, with a network of its own; network and recipe are in the file.
 
-        The data must be the same. More `epochs` than before extend it, if the schedule's rate does not jump here.
+        The data must be the same. More `epochs` than before extend the training, unless the learning rate of its
+        schedule would jump at this step. Raises InputError for any other file, data or number of epochs.
         """
         state = read_state(path)
         subject = state.subject

@@ -36,7 +36,7 @@ LOOKS = 200
 """How many times a child polls for the next step before it sleeps: about a millisecond."""
 
 SILENCE = 10.0
-"""How many seconds a worker is waited for before that is told; it is told again after twice as long, and so on."""
+"""How many seconds a worker is waited for before that is logged; it is logged again after twice as long, and so on."""
 
 PARENT_SECONDS = 0.5
 """How long a child waits between checks that its parent is alive."""
@@ -168,7 +168,7 @@ def _signals_blocked() -> Iterator[None]:
 
 @contextmanager
 def _spawn_known() -> Iterator[None]:
-    """Hide a start method that a child would not know: it is told its parent's, which joblib makes "loky"."""
+    """Hide a start method that a child would not know: children take over their parent's, which joblib makes "loky"."""
     method = multiprocessing.get_start_method(allow_none=True)
     if method is None or method in multiprocessing.get_all_start_methods():
         yield
@@ -181,7 +181,7 @@ def _spawn_known() -> Iterator[None]:
 
 
 def _is_stopped(process: SpawnProcess) -> bool:
-    """Return whether a process has been stopped, by SIGSTOP or a debugger; on macOS, where that is not told, False."""
+    """Return whether a process has been stopped, by SIGSTOP or a debugger; on macOS, which does not tell, False."""
     try:
         with open(f"/proc/{process.pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "Tt"

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm, Request
 
 LAUNCHED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-"""Variables of which a launcher sets at least one: MPICH and its kin, PMIx (as Slurm starts it), Open MPI."""
+"""Variables of which a launcher sets at least one: MPICH and its derivatives, PMIx (as under Slurm), Open MPI."""
 
 PATIENCE = 0.02
-"""For how many seconds a rank that waits only yields its core between looks; a large vector may take as long."""
+"""For how many seconds a waiting rank only yields its core between polls; a large vector may take as long."""
 
 NAP = 0.001
-"""For how many seconds it then sleeps between rounds of looks."""
+"""For how many seconds it then sleeps between rounds of polls."""
 
-LOOKS = 20
-"""Looks in a round: with each, MPI moves a part of a message."""
+POLLS = 20
+"""Polls in a round: with each, MPI moves a part of a message."""
 
 GRACE = 1.0
-"""For how many seconds the other ranks leave it to rank 0 to report an error that all of them have."""
+"""For how many seconds the other ranks wait for rank 0 to report an error that all of them have."""
 
 DELIVERY = 0.2
-"""For how many seconds the launcher gets to pass the report on; it drops what it has not when the job is aborted."""
+"""For how many seconds the launcher may pass the report on; once the job is aborted, it drops the rest."""
 
 Sums: TypeAlias = Sequence[tuple[int, int]]
 """Additions (into, from) of ranks' vectors, in order, as `deal` returns them; the last one completes rank 0's."""
@@ -61,7 +61,7 @@ class Ranks(Protocol):
         """Return the text of each rank, in their order, on all ranks."""
 
     def agree(self, where: str, digest: str) -> None:
-        """Raise the same InputError on all ranks, which names those that differ, unless all have rank 0's text."""
+        """Raise InputError on all ranks, naming those that differ, unless all have the same text as rank 0."""
 
     def ending(self) -> AbstractContextManager[None]:
         """Report an error that leaves the `with` block, and end the job, with exit code 2, 130 (Ctrl-C) or 1.
@@ -71,7 +71,7 @@ class Ranks(Protocol):
 
 
 class Alone:
-    """A process that is no part of a job: the only rank."""
+    """A process outside of any job: the only rank."""
 
     number = 0
     count = 1
@@ -97,7 +97,7 @@ class Alone:
 class MPIRanks:
     """The ranks of the MPI job that this process belongs to.
 
-    No addition is left to MPI, which promises no order: it carries numbers, and NumPy adds them.
+    MPI only carries the numbers, and NumPy adds them: MPI's own sums promise no order.
     """
 
     def __init__(self, communicator: "Intracomm") -> None:
@@ -176,7 +176,7 @@ class MPIRanks:
         from mpi4py.MPI import Request
 
         start = time.monotonic()
-        while not any(Request.Testall(requests) for _ in range(LOOKS)):
+        while not any(Request.Testall(requests) for _ in range(POLLS)):
             if time.monotonic() - start < PATIENCE:
                 os.sched_yield()
             else:
@@ -184,7 +184,7 @@ class MPIRanks:
 
 
 def _report(rank: int, error: BaseException) -> tuple[str, int]:
-    """Return one line, or a traceback if nobody expects such an error, and the exit code."""
+    """Return one line, or a traceback for an error that is not expected, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return f"rank {rank}: interrupted", 130
     if isinstance(error, InputError | OSError):
@@ -194,7 +194,7 @@ def _report(rank: int, error: BaseException) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a rank does with elements of which another one holds a sum, too: some it gives, some it keeps and adds."""
+    """Two ranks hold sums of the same elements: this one gives some of its own away, and keeps and adds the others."""
 
     other: int
     given: slice
@@ -207,10 +207,10 @@ class Exchange:
 
 @cache
 def _exchanges(size: int, sums: tuple[tuple[int, int], ...], rank: int) -> tuple[tuple[Exchange, ...], ...]:
-    """Plan a rank's exchanges, for each of the sums that it takes part in.
+    """Plan the exchanges of a rank (size: elements of the vector), for each of the sums that it takes part in.
 
-    Throughout, the ranks whose vectors are in a sum hold it together, each about the same share of its elements.
-    Where two such groups meet, so do the two ranks that hold the same elements, and each keeps some of these.
+    The ranks whose vectors are in a sum hold it together, each about the same share of its elements. Where two such
+    groups are added, the two ranks that hold the same elements exchange: each keeps, and completes, some of them.
     """
     held = {head: [(0, size, head)] for pair in sums for head in pair}
     crews = dict.fromkeys(held, 1)
