@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -18,10 +19,11 @@ def machine() -> str:
     """Return the versions and instruction sets in use: "openblas 0.3.30 SkylakeX, NumPy 2.3.5 with AVX512_SKX"."""
     from threadpoolctl import threadpool_info
 
+    loaded = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    own = [library for library in loaded if {"numpy", "numpy.libs"} & {*Path(library["filepath"]).parts}]
     parts = [
         [str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key)]
-        for library in threadpool_info()
-        if library["user_api"] == "blas"
+        for library in own or loaded  # SciPy's wheel has another BLAS, which NumPy does not use
     ]
     blas = ", ".join(map(" ".join, parts)) or "unknown BLAS"
     instructions = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
