@@ -1,7 +1,7 @@
 """Frozen dataclasses as JSON and back: layers, optimizers, schedules, losses, augmentations and recipes.
 
 A public class of this package is described by its name, one of your own as "module:Class". Classes are looked up among
-those that have been imported, the package's own at its front door; nothing is imported for a description.
+those already imported, the package's own among its public names; a description never causes an import.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ BASES = ("Augmentation", "Layer", "Loss", "Optimizer", "Recipe", "Schedule")
 def describe(value: object) -> dict[str, JSON]:
     """Return a value as JSON: the name of its class, under "layer" or "class", and its fields, with the same numbers.
 
-    Raises InputError unless `restore` makes the same value of it, as for a class that is defined in a function, or one
-    with state that is not in its fields.
+    Raises InputError if `restore` would not return the same value, as for a class that is defined in a function, or one
+    with state outside its fields.
     """
     import json
 

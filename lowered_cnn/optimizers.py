@@ -11,7 +11,7 @@ from lowered_cnn.parameters import ParameterVector
 
 
 class LoweredOptimizer(ABC):
-    """An optimizer at work on some of the parameters; all that it remembers is in its buffers."""
+    """An optimizer at work on some of the parameters; all that it keeps from step to step is in its buffers."""
 
     @abstractmethod
     def step(self, gradient: Array, learning_rate: float, number: int) -> None:
@@ -25,7 +25,7 @@ class Optimizer(ABC):
 
     @property
     def buffers(self) -> tuple[str, ...]:
-        """The names of its state: vectors laid out like the learned parameters, which start at zero."""
+        """The names of its state: vectors laid out like the learned parameters, all zero at the start."""
         return ()
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Optimizer(ABC):
         """Return the form that updates these values, and keeps its state in the buffers.
 
         `decays` is 1 for each entry that decays, else 0; `rates` multiply the learning rate. Steps are element-wise, so
-        slices of a vector may be lowered separately, and give the same bits.
+        slices of a vector may be lowered separately and give the same bits.
         """
 
     def over(self, parameters: ParameterVector) -> "Update":
@@ -84,7 +84,7 @@ class Update:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent with momentum, as in PyTorch and the seed (S10).
+    """Gradient descent with momentum, as in PyTorch and the derivation (S10).
 
     g' = g + l2 w (weights only, not biases), v = momentum v + g', w = w - learning_rate v; with Nesterov's momentum
     (Sutskever et al., 2013) the step is learning_rate (g' + momentum v). `l2` is lambda / m in the derivation.
@@ -124,7 +124,7 @@ class _LoweredSGD(LoweredOptimizer):
         self.regularized, self.spare = np.empty_like(self.values), np.empty_like(self.values)
 
     def step(self, gradient: Array, learning_rate: float, number: int) -> None:
-        """W = w - learning_rate v."""
+        """The step w = w - learning_rate v."""
         momentum = self.sgd.momentum
         if self.sgd.l2:
             np.multiply(self.decay, self.values, out=self.regularized)
@@ -179,7 +179,7 @@ class _LoweredAdam(LoweredOptimizer):
         self.regularized, self.spare = np.empty_like(self.values), np.empty_like(self.values)
 
     def step(self, gradient: Array, learning_rate: float, number: int) -> None:
-        """W = w - learning_rate m / (sqrt(v) + epsilon), with m and v corrected for their start at zero."""
+        """The step w = w - learning_rate m / (sqrt(v) + epsilon), with m and v corrected for their start at zero."""
         adam, spare = self.adam, self.spare
         if adam.l2:
             np.multiply(self.decay, self.values, out=self.regularized)
@@ -237,7 +237,7 @@ class _LoweredAdamW(LoweredOptimizer):
         self.adam = plain.lower(values, buffers, decays, rates)
 
     def step(self, gradient: Array, learning_rate: float, number: int) -> None:
-        """W = (1 - learning_rate weight_decay) w, then Adam's step from there."""
+        """The decay w = (1 - learning_rate weight_decay) w, then Adam's step from there."""
         np.multiply(self.decay, self.values, out=self.spare)
         self.values -= np.multiply(self.spare, learning_rate, out=self.spare)
         self.adam.step(gradient, learning_rate, number)

@@ -18,7 +18,7 @@ from lowered_cnn.network import Network, as_input_shape, check_network
 
 HEADER, CHECKSUM = "lowered_cnn", "sha256"
 """The entry of a file's metadata that holds its header, as JSON, and the entry of the header that holds the checksum of
-all else. With more than one entry in the metadata, safetensors would write them in another order each time."""
+everything else. With more than one entry in the metadata, safetensors would vary their order from file to file."""
 
 FORMAT = 1
 """The format of the files that are written, and the latest one that can be read."""
@@ -138,8 +138,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it appears complete or not at all; a link stays, and its target is written.
 
-    The content goes to a file beside it, `.NAME.NUMBER.part`, and onto the disk, and then takes the name. Whatever
-    writers that were killed have left of such files is removed. A file that exists keeps its permissions. Raises
+    The content goes to a file beside it, `.NAME.NUMBER.part`, reaches the disk, and then takes the name. Such files
+    that killed writers have left behind are removed. A file that exists keeps its permissions. Raises
     InputError if the path is taken by something other than a file, such as a folder or a device, and OSError, with the
     path, if there is no space or no permission; then nothing has changed.
     """
@@ -212,7 +212,7 @@ def _remove_leftovers(real: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Bring the names in a folder onto the disk, where the system can."""
+    """Flush the names in a folder to the disk, where the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

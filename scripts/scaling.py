@@ -16,7 +16,7 @@ import numpy as np
 
 from lowered_cnn import Network, Recipe, Training, load_mnist, models
 from lowered_cnn.cores import one_blas_thread
-from lowered_cnn.training.ranks import MPIRanks, Ranks, launched, ranks
+from lowered_cnn.training.ranks import MPIRanks, Ranks, join_ranks, launched
 from lowered_cnn.training.reduction import deal
 
 SIZES = (2, 35_000, 200_000, 1_200_000)
@@ -33,14 +33,14 @@ WIRES = {"1 Gbit/s": (20e-6, 1e9 / 8), "10 Gbit/s": (20e-6, 10e9 / 8), "100 Gbit
 """Latency in seconds, of TCP and of a fabric, and bytes per second."""
 
 
-def measure(job: Ranks) -> None:
+def measure(ranks: Ranks) -> None:
     """Print the median time of a sum over the ranks, each of which has a vector; rank 0 prints."""
-    sums = deal(range(job.count), range(job.count)).sums
+    sums = deal(range(ranks.count), range(ranks.count)).sums
     for size in SIZES:
         values = np.zeros(size, np.float32)
-        milliseconds = 1e3 * median(partial(job.sum, values, sums), partial(job.agree, "start", ""))
-        if job.number == 0:
-            print(f"{job.count} ranks, {size:>9,} float32: {milliseconds:.3f} ms", flush=True)
+        milliseconds = 1e3 * median(partial(ranks.sum, values, sums), partial(ranks.agree, "start", ""))
+        if ranks.number == 0:
+            print(f"{ranks.count} ranks, {size:>9,} float32: {milliseconds:.3f} ms", flush=True)
 
 
 class Counting:
@@ -68,12 +68,12 @@ def measure_steps(workers: int) -> None:
     from mpi4py import MPI
 
     communicator: Any = Counting(MPI.COMM_WORLD)
-    job = MPIRanks(communicator)
-    with job.ending():
+    ranks = MPIRanks(communicator)
+    with ranks.ending():
         data = load_mnist().train.take(np.arange(BATCH * (STEPS + 1)))
         for name in ("lenet5", "pytorch_mnist"):
             network = Network(models.MODELS[name](10), (1, 28, 28))
-            with Training(network, data, Recipe(1, BATCH), workers=workers, engine=job) as training:
+            with Training(network, data, Recipe(1, BATCH), workers=workers, engine=ranks) as training:
                 next(training)
                 communicator.sent = 0
                 clocks = [(time.perf_counter(), time.process_time())]
@@ -81,11 +81,11 @@ def measure_steps(workers: int) -> None:
                     next(training)
                     clocks.append((time.perf_counter(), time.process_time()))
             wall, processor = 1e3 * np.median(np.diff(clocks, axis=0), axis=0)
-            sent = [f"{int(text) / STEPS / 1000:,.1f}" for text in job.gather(str(communicator.sent))]
-            if job.number == 0:
-                place = f"ranks {job.count}, workers {workers}"
+            sent = [f"{int(text) / STEPS / 1000:,.1f}" for text in ranks.gather(str(communicator.sent))]
+            if ranks.number == 0:
+                setting = f"ranks {ranks.count}, workers {workers}"
                 times = f"{wall:.2f} ms per step, {processor:.2f} ms of the processor"
-                print(f"{name}, {place}: {times}, {', '.join(sent)} kB sent", flush=True)
+                print(f"{name}, {setting}: {times}, {', '.join(sent)} kB sent", flush=True)
 
 
 def median(run: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> float:
@@ -146,6 +146,6 @@ if __name__ == "__main__":
     elif sys.argv[1:]:
         measure_steps(int(sys.argv[1]))
     else:
-        job = ranks()
-        with job.ending():
-            measure(job)
+        ranks = join_ranks()
+        with ranks.ending():
+            measure(ranks)

@@ -116,24 +116,24 @@ FAULTS = """
 import sys
 import numpy as np
 from lowered_cnn import Conv2D, Dataset, Dense, Flatten, InputError, Network, Recipe, ReLU, Sequential, Training
-from lowered_cnn.training import ranks
+from lowered_cnn.training import join_ranks
 
-job, rng = ranks(), np.random.default_rng(0)
+ranks, rng = join_ranks(), np.random.default_rng(0)
 model = Sequential(Conv2D(4, 3), ReLU(), Flatten(), Dense(3))
 labels = rng.integers(0, 3, 230)
-with job.ending():
+with ranks.ending():
     for example, size in enumerate([np.inf, 3e38] * 4):
         images = rng.random((230, 1, 8, 8), np.float32)
         images[28 * example] *= np.float32(size)
         network = Network(model, (1, 8, 8))
         network.parameters.vector *= 100
-        training = Training(network, (images, labels), Recipe(1, 230), engine=job)
+        training = Training(network, (images, labels), Recipe(1, 230), engine=ranks)
         try:
             with np.errstate(all="ignore"):
                 next(training)
         except InputError as error:
-            job.agree("line", str(error))
-            if job.number == 0:
+            ranks.agree("line", str(error))
+            if ranks.number == 0:
                 sys.stdout.write(f"{error}\\n")
 """
 

@@ -14,27 +14,28 @@ from jobs import MPIEXEC, ended, job
 from programs import SECONDS, alive, eventually, program
 
 from lowered_cnn import InputError
-from lowered_cnn.training.ranks import LAUNCHED, Alone, launched, ranks
+from lowered_cnn.training.ranks import LAUNCHED, Alone, join_ranks, launched
 
 SUMS = """
 import sys
 import numpy as np
-from lowered_cnn.training.ranks import ranks
+from lowered_cnn.training.ranks import join_ranks
 from lowered_cnn.training.reduction import deal
 
-job = ranks()
-rng = np.random.default_rng(job.count)
+ranks = join_ranks()
+rng = np.random.default_rng(ranks.count)
 for case in range(60):
     size, shards = int(rng.choice([0, 1, 2, 3, 1000, 70_000])), int(rng.integers(1, 10))
     dtype = rng.choice([np.float32, np.float64])
-    vectors = (rng.standard_normal((job.count, size)) * 10.0 ** rng.integers(-6, 6, (job.count, size))).astype(dtype)
-    mine, sums = vectors[job.number].copy(), deal(range(shards), range(job.count)).sums
+    shape = ranks.count, size
+    vectors = (rng.standard_normal(shape) * 10.0 ** rng.integers(-6, 6, shape)).astype(dtype)
+    mine, sums = vectors[ranks.number].copy(), deal(range(shards), range(ranks.count)).sums
     for into, other in sums:
         vectors[into] += vectors[other]
-    job.sum(mine, sums)
+    ranks.sum(mine, sums)
     assert mine.tobytes() == vectors[0].tobytes(), (case, size, shards, dtype)
-    figures = np.array([case, job.number], dtype)
-    job.broadcast(figures)
+    figures = np.array([case, ranks.number], dtype)
+    ranks.broadcast(figures)
     assert figures.tolist() == [case, 0]
 sys.stdout.write(f"{case + 1} cases\\n")
 """
@@ -42,55 +43,56 @@ sys.stdout.write(f"{case + 1} cases\\n")
 DISAGREE = """
 import sys
 from lowered_cnn import InputError
-from lowered_cnn.training.ranks import ranks
+from lowered_cnn.training.ranks import join_ranks
 
-job = ranks()
-job.agree("data", "one for all")
+ranks = join_ranks()
+ranks.agree("data", "one for all")
 try:
-    job.agree("data", sys.argv[1 + job.number])
+    ranks.agree("data", sys.argv[1 + ranks.number])
 except InputError as error:
     sys.stdout.write(f"{error}\\n")
 """
 
 ROUND = """
-from lowered_cnn.training.ranks import probe, ranks
+from lowered_cnn.training.machine import probe
+from lowered_cnn.training.ranks import join_ranks
 
-job = ranks()
-with job.ending():
-    job.agree("arithmetic", probe())
+ranks = join_ranks()
+with ranks.ending():
+    ranks.agree("arithmetic", probe())
 """
 
 WAIT = """
 import os, sys, time
 import numpy as np
 from lowered_cnn import InputError
-from lowered_cnn.training.ranks import ranks
+from lowered_cnn.training.ranks import join_ranks
 
-job = ranks()
-with job.ending():
-    job.agree("start", "")
+ranks = join_ranks()
+with ranks.ending():
+    ranks.agree("start", "")
     sys.stdout.write(f"{os.getpid()}\\n")
     sys.stdout.flush()
     for number, fault in enumerate(sys.argv[1:]):
-        if fault and job.number == number:
+        if fault and ranks.number == number:
             raise {"input": InputError("data", "digits", "letters"), "other": ZeroDivisionError("one in none")}[fault]
     values = np.zeros(10)
-    job.sum(values, [(0, 1), (0, 2)]) if job.number < 2 else time.sleep(1000)
+    ranks.sum(values, [(0, 1), (0, 2)]) if ranks.number < 2 else time.sleep(1000)
 """
 
 WORKERS = """
 import hashlib, sys
 from lowered_cnn import Recipe, load_mnist, models, Network, train
-from lowered_cnn.training.ranks import ranks
+from lowered_cnn.training.ranks import join_ranks
 
 if __name__ == "__main__":
-    job, network = ranks(), Network(models.compact(10), (1, 28, 28))
-    with job.ending():
+    ranks, network = join_ranks(), Network(models.compact(10), (1, 28, 28))
+    with ranks.ending():
         data = load_mnist().train.take(range(256))
         for record in train(network, data, Recipe(epochs=1), workers=2):
             pass
         digest = hashlib.sha256(network.parameters.vector).hexdigest()
-        job.agree("parameters", digest)
+        ranks.agree("parameters", digest)
         sys.stdout.write(f"{digest}\\n")
 """
 
@@ -172,7 +174,7 @@ def test_ranks_may_have_worker_processes(tmp_path: Path) -> None:
 def test_a_process_that_no_launcher_started_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
-    alone, values = ranks(), np.arange(3.0)
+    alone, values = join_ranks(), np.arange(3.0)
     assert isinstance(alone, Alone)
     with alone.ending():
         alone.sum(values, ())
@@ -190,4 +192,4 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, name: str) ->
     with pytest.raises(
         InputError, match=r"^mpiexec: expected mpi4py and MPI \(pip install 'lowered-cnn\[mpi\]'\), got"
     ):
-        ranks()
+        join_ranks()

@@ -6,6 +6,8 @@ import itertools
 import math
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -374,6 +376,16 @@ def test_another_machine_goes_on_and_is_told(
     monkeypatch.setattr(loop, "machine", lambda: "another")
     assert list(Training.resume(tmp_path / "checkpoint", DATA))
     assert caplog.messages == [f"training: {machine.machine()} until now, another from here, so that bits may differ"]
+
+
+def test_the_machine_is_the_same_with_and_without_scipy() -> None:
+    pytest.importorskip("scipy")
+    code = "import numpy{}; from lowered_cnn.training.machine import machine; print(machine())"
+    plain, more = (
+        subprocess.run([sys.executable, "-c", code.format(others)], check=True, capture_output=True, text=True).stdout
+        for others in ("", ", scipy.linalg")
+    )
+    assert plain == more
 
 
 def test_a_network_is_no_checkpoint_and_a_checkpoint_no_network(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lowered_cnn import BatchNorm, Conv2D, Dataset, Dense, Dropout, Flatten, Record, ReLU, Sequential, State, Training
-from lowered_cnn.training import ranks
+from lowered_cnn.training import join_ranks
 
 SHAPE = (1, 8, 8)
 MODEL = Sequential(Conv2D(4, 3), BatchNorm(), ReLU(), Dropout(0.25), Flatten(), BatchNorm(), Dense(3))
@@ -55,14 +55,14 @@ def lines(records: list[Record]) -> str:
 
 
 def main(workers: int, steps: int, paths: list[str]) -> None:
-    job = ranks()
-    with job.ending():
+    ranks = join_ranks()
+    with ranks.ending():
         for path in paths:
-            with Training.resume(path, MANY, dev=DEV, workers=workers, engine=job) as training:
+            with Training.resume(path, MANY, dev=DEV, workers=workers, engine=ranks) as training:
                 records = list(itertools.islice(training, steps))
-                job.agree("outcome", sha256(repr(outcome(training, records)).encode()).hexdigest())
+                ranks.agree("outcome", sha256(repr(outcome(training, records)).encode()).hexdigest())
                 training.save(path)
-            if job.number == 0:
+            if ranks.number == 0:
                 sys.stdout.write(lines(records))
 
 

@@ -11,7 +11,7 @@ from lowered_cnn import InputError, __version__
 from lowered_cnn.cli import evaluate, export, predict, summary, train, verify
 from lowered_cnn.cli.arguments import Parser
 from lowered_cnn.cli.errors import expected_errors
-from lowered_cnn.launch import INTERRUPTED, launched
+from lowered_cnn.launch import INTERRUPTED, restore_interrupts
 
 COMMANDS = {
     "train": train,
@@ -27,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     That is 0, 1 for a certificate that fails, 2 for invalid input, 130 after Ctrl-C, and 141 if
-    nothing reads the output any more. Errors turn into messages here or, in an MPI job, where all its ranks are ended.
+    nothing reads the output any more; a signal that stops a training gives 128 + its number. Errors become messages
+    here or, in an MPI job, where its ranks are ended.
     """
     _prepare_streams()
     parsed = _parser().parse_args(arguments)
     try:
-        launched()
+        restore_interrupts()
         with expected_errors():
             code = COMMANDS[parsed.command].run(parsed) or 0
             sys.stdout.flush()

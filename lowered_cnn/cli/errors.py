@@ -1,4 +1,4 @@
-"""Errors that a user may meet, in the form of ours: where, what was expected, what was got."""
+"""Errors of the system, in the form of our own: where, what was expected, what was got."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from lowered_cnn.arrays import InputError
 
 @contextmanager
 def expected_errors() -> Iterator[None]:
-    """Raise an InputError instead, except for a broken pipe, which nobody needs to be told of."""
+    """Turn errors that a user may meet into InputError; a broken pipe, which needs no message, stays what it is."""
     try:
         yield
     except BrokenPipeError:

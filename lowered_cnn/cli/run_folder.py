@@ -1,10 +1,9 @@
-"""The folder of one training run: its settings, its records, its network."""
+"""The folder of one training run: its settings, metrics, checkpoint and network."""
 
 import itertools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -26,7 +25,7 @@ CONFIG = "config.json"
 def check_out(path: Path) -> None:
     """Raise InputError unless `path` is a new or empty folder that a run can be written to.
 
-    What a run leaves that was killed before it began counts as empty: settings are written last.
+    A folder counts as empty if a run was killed there before it began: such a run has written no settings yet.
     """
     try:
         taken = os.path.lexists(path) and (not path.is_dir() or not all(map(_is_leftover, os.listdir(path))))
@@ -57,6 +56,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint = path / CHECKPOINT
+        self.metrics = path / "metrics.jsonl"
 
     @classmethod
     def make(cls, path: Path | None) -> "RunFolder":
@@ -148,20 +148,15 @@ class RunFolder:
         """Return one of the settings that are whole numbers."""
         return whole_number(f"{self.path / CONFIG}: {name}", self.config.get(name), 0)
 
-    def open_metrics(self, steps: int) -> TextIO | None:
-        """Open `metrics.jsonl` to go on behind the lines of the first steps; None if it cannot be written.
+    def open_metrics(self, steps: int) -> TextIO:
+        """Open `metrics.jsonl` to go on after the lines of the first steps; raises OSError if it cannot be written.
 
         Lines that are missing there, since the disk was full or the power failed, stay missing.
         """
-        path = self.path / "metrics.jsonl"
-        try:
-            with path.open("ab+") as file:
-                file.seek(0)
-                file.truncate(_bytes_until(steps, file))
-            return path.open("a", buffering=1)
-        except OSError as error:
-            print(f"lowered-cnn train: {path}: expected a file to write, got {error.strerror}", file=sys.stderr)
-            return None
+        with self.metrics.open("ab+") as file:
+            file.seek(0)
+            file.truncate(_bytes_until(steps, file))
+        return self.metrics.open("a", buffering=1)
 
     def save(self, network: Network) -> None:
         """Write the network."""

@@ -1,12 +1,11 @@
-"""A training on its way: the progress bar, a line of metrics per step, checkpoints, and stopping in order."""
+"""A training under way: its progress bar, a line of metrics per step, its checkpoints, and an orderly stop."""
 
 import dataclasses
 import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -16,13 +15,12 @@ from tqdm import tqdm
 from lowered_cnn import Record, Training
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.cli.stopping import Stopping
-from lowered_cnn.training.ranks import Ranks
 
 USUAL = 60.0
 """Seconds between checkpoints."""
 
 SHARE = 0.01
-"""Of the time, how much checkpoints at the ends of short epochs may take."""
+"""The share of the time that checkpoints at the ends of short epochs may take."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Checkpoints:
         self._interval = interval
         self._written = time.monotonic()
         self._cost = 0.0
-        self._told: str | None = None
+        self._warned: str | None = None
 
     def are_due(self, record: Record) -> bool:
         """Return whether one should be written after this step; when epochs are short, not after each of them."""
@@ -53,24 +51,29 @@ class Checkpoints:
         return waited >= (self._interval.seconds or 0.0)
 
     def write(self, training: Training) -> None:
-        """Write one. If there is no room, say so once and go on: the one before stays, and the next may succeed."""
-        start, told = time.monotonic(), None
+        """Write one. If there is no room, warn once and go on: the previous one stays, and the next may succeed."""
+        start, line = time.monotonic(), None
         try:
             training.save(self._folder.checkpoint)
         except OSError as error:
-            told = f"{error.filename}: expected room for a checkpoint, got {error.strerror}"
-            if told != self._told:
-                warn(f"{told}; training goes on without one")
-        self._told = told
+            line = f"{error.filename}: expected room for a checkpoint, got {error.strerror}"
+            if line != self._warned:
+                warn(f"{line}; training goes on without one")
+        self._warned = line
         self._written = time.monotonic()
         self._cost = self._written - start
 
 
 class Metrics:
-    """The lines of `metrics.jsonl`, one per step; if they cannot be written any more, training goes on without."""
+    """The lines of `metrics.jsonl`, one per step; if they cannot be written, training goes on without."""
 
-    def __init__(self, file: TextIO | None) -> None:
-        self._file = file
+    def __init__(self, folder: RunFolder, steps: int) -> None:
+        """Go on after the lines of the first steps."""
+        self._file: TextIO | None = None
+        try:
+            self._file = folder.open_metrics(steps)
+        except OSError as error:
+            warn(f"{folder.metrics}: expected a file to write, got {error.strerror}")
 
     def write(self, record: Record) -> None:
         """Write a line."""
@@ -90,20 +93,10 @@ class Metrics:
             self._file = None
 
 
-@contextmanager
-def metrics_of(folder: RunFolder, steps: int) -> Iterator[Metrics]:
-    """Go on with the metrics behind those of the first steps."""
-    metrics = Metrics(folder.open_metrics(steps))
-    try:
-        yield metrics
-    finally:
-        metrics.close()
-
-
-def follow(training: Training, folder: RunFolder, interval: Interval | None, engine: Ranks) -> signal.Signals | None:
+def follow(training: Training, folder: RunFolder, interval: Interval | None) -> signal.Signals | None:
     """Take the steps that are left; return the signal that stopped it, if one did. Either way, leave a checkpoint."""
-    checkpoints = Checkpoints(folder, interval)
-    with _bar(training) as bar, metrics_of(folder, training.step) as metrics, _steady(), Stopping() as stopping:
+    checkpoints, metrics = Checkpoints(folder, interval), Metrics(folder, training.step)
+    with closing(metrics), _bar(training) as bar, _steady(), Stopping() as stopping:
         for record in training:
             metrics.write(record)
             bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.3f}", refresh=False)
@@ -111,7 +104,7 @@ def follow(training: Training, folder: RunFolder, interval: Interval | None, eng
             if record.ends_epoch:
                 with suppress(OSError):  # training goes on even if the line cannot be written
                     bar.write(_line(record, training.recipe.epochs), file=sys.stderr)
-            if stopping.agreed(engine):
+            if stopping.agreed(training.engine):
                 break
             if not training.finished and checkpoints.are_due(record):
                 checkpoints.write(training)
@@ -119,11 +112,11 @@ def follow(training: Training, folder: RunFolder, interval: Interval | None, eng
         return None if training.finished else stopping.signal
 
 
-def follow_along(training: Training, engine: Ranks) -> signal.Signals | None:
+def follow_along(training: Training) -> signal.Signals | None:
     """Take the steps that are left on a rank that neither prints nor writes."""
     with _steady(), Stopping() as stopping:
         for _ in training:
-            if stopping.agreed(engine):
+            if stopping.agreed(training.engine):
                 break
         return None if training.finished else stopping.signal
 

@@ -14,7 +14,7 @@ from lowered_cnn.training.ranks import Ranks
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 ECHO = 0.3
-"""Seconds in which another signal is an echo of the first: `timeout`, or a terminal that closes, sends two."""
+"""Seconds in which another signal is an echo of the first: `timeout`, and a terminal that is closed, send two."""
 
 
 class Stopping:
@@ -35,10 +35,10 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def agreed(self, engine: Ranks) -> "signal.Signals | None":
-        """Return the signal; of several ranks, all stop when rank 0 does."""
+    def agreed(self, ranks: Ranks) -> "signal.Signals | None":
+        """Return the signal that rank 0 has received, on all ranks, so that they stop after the same step."""
         number = np.array([self.signal or 0.0])
-        engine.broadcast(number)
+        ranks.broadcast(number)
         self.signal = signal.Signals(int(number[0])) if number[0] else None
         return self.signal
 
@@ -47,7 +47,7 @@ class Stopping:
             self.signal, self._heard = signal.Signals(number), time.monotonic()
         elif time.monotonic() - self._heard > ECHO:
             with suppress(OSError):
-                os.write(2, b"\n")  # behind the bar; what is printed may interrupt a line being printed, and raise
+                os.write(2, b"\n")  # ends the bar's line; print would raise if the signal came during another print
             os._exit(exit_code(number))
 
 

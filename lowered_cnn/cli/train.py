@@ -38,7 +38,7 @@ from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
-from lowered_cnn.training import BEST, ranks
+from lowered_cnn.training import BEST, join_ranks
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.workers import POSIX
 from lowered_cnn.verify import verify_forms
@@ -55,7 +55,6 @@ SCHEDULES: dict[str, Schedule] = {
 }
 DEV_PART = 12
 """By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""
-
 
 RESUMABLE = ("resume", "command", "data", "epochs", "workers", "checkpoint_every", "json")
 """What may be given with --resume; all else comes from the run."""
@@ -91,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def interval(text: str) -> Interval:
-    """Return the type of --checkpoint-every."""
+    """Return the value of --checkpoint-every: steps, or seconds such as 30s."""
     try:
         if text.endswith("s"):
             return Interval(seconds=positive()(text[:-1]))
@@ -107,14 +106,14 @@ def run(arguments: argparse.Namespace) -> int:
     Return 1 if the network was to be verified, and does not pass, and 128 + N if signal N stopped it. Of the ranks of
     an MPI job, all train, and rank 0 alone writes.
     """
-    engine = ranks()
-    with engine.ending(), expected_errors():
-        return _resume(arguments, engine) if arguments.resume else _start(arguments, engine)
+    ranks = join_ranks()
+    with ranks.ending(), expected_errors():
+        return _resume(arguments, ranks) if arguments.resume else _start(arguments, ranks)
 
 
-def _start(arguments: argparse.Namespace, engine: Ranks) -> int:
+def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
     begun = time.perf_counter()
-    if arguments.out and engine.number == 0:
+    if arguments.out and ranks.number == 0:
         check_out(arguments.out)
     splits = load_data(arguments.data)
     seed = DEFAULT.seed if arguments.seed is None else arguments.seed
@@ -122,49 +121,49 @@ def _start(arguments: argparse.Namespace, engine: Ranks) -> int:
     data, dev = _hold_out(splits.train, dev_size, seed)
     model, recipe = _chosen(arguments, seed)
     network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=seed)
-    if arguments.verify and not _verified(network, recipe, engine):
+    if arguments.verify and not _verified(network, recipe, ranks):
         return 1
     workers = arguments.workers or (usable_cores() if POSIX else 1)
-    training = Training(network, data, recipe, dev=dev, workers=workers, engine=engine)
-    engine.agree("train: data", training.subject().data)  # before there is a folder that would have to be removed
-    if engine.number:
-        return _follow_along(training, engine)
+    training = Training(network, data, recipe, dev=dev, workers=workers, engine=ranks)
+    ranks.agree("train: data", training.subject.data)  # before there is a folder that would have to be removed
+    if ranks.number:
+        return _follow_along(training)
     folder = RunFolder.make(arguments.out)
     with folder.locked():
         try:
             training.save(folder.checkpoint)
             folder.write_config(_config(arguments.data, model, dev_size, training))
-            return _complete(training, splits.test, folder, arguments, engine, begun)
+            return _complete(training, splits.test, folder, arguments, begun)
         except BaseException:
             if not training.step:
                 folder.remove()
             raise
 
 
-def _verified(network: Network, recipe: Recipe, engine: Ranks) -> bool:
+def _verified(network: Network, recipe: Recipe, ranks: Ranks) -> bool:
     """Return whether the network passes on all ranks; if not, rank 0 prints the first certificate that fails."""
     certificate = verify_forms(network, loss=recipe.loss)
-    failed = [text for text in engine.gather("" if certificate.passed else str(certificate)) if text]
-    if failed and engine.number == 0:
+    failed = [text for text in ranks.gather("" if certificate.passed else str(certificate)) if text]
+    if failed and ranks.number == 0:
         print(failed[0], file=sys.stderr)
     return not failed
 
 
-def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
+def _resume(arguments: argparse.Namespace, ranks: Ranks) -> int:
     begun = time.perf_counter()
     for name, value in vars(arguments).items():
         if name not in RESUMABLE and value is not None:
             wanted = f"nothing with --resume, which takes it from {arguments.resume}"
             raise InputError(f"--{name.replace('_', '-')}", wanted, value)
     folder = RunFolder.open(arguments.resume, CHECKPOINT)
-    with nullcontext() if engine.number else folder.locked():
+    with nullcontext() if ranks.number else folder.locked():
         source = arguments.data or folder.source
         splits = load_data(source)
         data, dev = _hold_out(splits.train, folder.number("dev_size"), folder.number("seed"))
         workers, epochs = arguments.workers or folder.number("workers"), arguments.epochs
-        training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, engine=engine, epochs=epochs)
-        if engine.number:
-            return _follow_along(training, engine)
+        training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, engine=ranks, epochs=epochs)
+        if ranks.number:
+            return _follow_along(training)
         if training.finished:
             warn(f"{folder.path} finished with epoch {training.epoch} of {folder.number('epochs')}; it is tested again")
         elif training.recipe.epochs != folder.number("epochs"):
@@ -174,25 +173,18 @@ def _resume(arguments: argparse.Namespace, engine: Ranks) -> int:
             folder.write_config({**folder.config, **_described(training.recipe)})
         if arguments.data:
             folder.write_config({**folder.config, "data": str(arguments.data.resolve())})
-        return _complete(training, splits.test, folder, arguments, engine, begun)
+        return _complete(training, splits.test, folder, arguments, begun)
 
 
-def _follow_along(training: Training, engine: Ranks) -> int:
-    stopped = follow_along(training, engine)
+def _follow_along(training: Training) -> int:
+    stopped = follow_along(training)
     return 0 if stopped is None else exit_code(stopped)
 
 
-def _complete(
-    training: Training,
-    test: Dataset,
-    folder: RunFolder,
-    arguments: argparse.Namespace,
-    engine: Ranks,
-    begun: float,
-) -> int:
-    """Take the steps that are left, then test, save and report; return the exit code."""
+def _complete(training: Training, test: Dataset, folder: RunFolder, arguments: argparse.Namespace, begun: float) -> int:
+    """Take the steps that are left, then save, test and report; return the exit code. The run began at time `begun`."""
     start, first = time.perf_counter(), training.step
-    stopped = follow(training, folder, arguments.checkpoint_every, engine)
+    stopped = follow(training, folder, arguments.checkpoint_every)
     train_seconds = time.perf_counter() - start
     if stopped is not None:
         warn(f"stopped by {stopped.name} after step {training.step}; go on with --resume {folder.path}")

@@ -19,7 +19,7 @@ MOST_CLASSES = 2**20
 
 @runtime_checkable
 class Examples(Protocol):
-    """What training and evaluation need of a data set: N labelled images, which are gathered batch by batch.
+    """What training and evaluation need from a data set: N labelled images, which are gathered batch by batch.
 
     `labels` (N,) are class numbers in int64, each below the number of `classes`. Images have the shape `image_shape`,
     (C, *size) or (H, W), and the type `dtype`: uint8 or floats. They need not be in memory; `Dataset` is for images
@@ -56,8 +56,8 @@ class Dataset:
     Networks scale bytes (0 to 255) to the range 0 to 1 and take floats as they are. Labels may be integers of any type,
     or a list of them. If no names are given, the classes are called "0", "1", ... up to the largest label.
 
-    The images may be mapped from a file that is larger than memory: what is read is what is used. `take` and `split`
-    return views, which share the images until they are asked for their own `images`.
+    The images may be mapped from a file that is larger than memory: only those in use are read. `take` and `split`
+    return views, which share the images until their own `images` are asked for.
     """
 
     labels: Labels
@@ -126,7 +126,7 @@ class Dataset:
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
 
     def _positions(self, indices: Indices) -> Indices:
-        """Return where the images at these positions are among those shared; raises InputError if any is not there."""
+        """Return where the images at these positions are among those shared; raises InputError if there is none."""
         try:
             places = self._places[indices]
         except IndexError as error:
@@ -215,3 +215,9 @@ class Splits:
         check_shape("test images", self.train.image_shape, self.test.image_shape)
         if self.train.classes != self.test.classes:
             raise InputError("test classes", ", ".join(self.train.classes), ", ".join(self.test.classes))
+
+    @classmethod
+    def numbered(cls, train: tuple[Images, Labels], test: tuple[Images, Labels]) -> "Splits":
+        """Return splits of images and labels whose classes are called "0", "1", ... up to the largest label of both."""
+        classes = numbered("labels", np.concatenate([train[1], test[1]]))
+        return cls(Dataset(*train, classes), Dataset(*test, classes))

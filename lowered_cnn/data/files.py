@@ -1,4 +1,4 @@
-"""Files from anywhere: only a plain file is opened."""
+"""Files of unknown origin: only plain files are opened."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ from lowered_cnn.arrays import InputError
 
 
 def check_is_file(path: Path, wanted: str) -> None:
-    """Raise InputError unless a path is a plain file: a pipe may never say anything, a device may never end."""
+    """Raise InputError unless a path is a plain file: a pipe may never deliver anything, and a device may never end."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # a ValueError for a name that contains a zero byte

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lowered_cnn.arrays import Bytes, InputError, Labels, Shape
-from lowered_cnn.data.dataset import Dataset, Splits, numbered
+from lowered_cnn.data.dataset import Splits
 from lowered_cnn.data.files import check_is_file
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -52,7 +52,7 @@ def mapped(path: Path, sha256: str | None) -> Bytes:
 
 
 def unpacked(path: Path, sha256: str | None) -> Bytes:
-    """Unpack a gzipped file into as much memory as its header promises, unless the file is too short to hold that."""
+    """Unpack a gzipped file into as much memory as its header asks for, unless the file is too short to hold that."""
     import gzip
 
     with gzip.open(path) as file:
@@ -91,10 +91,8 @@ def read_header(path: Path, read: Callable[[int], bytes]) -> tuple[bytes, Shape]
 
 def read_idx_folder(folder: str | Path, sha256: Mapping[str, str] = {}) -> Splits:
     """Read the four files of an MNIST-like data set; `sha256` maps names of unpacked files to their digests."""
-    train_images, train_labels = read_split(Path(folder), ["train"], sha256)
-    test_images, test_labels = read_split(Path(folder), ["t10k", "test"], sha256)
-    classes = numbered("labels", np.concatenate([train_labels, test_labels]))
-    return Splits(Dataset(train_images, train_labels, classes), Dataset(test_images, test_labels, classes))
+    folder = Path(folder)
+    return Splits.numbered(read_split(folder, ["train"], sha256), read_split(folder, ["t10k", "test"], sha256))
 
 
 def read_split(folder: Path, names: list[str], sha256: Mapping[str, str]) -> tuple[Bytes, Labels]:
@@ -111,7 +109,7 @@ def read_split(folder: Path, names: list[str], sha256: Mapping[str, str]) -> tup
 
 
 def find(folder: Path, names: list[str], kind: str) -> Path:
-    """Return the first path that exists, over all spellings of the file name."""
+    """Return the first file that exists, of all spellings of the name."""
     for name in names:
         for spelling in (f"{name}-{kind}-ubyte", f"{name}-{kind.replace('-', '.')}-ubyte"):
             for path in (folder / spelling, folder / f"{spelling}.gz"):

@@ -27,7 +27,7 @@ HELD_OUT = 0.1
 MNIST_SIDE = 28
 MNIST_INK = 20  # the longer side of a digit
 MNIST_CENTRE = 14  # row and column of its centre of mass
-FRAMED = 1000  # images that are looked at to find out whether they are framed like MNIST's
+FRAMED = 1000  # images that are examined to find out whether they are framed like MNIST's
 FAINTEST_INK = 32  # less contrast than this, out of 255 levels, is noise on blank paper
 
 
@@ -93,11 +93,11 @@ def is_mnist_style(data: Examples) -> bool:
     first = np.empty((min(len(data), FRAMED), *data.image_shape), np.uint8)
     data.gather(np.arange(len(first)), first)
     maps = first.reshape(-1, MNIST_SIDE, MNIST_SIDE)
-    return all(_is_framed(maps.sum(axis=axis)) for axis in (1, 2))
+    return all(is_framed(maps.sum(axis=axis)) for axis in (1, 2))
 
 
-def _is_framed(profiles: npt.NDArray[np.integer]) -> bool:
-    """Return whether ink with these profiles along an axis (n, 28) is as long, and where, as in MNIST."""
+def is_framed(profiles: npt.NDArray[np.integer]) -> bool:
+    """Return whether ink with these profiles (n, 28) along an axis has a length and a centre as in MNIST."""
     inked, places = profiles > 0, np.arange(MNIST_SIDE)
     length = MNIST_SIDE - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)
     centre = (profiles * places).sum(axis=1) / profiles.sum(axis=1).clip(min=1)

@@ -1,4 +1,4 @@
-"""Data sets in NumPy's own files, which are mapped into memory and may be larger than it."""
+"""Data sets in NumPy's own .npy files, which are mapped and may be larger than memory."""
 
 import math
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Images, InputError, Labels, Shape, check_images
-from lowered_cnn.data.dataset import Dataset, Splits, class_numbers, numbered
+from lowered_cnn.data.dataset import Splits, class_numbers
 from lowered_cnn.data.files import check_is_file
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -42,7 +42,7 @@ def read_npy(path: str | Path) -> npt.NDArray[Any]:
 
 
 def read_header(file: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
-    """Return the shape, whether the first axis is the innermost, and the dtype; raises ValueError, and more."""
+    """Return the shape, whether the first axis is the innermost, and the dtype; raises ValueError, among others."""
     opening = file.read(12)
     if not opening.startswith((NPY_MAGIC + b"\1\0", NPY_MAGIC + b"\2\0")):
         raise ValueError(f"the first bytes {opening[:8].hex(' ')}")
@@ -59,10 +59,7 @@ def read_npy_folder(folder: str | Path) -> Splits:
 
     Images are uint8 or floats (N, C, *size), or grey (N, H, W); labels are integers (N,).
     """
-    train_images, train_labels = read_split(Path(folder), "train")
-    test_images, test_labels = read_split(Path(folder), "test")
-    classes = numbered("labels", np.concatenate([train_labels, test_labels]))
-    return Splits(Dataset(train_images, train_labels, classes), Dataset(test_images, test_labels, classes))
+    return Splits.numbered(read_split(Path(folder), "train"), read_split(Path(folder), "test"))
 
 
 def read_split(folder: Path, name: str) -> tuple[Images, Labels]:

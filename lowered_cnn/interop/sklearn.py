@@ -38,8 +38,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     X holds images, (n, H, W) or (n, C, H, W), or features, (n, features); features are reshaped to images if
     `image_shape`, (H, W) or (C, H, W), is given. Bytes (0 to 255) are scaled to the range 0 to 1; other numbers are
     taken as they are. `model` is a Sequential, or a list of layers, with one output per class, or a function that makes
-    one from the number of classes, as in `lowered_cnn.models`. The default is a small CNN for images and dense layers
-    for features.
+    one from the number of classes, as in `lowered_cnn.models`. The default is a small CNN for images and two dense
+    layers for features.
 
     `optimizer` (default Adam) and `schedule` (default OneCycle) are used as in a Recipe. With `early_stopping`, a
     stratified fraction `validation_fraction` of the examples is held out. Training ends when their accuracy has not
@@ -82,7 +82,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:  # noqa: N803 (scikit-learn's names)
         """Train a new network on images X with labels y (n), which may be numbers or strings."""
         if hasattr(self, "network_"):
-            del self.network_  # if this fails, there is nothing to predict with
+            del self.network_  # if this fit fails, the estimator is not fitted
         images, y = self._validated(X, y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         network, seed = self._start(images)
@@ -133,7 +133,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
-        """Return the likeliest class of each image (n)."""
+        """Return the most likely class of each image (n)."""
         chosen: npt.NDArray[Any] = self.predict_proba(X).argmax(axis=1)
         labels: npt.NDArray[Any] = self.classes_[chosen]
         return labels

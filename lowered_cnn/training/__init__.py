@@ -2,8 +2,20 @@
 
 from lowered_cnn.training.evaluation import Evaluation, evaluate
 from lowered_cnn.training.loop import Training, fit, train
-from lowered_cnn.training.ranks import Ranks, ranks
+from lowered_cnn.training.ranks import Ranks, join_ranks
 from lowered_cnn.training.recipe import BEST, Recipe
 from lowered_cnn.training.state import Record, State
 
-__all__ = ["BEST", "Evaluation", "Ranks", "Recipe", "Record", "State", "Training", "evaluate", "fit", "ranks", "train"]
+__all__ = [
+    "BEST",
+    "Evaluation",
+    "Ranks",
+    "Recipe",
+    "Record",
+    "State",
+    "Training",
+    "evaluate",
+    "fit",
+    "join_ranks",
+    "train",
+]

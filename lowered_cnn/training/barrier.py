@@ -15,13 +15,14 @@ YIELD_TURNS = 1000
 """How many times it then yields its core before it sleeps; waking up takes as long as all of these together."""
 
 LONGEST_SLEEP = 0.05
+"""Seconds."""
 
 
 class Barrier:
     """Where workers wait for each other: tens of microseconds if all arrive together.
 
-    Meanwhile `check` hears which worker is waited for, and for how many seconds so far; it may raise. A worker first
-    spins, then yields its core between looks, then sleeps for a twentieth of the time waited so far.
+    While it waits, `check(worker, seconds)` is called with the worker that is missing, and for how long it has been; it
+    may raise. A worker first spins, then yields its core between polls, then sleeps for a twentieth of the time so far.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ from lowered_cnn.storage import read_checked, write_checked
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.state import Record, State, Subject
 
-NUMBERS = ("step", "learning_rate", "epoch_loss", "seconds", "machine")
-"""The fields of a state that are in the header as they are."""
+PLAIN = ("step", "learning_rate", "epoch_loss", "seconds", "machine")
+"""The fields of a state that the header holds as they are."""
 
 VECTORS = ("parameters", "average", "best")
 """Those that are tensors, the last two of which may be missing; so are the optimizer's buffers."""
@@ -24,7 +24,7 @@ def write_state(state: State, path: str | os.PathLike[str]) -> None:
     """Write a state; raises InputError for a model or recipe that cannot be restored from its fields, and OSError."""
     subject = state.subject
     header: dict[str, JSON] = {
-        "checkpoint": {name: getattr(state, name) for name in NUMBERS},
+        "checkpoint": {name: getattr(state, name) for name in PLAIN},
         "history": [asdict(record) for record in state.history],
         "model": describe(subject.model),
         "input_shape": list(subject.input_shape),

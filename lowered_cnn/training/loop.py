@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -24,12 +25,12 @@ from lowered_cnn.training.checkpoint import read_state, write_state
 from lowered_cnn.training.evaluation import Evaluation, check_data, chunks, evaluate
 from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
-from lowered_cnn.training.machine import machine, tell
+from lowered_cnn.training.machine import machine
 from lowered_cnn.training.ranks import Alone, Ranks
 from lowered_cnn.training.recipe import Recipe
-from lowered_cnn.training.reduction import Place, most_shards
+from lowered_cnn.training.reduction import Rank, most_shards
 from lowered_cnn.training.state import Record, State, Subject
-from lowered_cnn.training.worker import Job, Step
+from lowered_cnn.training.worker import Step, Task
 from lowered_cnn.training.workers import POSIX, Team, team
 
 
@@ -46,8 +47,8 @@ class Training(Iterator[Record]):
     The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
     last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
     never more of them than a batch has shards. Several workers need POSIX (Linux, macOS), and a script that trains
-    under `if __name__ == "__main__":`, because each child imports it. With the `engine` that `ranks()` returns, the
-    processes of an MPI job share the work, each with its own workers, and still with the same bits.
+    under `if __name__ == "__main__":`, because each child imports it. With the `engine` that `join_ranks()`
+    returns, the processes of an MPI job share the work, each with its own workers, and still with the same bits.
 
     If the recipe asks for an average of the weights, `average` is the network that has it so far (else None). It is
     what is tested on `dev`, and what `network` holds at the end. Read it, but do not change it. If the recipe has
@@ -55,7 +56,7 @@ class Training(Iterator[Record]):
     end.
 
     Raises InputError if the data do not fit the network, if the workers cannot start or have no room for the memory
-    they share, or if the loss is no finite number (with the layer where it began; the step is not taken);
+    they share, or if the loss is not a finite number (naming the layer where that began; the step is not taken);
     ChildProcessError if a worker is killed or the system does not start it; and whatever a worker raises.
     """
 
@@ -77,16 +78,15 @@ class Training(Iterator[Record]):
         self.recipe = recipe = with_python_numbers(recipe)
         self.average = None if recipe.average is None else copy.deepcopy(network)
         self.step, self.history = 0, list[Record]()
-        self._workers, self._engine = workers, engine
+        self._workers, self.engine = workers, engine
         self._learning_rate: float | None = None
         self._epoch_loss, self._seconds = 0.0, 0.0
         self._best: Array | None = None
         self._last: Array | None = None  # what the network held before the average or the best took its place
         shape = len(recipe.optimizer.buffers), len(network.parameters.learned)
         self._buffers = np.zeros(shape, network.parameters.vector.dtype)
-        self._subject: Subject | None = None
         self._order: Iterator[Indices] | None = None
-        self._amid_step = False
+        self._in_step = False
         self._team: Team | None = None
         self._ending = ExitStack()
 
@@ -98,9 +98,13 @@ class Training(Iterator[Record]):
         return self.recipe.steps(len(self.data))
 
     @property
+    def _steps_per_epoch(self) -> int:
+        return self.recipe.steps(len(self.data), 1)
+
+    @property
     def epoch(self) -> int:
         """The epoch of the last step, from 1; before the first step, 0."""
-        return -(-self.step // self.recipe.steps(len(self.data), 1))
+        return -(-self.step // self._steps_per_epoch)
 
     @property
     def finished(self) -> bool:
@@ -111,7 +115,7 @@ class Training(Iterator[Record]):
     def workers(self) -> int:
         """How many processes of this rank share the work: those asked for, but at most one per shard of a batch."""
         shards = shard_count(self._batch_size, self.recipe.shard_size)
-        return min(self._workers, most_shards(shards, self._place))
+        return min(self._workers, most_shards(shards, self._rank))
 
     @property
     def _batch_size(self) -> int:
@@ -134,7 +138,7 @@ class Training(Iterator[Record]):
 
     def __next__(self) -> Record:
         """Take the next step. A Ctrl-C waits for its end; a second one does not."""
-        if self._amid_step:
+        if self._in_step:
             raise InputError("training", "a last step that was completed (restore or resume one)", "one that failed")
         if self.finished:
             raise StopIteration
@@ -150,11 +154,11 @@ class Training(Iterator[Record]):
         start = time.perf_counter()
         step, indices = self._next_batch()
         workforce.read(self.data, indices, step)
-        self._amid_step = True
+        self._in_step = True
         with one_blas_thread():
             totals = workforce.step(step)
         if not math.isfinite(totals.loss):
-            self._amid_step = False  # nothing has changed
+            self._in_step = False  # nothing has changed
             raise self._diverged(workforce, step, totals)
         self.step += 1
         self._epoch_loss += totals.loss * step.examples / len(self.data)
@@ -164,36 +168,36 @@ class Training(Iterator[Record]):
         record = self._record(step, totals)
         if self.finished:
             self._finish()
-        self._amid_step = False
+        self._in_step = False
         return record
 
     def _next_batch(self) -> tuple[Step, Indices]:
         """Return the next step, and the positions of its examples."""
-        epoch, place = divmod(self.step, self.recipe.steps(len(self.data), 1))
-        if self._order is None or not place:
+        epoch, done = divmod(self.step, self._steps_per_epoch)
+        if self._order is None or not done:
             order = batches(len(self.data), self.recipe.batch_size, self.recipe.seed, epoch + 1)
-            self._order = islice(order, place, None)
+            self._order = islice(order, done, None)
         indices = next(self._order)
         return Step(self.step, epoch + 1, len(indices), self.learning_rate), indices
 
     def _record(self, step: Step, totals: Totals) -> Record:
-        per_epoch = self.recipe.steps(len(self.data), 1)
-        done, place = divmod(self.step, per_epoch)
+        epochs, more = divmod(self.step, self._steps_per_epoch)
         record = Record(
-            self.step,
-            step.epoch,
-            not place,
-            totals.loss,
-            totals.correct / step.examples,
-            None,
-            None,
-            None,
-            (done * len(self.data) + place * self.recipe.batch_size) / self._seconds,
-            step.learning_rate,
+            step=self.step,
+            epoch=step.epoch,
+            ends_epoch=not more,
+            loss=totals.loss,
+            train_accuracy=totals.correct / step.examples,
+            epoch_loss=None,
+            dev_loss=None,
+            dev_accuracy=None,
+            images_per_second=(epochs * len(self.data) + more * self.recipe.batch_size) / self._seconds,
+            learning_rate=step.learning_rate,
         )
-        return record if place else self._end_of_epoch(record)
+        return self._end_of_epoch(record) if record.ends_epoch else record
 
     def _end_of_epoch(self, record: Record) -> Record:
+        """Return the record with the figures of the whole epoch; keep it, and the weights if they are the best."""
         record = replace(record, epoch_loss=self._epoch_loss)
         self._epoch_loss = 0.0
         if self.dev is not None:
@@ -206,12 +210,12 @@ class Training(Iterator[Record]):
         return record
 
     def _test(self, dev: Examples) -> Evaluation:
-        """Test the network, or the average, on rank 0; the others hear what came out."""
+        """Test the network, or the average, on rank 0, which sends the others the result."""
         figures = np.zeros(2)
-        if self._engine.number == 0:
+        if self.engine.number == 0:
             tested = evaluate(self.average or self.network, dev, self.recipe.loss, workers=self._workers)
             figures[:] = tested.loss, tested.accuracy
-        self._engine.broadcast(figures)
+        self.engine.broadcast(figures)
         return Evaluation(*figures.tolist())
 
     def _finish(self) -> None:
@@ -225,26 +229,26 @@ class Training(Iterator[Record]):
         self.close()
 
     def _diverged(self, workforce: Team, step: Step, totals: Totals) -> InputError:
-        faults = self._engine.gather(workforce.first_fault(step) or "")
-        place = next(filter(None, faults), None)
-        got = f"{totals.loss}, first in {place}" if place else str(totals.loss)
+        faults = self.engine.gather(workforce.first_fault(step) or "")
+        fault = next(filter(None, faults), None)
+        got = f"{totals.loss}, first in {fault}" if fault else str(totals.loss)
         return InputError(f"loss at step {step.number + 1}", "a finite number (try a lower learning rate)", got)
 
     # --- its workers ---
 
     @property
-    def _place(self) -> Place:
-        return Place(self._engine.number, self._engine.count)
+    def _rank(self) -> Rank:
+        return Rank(self.engine.number, self.engine.count)
 
     def _workforce(self) -> Team:
         if self._team is None:
-            if self._engine.count > 1:
-                self.subject().agree(self._engine, self.network.parameters.vector, self.step)
+            if self.engine.count > 1:
+                self.subject.agree(self.engine, self.network.parameters.vector, self.step)
             if self.average is not None and not self.step:  # the caller may have changed the network since
                 self.average.parameters.vector[...] = self.network.parameters.vector
             capacity = Capacity(self.workers, self._batch_size, self.data.dtype)
-            job = Job.of(self.recipe, self._place)
-            assembled = team(self.network, job, capacity, self._buffers, self._engine)
+            task = Task.of(self.recipe, self._rank)
+            assembled = team(self.network, task, capacity, self._buffers, self.engine)
             self._team = self._ending.enter_context(assembled)
             self._buffers = self._team.buffers
         return self._team
@@ -272,51 +276,54 @@ class Training(Iterator[Record]):
 
     # --- its state ---
 
+    @cached_property
     def subject(self) -> Subject:
-        """Return what is trained, how, and on what."""
-        if self._subject is None:
-            self._subject = Subject(
-                self.network.model,
-                self.network.input_shape,
-                self.network.parameters.vector.dtype.name,
-                self.recipe,
-                digest(self.data),
-                None if self.dev is None else digest(self.dev),
-            )
-        return self._subject
+        """What is trained, how, and on what; the data are read once for their digests."""
+        return Subject(
+            model=self.network.model,
+            input_shape=self.network.input_shape,
+            dtype=self.network.parameters.vector.dtype.name,
+            recipe=self.recipe,
+            data=digest(self.data),
+            dev=None if self.dev is None else digest(self.dev),
+        )
 
     def state(self) -> State:
         """Return a copy of all that decides how the training goes on."""
-        if self._amid_step:
+        if self._in_step:
             raise InputError("training: state", "a last step that was completed", "one that failed")
         vector = self.network.parameters.vector if self._last is None else self._last
+        names = self.recipe.optimizer.buffers
         return State(
-            self.step,
-            vector.copy(),
-            {name: buffer.copy() for name, buffer in zip(self.recipe.optimizer.buffers, self._buffers, strict=True)},
-            None if self.average is None else self.average.parameters.vector.copy(),
-            None if self._best is None else self._best.copy(),
-            self._learning_rate,
-            self._epoch_loss,
-            self._seconds,
-            tuple(self.history),
-            self.subject(),
-            machine(),
+            step=self.step,
+            parameters=vector.copy(),
+            buffers={name: buffer.copy() for name, buffer in zip(names, self._buffers, strict=True)},
+            average=None if self.average is None else self.average.parameters.vector.copy(),
+            best=None if self._best is None else self._best.copy(),
+            learning_rate=self._learning_rate,
+            epoch_loss=self._epoch_loss,
+            seconds=self._seconds,
+            history=tuple(self.history),
+            subject=self.subject,
+            machine=machine(),
         )
 
     def restore(self, state: State) -> None:
         """Go on from this state: with the same bits as if training had never stopped, for any number of workers.
 
-        Raises InputError, which tells the first difference, for a state of another network, recipe or data. If another
-        BLAS or processor computed it, that is logged, as the bits may then differ from here on. All ranks restore, and
-        must restore the same step.
+        Raises InputError, which names the first difference, for a state of another network, recipe or data. If another
+        BLAS or processor computed it, that is logged, since the bits may differ from here on. All ranks must restore,
+        and from the same step.
         """
-        self.subject().check_same(state.subject)
-        self._engine.agree("training: step", str(state.step))
-        if state.machine != machine() and self._engine.number == 0:
-            tell(f"training: {state.machine} until now, {machine()} from here, so that bits may differ")
+        self.subject.check_same(state.subject)
+        self.engine.agree("training: step", str(state.step))
+        if state.machine != machine() and self.engine.number == 0:
+            import logging
+
+            line = f"training: {state.machine} until now, {machine()} from here, so that bits may differ"
+            logging.getLogger("lowered_cnn").warning(line)
         self.close()
-        self._amid_step = False
+        self._in_step = False
         self.network.parameters.vector[...] = state.parameters
         self._buffers = np.zeros_like(self._buffers)  # those of a team that has ended may be shared memory
         for buffer, name in zip(self._buffers, self.recipe.optimizer.buffers, strict=True):
@@ -333,14 +340,14 @@ class Training(Iterator[Record]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint, from which `resume` goes on; the file appears complete or not at all.
 
-        Only rank 0 writes. Raises InputError if a parameter is not a finite number, and OSError if the file cannot be
-        written.
+        Only rank 0 writes. Raises InputError if a parameter is not a finite number or the model or recipe cannot be
+        restored from its fields, and OSError if the file cannot be written.
         """
         state = self.state()
         if not np.isfinite(state.parameters).all():
             where = f"parameters after step {self.step}"
             raise InputError(where, "finite numbers (try a lower learning rate)", "nan or inf")
-        if self._engine.number == 0:
+        if self.engine.number == 0:
             write_state(state, path)
 
     @classmethod
@@ -356,7 +363,8 @@ class Training(Iterator[Record]):
     ) -> "Training":
         """Return the training that `save` wrote, with a network of its own; network and recipe are in the file.
 
-        The data must be the same. More `epochs` than before extend it, if the schedule's rate does not jump here.
+        The data must be the same. More `epochs` than before extend the training, unless the learning rate of its
+        schedule would jump at this step. Raises InputError for any other file, data or number of epochs.
         """
         state = read_state(path)
         subject = state.subject
@@ -377,7 +385,7 @@ def train(
     dev: LabelledImages | None = None,
     workers: int = 1,
 ) -> Training:
-    """Return a Training of these: an iterator that takes a step for each record, and nothing if it is not iterated."""
+    """Return the Training of a network in this process: an iterator that takes a step for each record asked of it."""
     return Training(network, data, recipe, dev=dev, workers=workers)
 
 
@@ -390,7 +398,7 @@ def fit(
     workers: int = 1,
 ) -> list[Record]:
     """Train to the end, and return the record of every step."""
-    with Training(network, data, recipe, dev=dev, workers=workers) as training:
+    with train(network, data, recipe, dev=dev, workers=workers) as training:
         return list(training)
 
 

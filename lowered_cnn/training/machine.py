@@ -1,8 +1,17 @@
-"""What the machine does to a training: the arithmetic that its bits depend on, and what is told meanwhile."""
+"""The arithmetic of the machine: besides its state, what the bits of a training depend on."""
 
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+
+from lowered_cnn import gemm
+from lowered_cnn.arrays import Array
+from lowered_cnn.cores import one_blas_thread
+
+PRODUCTS = ((6, 25, 4608), (16, 150, 640), (84, 120, 32), (10, 84, 17), (64, 576, 1152), (128, 1000, 32))
+"""M, K and N of products as a step has them: filters, taps and pixels of all examples, and those of dense layers."""
 
 
 @cache
@@ -10,18 +19,36 @@ def machine() -> str:
     """Return the versions and instruction sets in use: "openblas 0.3.30 SkylakeX, NumPy 2.3.5 with AVX512_SKX"."""
     from threadpoolctl import threadpool_info
 
+    loaded = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    own = [library for library in loaded if {"numpy", "numpy.libs"} & {*Path(library["filepath"]).parts}]
     parts = [
         [str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key)]
-        for library in threadpool_info()
-        if library["user_api"] == "blas"
+        for library in own or loaded  # SciPy's wheel has another BLAS, which NumPy does not use
     ]
     blas = ", ".join(map(" ".join, parts)) or "unknown BLAS"
     instructions = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     return f"{blas}, NumPy {np.__version__} with {' '.join(instructions) or 'its baseline'}"
 
 
-def tell(line: str) -> None:
-    """Log a warning, which Python prints on stderr unless the caller has configured logging otherwise."""
-    import logging
+def probe() -> str:
+    """Return a digest of products, sums and functions of fixed numbers; it differs where machines round differently."""
+    import hashlib
 
-    logging.getLogger("lowered_cnn").warning(line)
+    digest = hashlib.sha256()
+    with one_blas_thread():
+        for dtype in (np.float32, np.float64):
+            for m, k, n in PRODUCTS:
+                for result in _results(m, k, n, np.dtype(dtype)):
+                    digest.update(result.tobytes())
+    return digest.hexdigest()
+
+
+def _results(m: int, k: int, n: int, dtype: np.dtype[np.floating]) -> Iterator[Array]:
+    rng = np.random.default_rng([m, k, n])
+    a, b, c = (rng.random(shape).astype(dtype) - dtype.type(0.5) for shape in ((m, k), (k, n), (m, n)))
+    z, da, db = np.empty_like(c), np.empty_like(a), np.empty_like(b)
+    gemm.multiply("forward", a, b, z)
+    gemm.multiply_a_bt("dweight", c, b, da)
+    gemm.multiply_at_b("dx", a, c, db)
+    yield from (z, da, db, c.sum(axis=0), c.sum(axis=1))
+    yield from (function(c + 1) for function in (np.exp, np.log, np.sqrt, np.tanh))

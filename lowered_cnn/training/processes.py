@@ -1,6 +1,7 @@
 """The child processes that are workers 1, 2, ...: how they start, receive their steps, and end."""
 
 import atexit
+import logging
 import multiprocessing
 import os
 import pickle
@@ -23,10 +24,9 @@ from lowered_cnn.network import Network
 from lowered_cnn.training.barrier import Barrier
 from lowered_cnn.training.board import Board, Capacity
 from lowered_cnn.training.interrupts import interrupts_held
-from lowered_cnn.training.machine import tell
 from lowered_cnn.training.reduction import Reduction
 from lowered_cnn.training.shared import SharedMemory
-from lowered_cnn.training.worker import Job, Step, Worker
+from lowered_cnn.training.worker import Step, Task, Worker
 
 NAME = "lowered_cnn worker"
 NO_GUARD = 64
@@ -36,7 +36,7 @@ LOOKS = 200
 """How many times a child polls for the next step before it sleeps: about a millisecond."""
 
 SILENCE = 10.0
-"""How many seconds a worker is waited for before that is told; it is told again after twice as long, and so on."""
+"""How many seconds a worker is waited for before that is logged; it is logged again after twice as long, and so on."""
 
 PARENT_SECONDS = 0.5
 """How long a child waits between checks that its parent is alive."""
@@ -51,19 +51,19 @@ class Children:
         self._silence = SILENCE
         atexit.register(self.end)  # multiprocessing would ask them to end, by a signal that they block, and wait
 
-    def start(self, memory: SharedMemory, task: bytes) -> None:
+    def start(self, memory: SharedMemory, pickled: bytes) -> None:
         """Start the next child: a fresh interpreter that imports the caller's main module (not as `__main__`)."""
         number = len(self._children) + 1
         try:
             with interrupts_held(), _signals_blocked(), _spawn_known():
-                self._start(number, memory, task)
+                self._start(number, memory, pickled)
         except OSError as error:
             raise ChildProcessError(f"train: {NAME} {number} could not be started: {error.strerror}") from error
 
-    def _start(self, number: int, memory: SharedMemory, task: bytes) -> None:
+    def _start(self, number: int, memory: SharedMemory, pickled: bytes) -> None:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
-        arguments = (number, os.getpid(), theirs, memory, task)
+        arguments = (number, os.getpid(), theirs, memory, pickled)
         process = spawn.Process(target=_main, args=arguments, name=f"{NAME} {number}", daemon=True)
         process.start()
         theirs.close()
@@ -100,7 +100,8 @@ class Children:
             self._silence *= 2
             process, _ = self._children[number - 1]
             remedy = f"; it is stopped, and kill -CONT {process.pid} lets it go on" if _is_stopped(process) else ""
-            tell(f"train: {process.name} (process {process.pid}) has not answered for {seconds:.0f} s{remedy}")
+            line = f"train: {process.name} (process {process.pid}) has not answered for {seconds:.0f} s{remedy}"
+            logging.getLogger("lowered_cnn").warning(line)
 
     def end(self) -> None:
         """Kill all children at once: they hold nothing that needs saving. In a fork of the parent, do nothing."""
@@ -117,7 +118,7 @@ class Children:
 
 
 @contextmanager
-def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[Board, Children]]:
+def children(network: Network, task: Task, capacity: Capacity) -> Iterator[tuple[Board, Children]]:
     """Start all workers but the first, which is the caller; they end with the context.
 
     Raises InputError if the network, loss or optimizer cannot be sent to another process, if the main module cannot be
@@ -133,18 +134,18 @@ def children(network: Network, job: Job, capacity: Capacity) -> Iterator[tuple[B
     if main.__spec__ is None and program is not None and not os.path.exists(program):  # "<stdin>" if it was piped in
         raise InputError("train: workers", "a program in a file, because each worker imports it", program)
     try:
-        task = pickle.dumps((network.model, network.input_shape, network.parameters.vector.dtype, job, capacity))
+        pickled = pickle.dumps((network.model, network.input_shape, network.parameters.vector.dtype, task, capacity))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError("train: workers", "layers, loss and optimizer that can be pickled", error) from error
-    if main.__spec__ is None and program is None and b"__main__" in task:  # each worker has a main module of its own
+    if main.__spec__ is None and program is None and b"__main__" in pickled:  # each worker has a main module of its own
         wanted = "layers, loss and optimizer from modules in files, which each worker imports (or workers=1)"
         raise InputError("train: workers", wanted, "a class that is in no file")
-    buffers = len(job.optimizer.buffers)
+    buffers = len(task.optimizer.buffers)
     sizes = [array.nbytes for array in vars(Board.of(network, buffers, capacity, np.zeros)).values()]
     memory, started = SharedMemory(sizes), Children()
     try:
         for _ in range(1, capacity.workers):
-            started.start(memory, task)
+            started.start(memory, pickled)
         yield Board.of(network, buffers, capacity, memory.zeros), started
     finally:
         started.end()
@@ -167,7 +168,7 @@ def _signals_blocked() -> Iterator[None]:
 
 @contextmanager
 def _spawn_known() -> Iterator[None]:
-    """Hide a start method that a child would not know: it is told its parent's, which joblib makes "loky"."""
+    """Hide a start method that a child would not know: children take over their parent's, which joblib makes "loky"."""
     method = multiprocessing.get_start_method(allow_none=True)
     if method is None or method in multiprocessing.get_all_start_methods():
         yield
@@ -180,7 +181,7 @@ def _spawn_known() -> Iterator[None]:
 
 
 def _is_stopped(process: SpawnProcess) -> bool:
-    """Return whether a process has been stopped, by SIGSTOP or a debugger; on macOS, where that is not told, False."""
+    """Return whether a process has been stopped, by SIGSTOP or a debugger; on macOS, which does not tell, False."""
     try:
         with open(f"/proc/{process.pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "Tt"
@@ -198,11 +199,11 @@ def _ended(process: SpawnProcess) -> Exception:
     return ChildProcessError(f"train: {process.name} {how}")
 
 
-def _main(number: int, parent: int, connection: Connection, memory: SharedMemory, task: bytes) -> None:
+def _main(number: int, parent: int, connection: Connection, memory: SharedMemory, pickled: bytes) -> None:
     """Run worker `number` in a child process until the parent kills it or has ended."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
-        worker = _worker(number, memory, task)
+        worker = _worker(number, memory, pickled)
         for step, errstate in _steps(connection):
             with errstate():
                 worker.run(step)
@@ -212,16 +213,16 @@ def _main(number: int, parent: int, connection: Connection, memory: SharedMemory
         connection.send(_portable(error))
 
 
-def _worker(number: int, memory: SharedMemory, task: bytes) -> Worker:
+def _worker(number: int, memory: SharedMemory, pickled: bytes) -> Worker:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, user_api="blas")
-    model, input_shape, dtype, job, capacity = pickle.loads(task)
+    model, input_shape, dtype, task, capacity = pickle.loads(pickled)
     network = Network(model, input_shape, dtype=dtype)
-    board = Board.of(network, len(job.optimizer.buffers), capacity, memory.zeros)
+    board = Board.of(network, len(task.optimizer.buffers), capacity, memory.zeros)
     memory.close()
     network.keep_parameters_in(board.parameters)
-    return Worker(network, job, board, Reduction(board, number, Barrier(board.arrivals, number), job.place))
+    return Worker(network, task, board, Reduction(board, number, Barrier(board.arrivals, number), task.rank))
 
 
 def _steps(connection: Connection) -> Iterator[tuple[Step, Callable[[], np.errstate]]]:

@@ -15,30 +15,28 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
-from lowered_cnn import gemm
 from lowered_cnn.arrays import Array, InputError
-from lowered_cnn.cores import one_blas_thread
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm, Request
 
 LAUNCHED = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-"""Variables of which a launcher sets at least one: MPICH and its kin, PMIx (as Slurm starts it), Open MPI."""
+"""Variables of which a launcher sets at least one: MPICH and its derivatives, PMIx (as under Slurm), Open MPI."""
 
 PATIENCE = 0.02
-"""For how many seconds a rank that waits only yields its core between looks; a large vector may take as long."""
+"""For how many seconds a waiting rank only yields its core between polls; a large vector may take as long."""
 
 NAP = 0.001
-"""For how many seconds it then sleeps between rounds of looks."""
+"""For how many seconds it then sleeps between rounds of polls."""
 
-LOOKS = 20
-"""Looks in a round: with each, MPI moves a part of a message."""
+POLLS = 20
+"""Polls in a round: with each, MPI moves a part of a message."""
 
 GRACE = 1.0
-"""For how many seconds the other ranks leave it to rank 0 to report an error that all of them have."""
+"""For how many seconds the other ranks wait for rank 0 to report an error that all of them have."""
 
 DELIVERY = 0.2
-"""For how many seconds the launcher gets to pass the report on; it drops what it has not when the job is aborted."""
+"""For how many seconds the launcher may pass the report on; once the job is aborted, it drops the rest."""
 
 Sums: TypeAlias = Sequence[tuple[int, int]]
 """Additions (into, from) of ranks' vectors, in order, as `deal` returns them; the last one completes rank 0's."""
@@ -63,7 +61,7 @@ class Ranks(Protocol):
         """Return the text of each rank, in their order, on all ranks."""
 
     def agree(self, where: str, digest: str) -> None:
-        """Raise the same InputError on all ranks, which names those that differ, unless all have rank 0's text."""
+        """Raise InputError on all ranks, naming those that differ, unless all have the same text as rank 0."""
 
     def ending(self) -> AbstractContextManager[None]:
         """Report an error that leaves the `with` block, and end the job, with exit code 2, 130 (Ctrl-C) or 1.
@@ -73,7 +71,7 @@ class Ranks(Protocol):
 
 
 class Alone:
-    """A process that is no part of a job: the only rank."""
+    """A process outside of any job: the only rank."""
 
     number = 0
     count = 1
@@ -99,7 +97,7 @@ class Alone:
 class MPIRanks:
     """The ranks of the MPI job that this process belongs to.
 
-    No addition is left to MPI, which promises no order: it carries numbers, and NumPy adds them.
+    MPI only carries the numbers, and NumPy adds them: MPI's own sums promise no order.
     """
 
     def __init__(self, communicator: "Intracomm") -> None:
@@ -178,7 +176,7 @@ class MPIRanks:
         from mpi4py.MPI import Request
 
         start = time.monotonic()
-        while not any(Request.Testall(requests) for _ in range(LOOKS)):
+        while not any(Request.Testall(requests) for _ in range(POLLS)):
             if time.monotonic() - start < PATIENCE:
                 os.sched_yield()
             else:
@@ -186,7 +184,7 @@ class MPIRanks:
 
 
 def _report(rank: int, error: BaseException) -> tuple[str, int]:
-    """Return one line, or a traceback if nobody expects such an error, and the exit code."""
+    """Return one line, or a traceback for an error that is not expected, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return f"rank {rank}: interrupted", 130
     if isinstance(error, InputError | OSError):
@@ -196,7 +194,7 @@ def _report(rank: int, error: BaseException) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a rank does with elements of which another one holds a sum, too: some it gives, some it keeps and adds."""
+    """Two ranks hold sums of the same elements: this one gives some of its own away, and keeps and adds the others."""
 
     other: int
     given: slice
@@ -209,10 +207,10 @@ class Exchange:
 
 @cache
 def _exchanges(size: int, sums: tuple[tuple[int, int], ...], rank: int) -> tuple[tuple[Exchange, ...], ...]:
-    """Plan a rank's exchanges, for each of the sums that it takes part in.
+    """Plan the exchanges of a rank (size: elements of the vector), for each of the sums that it takes part in.
 
-    Throughout, the ranks whose vectors are in a sum hold it together, each about the same share of its elements.
-    Where two such groups meet, so do the two ranks that hold the same elements, and each keeps some of these.
+    The ranks whose vectors are in a sum hold it together, each about the same share of its elements. Where two such
+    groups are added, the two ranks that hold the same elements exchange: each keeps, and completes, some of them.
     """
     held = {head: [(0, size, head)] for pair in sums for head in pair}
     crews = dict.fromkeys(held, 1)
@@ -250,11 +248,12 @@ def launched(environment: Mapping[str, str] = os.environ) -> bool:
     return any(name in environment for name in LAUNCHED)
 
 
-def ranks() -> Ranks:
-    """Join the MPI job that this process was started in, to train as `Training(..., engine=ranks())`; or be alone.
+def join_ranks() -> Ranks:
+    """Return the ranks of the MPI job that this process was started in, or, outside of a job, this process alone.
 
-    Call it first of all, and do the rest inside of its `ending()`: a rank that fails outside of it leaves the others
-    waiting, without a word from the launcher. Raises InputError if mpi4py or MPI is missing (extra `mpi`).
+    Call it first, do everything else inside its `ending()`, and train with `Training(..., ranks=join_ranks())`: a rank
+    that fails outside `ending()` leaves the others waiting, and the launcher reports nothing. Raises InputError if
+    mpi4py or MPI is missing (extra `mpi`).
     """
     if not launched():
         return Alone()
@@ -264,31 +263,3 @@ def ranks() -> Ranks:
         got = str(error).partition("\n")[0]
         raise InputError("mpiexec", "mpi4py and MPI (pip install 'lowered-cnn[mpi]')", got) from error
     return MPIRanks(MPI.COMM_WORLD)
-
-
-PRODUCTS = ((6, 25, 4608), (16, 150, 640), (84, 120, 32), (10, 84, 17), (64, 576, 1152), (128, 1000, 32))
-"""M, K and N of some products of a step: filters, taps, and pixels of all examples; and those of dense layers."""
-
-
-def probe() -> str:
-    """Return a digest of products, sums and functions of fixed numbers; it differs if processors or BLAS round so."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    with one_blas_thread():
-        for dtype in (np.float32, np.float64):
-            for m, k, n in PRODUCTS:
-                for result in _results(m, k, n, np.dtype(dtype)):
-                    digest.update(result.tobytes())
-    return digest.hexdigest()
-
-
-def _results(m: int, k: int, n: int, dtype: np.dtype[np.floating]) -> Iterator[Array]:
-    rng = np.random.default_rng([m, k, n])
-    a, b, c = (rng.random(shape).astype(dtype) - dtype.type(0.5) for shape in ((m, k), (k, n), (m, n)))
-    z, da, db = np.empty_like(c), np.empty_like(a), np.empty_like(b)
-    gemm.multiply("forward", a, b, z)
-    gemm.multiply_a_bt("dweight", c, b, da)
-    gemm.multiply_at_b("dx", a, c, db)
-    yield from (z, da, db, c.sum(axis=0), c.sum(axis=1))
-    yield from (function(c + 1) for function in (np.exp, np.log, np.sqrt, np.tanh))

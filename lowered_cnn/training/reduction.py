@@ -1,8 +1,9 @@
 """The reduction: who computes which shards of a batch, and how the sums of subtrees become the sum of the batch.
 
-The shards are dealt to ranks (the processes of an MPI job; usually one), and each rank's to its workers (processes that
-share a board). A subtree's gradient is added up by one worker, that of a rank by its workers, each in its slice of the
-vector, and the whole one by the ranks, point to point. Who adds never changes the order in which numbers are added.
+The shards are dealt to ranks (the processes of an MPI job; outside of a job there is one), and those of a rank to its
+workers (processes that share a board). Each worker adds up its own subtree; the workers of a rank then add up their
+sums, each in its slice of the vector; and the ranks exchange theirs in messages. Who adds never changes the order in
+which numbers are added.
 """
 
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ def deal(shards: range, workers: range) -> Deal:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The number of a rank, and how many there are: all that workers other than its first one know about ranks."""
+class Rank:
+    """A rank as its workers know it: its number, and how many ranks there are. The first one alone reaches others."""
 
     number: int
     count: int
@@ -45,11 +46,11 @@ class Place:
 class Reduction:
     """One worker's part of the reduction; `ranks` is how a rank's first worker reaches the other ranks."""
 
-    def __init__(self, board: Board, number: int, barrier: Barrier, place: Place, ranks: Ranks | None = None) -> None:
+    def __init__(self, board: Board, number: int, barrier: Barrier, rank: Rank, ranks: Ranks | None = None) -> None:
         self._board = board
         self._number = number
         self._barrier = barrier
-        self._place = place
+        self._rank = rank
         self._ranks = ranks
         workers, size = board.gradients.shape
         self.gradient = board.gradients[number]
@@ -72,20 +73,20 @@ class Reduction:
         for into, other in self._dealt(count).sums:
             shares[into] += shares[other]
             board.gradients[into, part] += board.gradients[other, part]
-        return self._sum_of_ranks(count, shares[0]) if self._place.count > 1 else shares[0]
+        return self._sum_of_ranks(count, shares[0]) if self._rank.count > 1 else shares[0]
 
     def wait(self) -> None:
         """Return once all workers of this rank are here; what they wrote before is then visible."""
         self._barrier.wait()
 
     def _dealt(self, count: int) -> Deal:
-        return deal(rank_shards(count, self._place), range(len(self._board.gradients)))
+        return deal(rank_shards(count, self._rank), range(len(self._board.gradients)))
 
     def _sum_of_ranks(self, count: int, totals: Totals) -> Totals:
         board = self._board
         self.wait()
         if self._ranks is not None:
-            sums = deal(range(count), range(self._place.count)).sums
+            sums = deal(range(count), range(self._rank.count)).sums
             both = np.array([totals.loss, totals.correct])
             self._ranks.sum(both, sums)
             self._ranks.sum(board.gradients[0], sums)
@@ -94,11 +95,11 @@ class Reduction:
         return Totals(float(board.totals[0, 0]), int(board.totals[0, 1]))
 
 
-def rank_shards(count: int, place: Place) -> range:
+def rank_shards(count: int, rank: Rank) -> range:
     """Return which of a batch's shards are a rank's."""
-    return deal(range(count), range(place.count)).shards.get(place.number, range(0))
+    return deal(range(count), range(rank.count)).shards.get(rank.number, range(0))
 
 
-def most_shards(count: int, place: Place) -> int:
+def most_shards(count: int, rank: Rank) -> int:
     """Return how many of a batch's shards the rank with the most of them has."""
-    return max(map(len, deal(range(count), range(place.count)).shards.values()))
+    return max(map(len, deal(range(count), range(rank.count)).shards.values()))

@@ -4,7 +4,8 @@ from dataclasses import dataclass, fields
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Sequential
-from lowered_cnn.training.ranks import Ranks, probe
+from lowered_cnn.training.machine import probe
+from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.recipe import Recipe
 
 
@@ -40,9 +41,10 @@ class Subject:
     data: str
     """The digest of the training images, their labels and classes."""
     dev: str | None
+    """That of the dev set."""
 
     def check_same(self, other: "Subject") -> None:
-        """Raise InputError, which tells the first difference, unless the other subject is the same."""
+        """Raise InputError, which names the first difference, unless the other subject is the same."""
         for owner, theirs in ((self.recipe, other.recipe), (self, other)):
             for name in (field.name for field in fields(owner)):
                 ours, before = getattr(owner, name), getattr(theirs, name)
@@ -67,7 +69,7 @@ class Subject:
 
 
 def _short(value: object) -> str:
-    """Return a value as text, and of a digest its beginning."""
+    """Return a value as text; of a digest, only its first characters."""
     return value[:12] if isinstance(value, str) else repr(value)
 
 
@@ -85,13 +87,13 @@ class State:
     best: Array | None
     """Those with the best dev accuracy so far, if the recipe has patience."""
     learning_rate: float | None
-    """The one that the caller has set instead of the schedule's."""
+    """The one that the caller has set, if any, instead of the schedule's."""
     epoch_loss: float
     """The part of the epoch's mean loss that its steps so far contribute."""
     seconds: float
-    """The time that the steps have taken."""
+    """How long all steps so far have taken."""
     history: tuple[Record, ...]
     """The record of the end of each epoch."""
     subject: Subject
     machine: str
-    """What the bits of a sum or of an exponential depend on."""
+    """The BLAS and instruction sets that computed it, on which the bits depend."""

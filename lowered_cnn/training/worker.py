@@ -13,11 +13,11 @@ from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.training.board import Board
 from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, shard_count
 from lowered_cnn.training.recipe import Recipe
-from lowered_cnn.training.reduction import Place, Reduction
+from lowered_cnn.training.reduction import Rank, Reduction
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """What stays the same for a worker throughout training."""
 
     loss: Loss
@@ -26,13 +26,13 @@ class Job:
     clip_norm: float | None
     seed: int
     shard_size: int
-    place: Place
+    rank: Rank
 
     @classmethod
-    def of(cls, recipe: Recipe, place: Place) -> "Job":
+    def of(cls, recipe: Recipe, rank: Rank) -> "Task":
         """Take from a recipe what workers need; its schedule need not be sent to them."""
         r = recipe
-        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.shard_size, place)
+        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.shard_size, rank)
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,22 @@ class Step:
 class Worker:
     """One of the workers that share a board; `network` uses the parameters on the board."""
 
-    def __init__(self, network: Network, job: Job, board: Board, reduction: Reduction) -> None:
+    def __init__(self, network: Network, task: Task, board: Board, reduction: Reduction) -> None:
         self._board = board
         self._reduction = reduction
-        self._shard_size = job.shard_size
-        self._clip_norm = job.clip_norm
+        self._shard_size = task.shard_size
+        self._clip_norm = task.clip_norm
         self._gradients = ShardGradients(
             network,
-            job.loss,
-            augmentation=job.augmentation,
-            shard_size=job.shard_size,
-            seed=job.seed,
+            task.loss,
+            augmentation=task.augmentation,
+            shard_size=task.shard_size,
+            seed=task.seed,
             gradient=reduction.gradient,
         )
         owned = network.parameters.parameters
-        buffers = dict(zip(job.optimizer.buffers, board.buffers, strict=True))
-        self._update = Update(job.optimizer, ParameterVector(owned, board.parameters), buffers, reduction.part)
+        buffers = dict(zip(task.optimizer.buffers, board.buffers, strict=True))
+        self._update = Update(task.optimizer, ParameterVector(owned, board.parameters), buffers, reduction.part)
         self._sum = ParameterVector(owned, board.gradients[0])
 
     def run(self, step: Step) -> Totals:

@@ -17,7 +17,7 @@ from lowered_cnn.training.gradients import Totals, examples_of, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.reduction import Reduction, rank_shards
-from lowered_cnn.training.worker import Job, Step, Worker
+from lowered_cnn.training.worker import Step, Task, Worker
 
 if TYPE_CHECKING:
     from lowered_cnn.training.processes import Children
@@ -30,14 +30,14 @@ class Team:
     """All the workers of this rank, which take each step together; `buffers` is the optimizer's state."""
 
     def __init__(
-        self, network: Network, job: Job, board: Board, ranks: Ranks, children: "Children | None" = None
+        self, network: Network, task: Task, board: Board, ranks: Ranks, children: "Children | None" = None
     ) -> None:
         self._network = network
-        self._job = job
+        self._task = task
         self._board = board
         self._children = children
         barrier = Barrier(board.arrivals, 0, children.await_worker if children else None)
-        self._worker = Worker(network, job, board, Reduction(board, 0, barrier, job.place, ranks))
+        self._worker = Worker(network, task, board, Reduction(board, 0, barrier, task.rank, ranks))
         self.buffers = board.buffers
 
     def read(self, data: Examples, indices: Indices, step: Step) -> None:
@@ -45,7 +45,7 @@ class Team:
         if self._children is not None:
             self._children.check()
         board = self._board
-        here = examples_of(self._shards(step), step.examples, self._job.shard_size)
+        here = examples_of(self._shards(step), step.examples, self._task.shard_size)
         data.gather(indices[here], board.images[here].reshape(-1, *data.image_shape))
         np.take(data.labels, indices[here], out=board.labels[here], mode="clip")
         board.examples[here] = indices[here]
@@ -70,22 +70,22 @@ class Team:
         return self._worker.first_fault(step, self._shards(step))
 
     def _shards(self, step: Step) -> range:
-        return rank_shards(shard_count(step.examples, self._job.shard_size), self._job.place)
+        return rank_shards(shard_count(step.examples, self._task.shard_size), self._task.rank)
 
 
 @contextmanager
-def team(network: Network, job: Job, capacity: Capacity, buffers: Array, ranks: Ranks) -> Iterator[Team]:
+def team(network: Network, task: Task, capacity: Capacity, buffers: Array, ranks: Ranks) -> Iterator[Team]:
     """Assemble the workers, with this state of the optimizer; they end with the context.
 
     Without children, the parameters and buffers on the board are the caller's own.
     """
     if capacity.workers == 1:
         board = Board.of(network, len(buffers), capacity, np.zeros)
-        yield Team(network, job, replace(board, parameters=network.parameters.vector, buffers=buffers), ranks)
+        yield Team(network, task, replace(board, parameters=network.parameters.vector, buffers=buffers), ranks)
         return
     with interrupts_held():
         from lowered_cnn.training.processes import children
 
-    with children(network, job, capacity) as (board, started):
+    with children(network, task, capacity) as (board, started):
         board.buffers[...] = buffers
-        yield Team(network, job, board, ranks, started)
+        yield Team(network, task, board, ranks, started)
