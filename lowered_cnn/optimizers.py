@@ -35,7 +35,8 @@ class Optimizer(ABC):
         """Return the form that updates these values, and keeps its state in the buffers.
 
         `decays` is 1 for each entry that decays, else 0; `rates` multiply the learning rate. Steps are element-wise, so
-        slices of a vector may be lowered separately and give the same bits.
+        slices of a vector may be lowered separately and give the same bits. Whatever the form remembers outside of the
+        buffers is lost when a training is stopped.
         """
 
     def over(self, parameters: ParameterVector) -> "Update":

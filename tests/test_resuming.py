@@ -554,7 +554,7 @@ def test_after_a_step_that_failed_only_a_state_from_before_goes_on(fatal: int) -
     with pytest.raises(MemoryError, match=r"^no more$"):
         list(training)
     with pytest.raises(
-        InputError, match=r"^training: state: expected a last step that was completed, got one that fai"
+        InputError, match=r"^training: state: expected a last step that was completed, got one that was"
     ):
         training.state()
     with pytest.raises(InputError, match=r"^training: expected a last step that was completed "):

@@ -165,7 +165,8 @@ def _resume(arguments: argparse.Namespace, ranks: Ranks) -> int:
         if ranks.number:
             return _follow_along(training)
         if training.finished:
-            warn(f"{folder.path} finished with epoch {training.epoch} of {folder.number('epochs')}; it is tested again")
+            end = "finished" if training.step == training.steps else "lost patience"
+            warn(f"{folder.path} {end} with epoch {training.epoch} of {folder.number('epochs')}; it is tested again")
         elif training.recipe.epochs != folder.number("epochs"):
             rate = f"{training.recipe.schedule!r} goes on at {training.learning_rate:g}"
             warn(f"{training.recipe.epochs} epochs instead of {folder.number('epochs')}: {rate}, and spans them all")

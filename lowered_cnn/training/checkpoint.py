@@ -57,7 +57,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
             **_numbers(header["checkpoint"]),
         )
     except Exception as error:  # how a file that this version does not understand fails depends on the file
-        raise InputError(str(path), "a checkpoint of this version", f"{type(error).__name__}: {error}") from error
+        raise InputError(str(path), "a checkpoint that can be restored", f"{type(error).__name__}: {error}") from error
 
 
 def _record(entries: dict[str, Any]) -> Record:

@@ -53,7 +53,7 @@ class Training(Iterator[Record]):
     If the recipe asks for an average of the weights, `average` is the network that has it so far (else None). It is
     what is tested on `dev`, and what `network` holds at the end. Read it, but do not change it. If the recipe has
     patience, the network ends up with the weights of the best dev accuracy. `history` holds the record of each epoch's
-    end.
+    end. The data must not change meanwhile, and one thread at a time may use a training.
 
     Raises InputError if the data do not fit the network, if the workers cannot start or have no room for the memory
     they share, or if the loss is not a finite number (naming the layer where that began; the step is not taken);
@@ -139,7 +139,7 @@ class Training(Iterator[Record]):
     def __next__(self) -> Record:
         """Take the next step. A Ctrl-C waits for its end; a second one does not."""
         if self._in_step:
-            raise InputError("training", "a last step that was completed (restore or resume one)", "one that failed")
+            raise InputError("training", "a last step that was completed (restore or resume one)", "one that was not")
         if self.finished:
             raise StopIteration
         with interrupts_held():
@@ -291,7 +291,7 @@ class Training(Iterator[Record]):
     def state(self) -> State:
         """Return a copy of all that decides how the training goes on."""
         if self._in_step:
-            raise InputError("training: state", "a last step that was completed", "one that failed")
+            raise InputError("training: state", "a last step that was completed", "one that was not")
         vector = self.network.parameters.vector if self._last is None else self._last
         names = self.recipe.optimizer.buffers
         return State(
