@@ -23,6 +23,8 @@ from lowered_cnn import SGD, Adam, AdamW, Augmentation, Constant, Cosine, Networ
 from lowered_cnn.cli import main
 from lowered_cnn.training.checkpoint import read_state
 
+pytestmark = pytest.mark.slow  # each test starts jobs
+
 T = TypeVar("T")
 
 
@@ -71,7 +73,6 @@ class Trainings:
 # --- the same bits ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (2, 1), (3, 1), (4, 1), (1, 3), (2, 2), (3, 2)])
 def test_a_job_trains_to_the_bits_of_one_process(ranks: int, workers: int, tmp_path: Path) -> None:
     drawn = Trainings(tmp_path, 10 * ranks + workers, 8 if workers == 1 else 4)
@@ -79,7 +80,6 @@ def test_a_job_trains_to_the_bits_of_one_process(ranks: int, workers: int, tmp_p
     assert drawn.written() == drawn.contents
 
 
-@pytest.mark.slow
 def test_every_job_that_goes_on_may_have_another_number_of_ranks_and_workers(tmp_path: Path) -> None:
     drawn = Trainings(tmp_path, 1, 6)
     taken = 0
@@ -186,7 +186,6 @@ def amid_training(count: int, data: Path, run: Path, *more: str) -> "Iterator[su
         yield process
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_launcher_stops_the_job_in_order(
     number: signal.Signals, few_digits: Path, tmp_path: Path, whole: Path
@@ -209,7 +208,6 @@ def test_a_signal_to_the_launcher_stops_the_job_in_order(
     assert left_by(run) == left_by(whole)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_killed_rank_ends_the_training_which_goes_on_from_its_checkpoint(
     number: int, few_digits: Path, tmp_path: Path, whole: Path

@@ -7,6 +7,7 @@ which numbers are added.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Deal:
     sums: tuple[tuple[int, int], ...]
 
 
+@cache
 def deal(shards: range, workers: range) -> Deal:
     """Give each worker a subtree of the shards; if there are more workers than shards, some get none."""
     if not shards:
