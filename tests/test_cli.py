@@ -25,9 +25,13 @@ from tqdm import tqdm
 
 from lowered_cnn import SGD, Dataset, Network, Recipe, Training, load, load_mnist, models, save, softmax, train
 from lowered_cnn import evaluate as evaluate_network
+from lowered_cnn.arrays import Array
 from lowered_cnn.cli import main
 from lowered_cnn.cli import train as cli_train
+from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.cli.stopping import Stopping
 from lowered_cnn.models import deep
+from lowered_cnn.training.ranks import Alone
 from lowered_cnn.verify import Certificate, Check
 
 Run = Callable[..., str]
@@ -622,3 +626,30 @@ def test_checkpoints_are_written_as_often_as_asked_for(
     options = ["--epochs", "2", "--batch-size", "50", "--checkpoint-every", every, "--out", str(tmp_path / "run")]
     assert main(["train", "--data", str(few_digits), *options]) == 0
     assert steps == written
+
+
+def test_a_signal_that_comes_while_ranks_agree_is_not_lost() -> None:
+    class Late(Alone):
+        def broadcast(self, values: Array) -> None:
+            if stopping.signal is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with Stopping() as stopping:
+        assert stopping.agreed(Late()) is None
+        assert stopping.agreed(Late()) == signal.SIGTERM
+
+
+def test_a_run_that_began_and_ended_meanwhile_is_left_alone(
+    trained: Path, few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(path: Path) -> RunFolder:
+        shutil.copytree(trained, path)  # what another process does between our look at the folder and our lock
+        return RunFolder(path)
+
+    monkeypatch.setattr(RunFolder, "make", make)
+    run = tmp_path / "run"
+    line = fails(["train", "--data", str(few_digits), "--out", str(run)], capsys)
+    assert line == f"lowered-cnn train: --out: expected a new or empty folder, got {run}"
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == {
+        path.name: path.read_bytes() for path in trained.iterdir()
+    }

@@ -39,7 +39,9 @@ class Stopping:
         """Return the signal that rank 0 has received, on all ranks, so that they stop after the same step."""
         number = np.array([self.signal or 0.0])
         ranks.broadcast(number)
-        self.signal = signal.Signals(int(number[0])) if number[0] else None
+        if not number[0]:
+            return None  # a signal that came meanwhile is for the next step
+        self.signal = signal.Signals(int(number[0]))
         return self.signal
 
     def _hear(self, number: int, frame: FrameType | None) -> None:

@@ -130,6 +130,7 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
         return _follow_along(training)
     folder = RunFolder.make(arguments.out)
     with folder.locked():
+        check_out(folder.path)  # another training may have begun and ended there since
         try:
             training.save(folder.checkpoint)
             folder.write_config(_config(arguments.data, model, dev_size, training))
