@@ -215,10 +215,7 @@ class AdamW(Optimizer):
             raise InputError("AdamW: weight_decay", "a finite number of at least 0", repr(self.weight_decay))
         _check_adam("AdamW", self)
 
-    @property
-    def buffers(self) -> tuple[str, ...]:
-        """The moments m and v."""
-        return ("mean", "square")
+    buffers = Adam.buffers
 
     def lower(
         self, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
