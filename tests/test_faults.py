@@ -250,11 +250,15 @@ def test_a_second_signal_ends_at_once_amid_a_step(number: signal.Signals, few_di
     with program([*CLI, "train", "--data", str(few_digits), *options]) as process:
         assert eventually(lambda: workers_of(process.pid) != [])
         workers = workers_of(process.pid)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)  # so that the step does not end before the second signal
         os.kill(process.pid, number)
         time.sleep(2 * stopping.ECHO)
         os.kill(process.pid, number)
-        _, errors = process.communicate(timeout=SECONDS)
-        assert (process.returncode, errors) == (128 + number, "\n")
+        assert process.wait(timeout=SECONDS) == 128 + number
+        for worker in filter(alive, workers):
+            os.kill(worker, signal.SIGCONT)
+        assert process.communicate(timeout=SECONDS)[1] == "\n"
         assert eventually(lambda: not any(map(alive, workers)))
     assert steps_of(run) == 0
 
