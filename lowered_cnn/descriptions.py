@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lowered_cnn.arrays import InputError
-from lowered_cnn.layers import Concatenate, Layer, Sequential
+from lowered_cnn.layers import Concatenate, Graph, Layer, Sequential
 from lowered_cnn.layers.container import LEVELS
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 PACKAGE = __name__.partition(".")[0]
 
-BASES = ("Augmentation", "Layer", "Loss", "Optimizer", "Recipe", "Schedule")
+BASES = ("Augmentation", "Input", "Join", "Layer", "Loss", "Node", "Optimizer", "Recipe", "Schedule")
 """What can be described: these classes of the package, and those derived from them."""
 
 
@@ -58,7 +58,7 @@ def _restored(description: JSON, level: int) -> object:
         raise InputError("description", f"at most {LEVELS} levels", "more")
     if not isinstance(description, dict) or not {"layer", "class"} & description.keys():
         raise InputError("description", 'a "layer" or a "class" with its fields', repr(description))
-    key = "layer" if "layer" in description else "class"
+    key = "class" if "class" in description else "layer"
     name = str(description[key])
     kind = _found(name)
     if kind is None or issubclass(kind, Layer) != (key == "layer"):
@@ -70,6 +70,8 @@ def _restored(description: JSON, level: int) -> object:
         return _assembled(kind, fields)
     if issubclass(kind, Sequential | Concatenate):
         return kind(*fields.pop("layers"), **fields)
+    if issubclass(kind, Graph):
+        return kind(*fields.pop("nodes"), **fields)
     return kind(**fields)
 
 

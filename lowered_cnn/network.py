@@ -21,7 +21,7 @@ from lowered_cnn.arrays import (
     with_python_numbers,
 )
 from lowered_cnn.fusion import fuse
-from lowered_cnn.layers import Dropout, Flatten, Layer, Sequential, Site, Softmax
+from lowered_cnn.layers import Dropout, Flatten, Graph, Layer, Sequential, Site, Softmax
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss
@@ -46,7 +46,7 @@ class Gradient:
 
 
 class Network:
-    """A model (a Sequential, a layer, or a list of layers) with its parameters, for inputs of one shape.
+    """A model (a Sequential, a Graph, a layer, or a list of layers) with its parameters, for inputs of one shape.
 
     `parameters` is the flat vector with named views (`network.parameters["conv1.weight"]`), float32 unless `dtype` is
     float64, and initialized from `seed`. `input_range` is the smallest and the largest number in the images it was
@@ -62,7 +62,7 @@ class Network:
         seed: int = 0,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.model = model if isinstance(model, Sequential) else Sequential(model)
+        self.model: Sequential | Graph = model if isinstance(model, Sequential | Graph) else Sequential(model)
         check_nesting(self.model)
         self.model = with_python_numbers(self.model)
         self.input_shape = as_input_shape(input_shape)
@@ -118,17 +118,19 @@ class Network:
         block_bytes: int | None = BLOCK_BYTES,
         fused: bool = True,
         gradients: Array | None = None,
+        frozen: frozenset[str] = frozenset(),
     ) -> "LoweredNetwork":
         """Allocate everything for `batch` examples, for `training` or for inference.
 
         `wants_dx` asks for the gradient of the input as well; at inference, it brings the parameters' gradients too.
         `seed` is the seed of the noise in training (Dropout). Without `fused`, and with `block_bytes` None, each
-        convolution is one im2col and one matrix product. Gradients are written to the flat vector `gradients` if given.
+        convolution is one im2col and one matrix product. Gradients are written to the flat vector `gradients` if given;
+        those of `frozen` parameters, given by name, are 0.
         """
         whole_number("network: batch", batch, 1)
         if gradients is None:
             gradients = np.zeros_like(self.parameters.vector[: None if training or wants_dx else 0])
-        return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes, fused, gradients)
+        return LoweredNetwork(self, batch, training, wants_dx, Noise(seed), block_bytes, fused, gradients, frozen)
 
     def predict(self, images: Images, *, workers: int | None = None) -> Array:
         """Return the outputs (N, *output shape) for images (N, *input shape), uint8 or float.
@@ -229,13 +231,24 @@ def check_network(where: str, network: object) -> None:
         raise InputError(where, "a Network, such as Network(model, input_shape)", type(network).__name__)
 
 
-def _last(model: Sequential) -> Layer | None:
-    """Return the last layer that changes numbers at inference."""
-    for layer in reversed(model.layers):
-        found = _last(layer) if isinstance(layer, Sequential) else layer
+def _last(model: Sequential | Graph) -> Layer | None:
+    """Return the last layer that changes numbers at inference; None if there is none."""
+    for layer in _backward(model):
+        found = _last(layer) if isinstance(layer, Sequential | Graph) else layer
         if found is not None and not isinstance(found, Flatten | Dropout):
             return found
     return None
+
+
+def _backward(model: Sequential | Graph) -> Iterator[Layer]:
+    """Yield the layers from the last one back, in a graph as far as it is a chain."""
+    if isinstance(model, Sequential):
+        yield from reversed(model.layers)
+    else:
+        nodes, name = {node.name: node for node in model.nodes}, model.outputs[0]
+        while name in nodes and isinstance(layer := nodes[name].layer, Layer):
+            yield layer
+            name = nodes[name].inputs[0]
 
 
 def has_softmax_twice(network: Network, loss: Loss) -> bool:
@@ -286,6 +299,7 @@ class LoweredNetwork:
         block_bytes: int | None,
         fused: bool,
         gradients: Array,
+        frozen: frozenset[str],
     ) -> None:
         parameters, wants_gradients = network.parameters, training or wants_dx
         self.input_shape = network.input_shape
@@ -294,10 +308,11 @@ class LoweredNetwork:
         self.x = self.workspace.array((*network.input_shape, batch))
         self.dy = self.workspace.array((*network.output_shape, batch) if wants_gradients else (0,))
         self.gradients = ParameterVector(parameters.parameters if wants_gradients else (), gradients)
+        self._frozen = [self.gradients[name] for name in frozen if wants_gradients]
         self._passes = 0
         site = Site(
-            "", network.input_shape, batch, training, wants_gradients, wants_dx,
-            parameters, self.gradients, self.workspace, noise,
+            "", "", network.input_shape, batch, training, wants_gradients, wants_dx,
+            parameters, self.gradients, self.workspace, noise, frozen,
         )  # fmt: skip
         self.layers = (fuse(network.model, fold=not wants_gradients) if fused else network.model).lower(site)
 
@@ -325,6 +340,8 @@ class LoweredNetwork:
         check_shape("network: dy", (self.dy.shape[-1], *self.dy.shape[:-1]), dy.shape)
         np.copyto(self.dy, np.moveaxis(dy, 0, -1), casting="same_kind")
         dx = self.layers.backward(self.dy)
+        for gradient in self._frozen:  # a layer may compute them, as other layers before it learn
+            gradient.fill(0)
         return None if dx is None else np.moveaxis(dx, -1, 0)
 
     @contextmanager

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import InputError, check_shape, whole_number
 from lowered_cnn.descriptions import JSON, describe, restore
-from lowered_cnn.layers import Sequential
+from lowered_cnn.layers import Graph, Sequential
 from lowered_cnn.network import Network, as_input_shape, check_network
 
 HEADER, CHECKSUM = "lowered_cnn", "sha256"
@@ -56,8 +56,8 @@ def load(path: str | os.PathLike[str]) -> Network:
         raise InputError(str(path), "a network", "a checkpoint, which Training.resume reads")
     with _describing(path):
         model, input_shape = restore(header["model"]), as_input_shape(header["input_shape"])
-        if not isinstance(model, Sequential):
-            raise InputError("model", "Sequential", type(model).__name__)
+        if not isinstance(model, Sequential | Graph):
+            raise InputError("model", "a Sequential or a Graph", type(model).__name__)
         shapes = {parameter.name: parameter.shape for parameter in model.parameters(input_shape)}
         dtype = header["dtype"]
         if dtype not in ("float32", "float64"):

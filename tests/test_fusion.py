@@ -12,7 +12,7 @@ from lowered_cnn import BatchNorm, Conv1D, Conv2D, Dense, Dropout, Flatten, Laye
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion import fuse
 from lowered_cnn.fusion.folded import Folded
-from lowered_cnn.fusion.fused import FusedConv, FusedSequential
+from lowered_cnn.fusion.fused import FusedConv
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import LoweredNetwork
@@ -189,12 +189,12 @@ def test_what_is_fused_and_what_is_left_alone() -> None:
         Conv2D(4, 3), ReLU(), MaxPool(2), ReLU(), ReLU(), strided, ReLU(),
         Sequential(Conv2D(4, 3), overlapping), Dropout(0.5), Conv2D(2, 1, groups=2), Flatten(), Dense(3),
     )  # fmt: skip
-    inner = FusedSequential([("conv1", FusedConv(Conv2D(4, 3), None, False)), ("max_pool1", overlapping)])
-    assert fuse(model, fold=False) == FusedSequential([
-        ("conv1", FusedConv(Conv2D(4, 3), MaxPool(2), True)), ("relu3", ReLU()), ("conv2", strided), ("relu4", ReLU()),
-        ("sequential1", inner), ("dropout1", Dropout(0.5)), ("conv3", Conv2D(2, 1, groups=2)),
-        ("flatten1", Flatten()), ("dense1", Dense(3)),
-    ])  # fmt: skip
+    inner = Sequential({"conv1": FusedConv(Conv2D(4, 3), None, False), "max_pool1": overlapping})
+    assert fuse(model, fold=False) == Sequential({
+        "conv1": FusedConv(Conv2D(4, 3), MaxPool(2), True), "relu3": ReLU(), "conv2": strided, "relu4": ReLU(),
+        "sequential1": inner, "dropout1": Dropout(0.5), "conv3": Conv2D(2, 1, groups=2),
+        "flatten1": Flatten(), "dense1": Dense(3),
+    })  # fmt: skip
     plain = Sequential(Conv1D(3, 2), ReLU())
     assert fuse(plain, fold=False).layers == plain.layers
 

@@ -96,7 +96,7 @@ MUTANTS = [
     Mutant("fusion.winograd:WinogradEngine._add_dx", "views.after.fill(0)", "pass", "fused by winograd"),
     Mutant("fusion.winograd:WinogradEngine.start", "self.sum.fill(0)", "pass", "fused by winograd"),
     Mutant("fusion.winograd:WinogradEngine.start", "self.gradient.rows.fill(0)", "pass", "fused by winograd"),
-    Mutant("layers.container:_LoweredResidual.backward", "np.copyto(self.copy, dy)", "pass", "residual"),
+    Mutant("layers.join:_LoweredAdd.backward", "np.copyto(dx, dy)", "pass", "residual"),
     # left over from the step before
     Mutant("fusion.winograd:WinogradEngine.finish", "rest.fill(0)", "pass", "fused by winograd, not all seen"),
     Mutant("fusion.winograd:WinogradEngine.finish", "rest.fill(0)", "pass", "sampled 21"),
@@ -120,7 +120,7 @@ MUTANTS = [
         "np.copyto(self._padded, self.gradient); np.copyto(self._dx,",
         "sampled 1",
     ),
-    Mutant("layers.container:LoweredBranches.sum_of_backward", "self.dx.fill(0)", "pass", "residual"),
+    Mutant("layers.graph:LoweredGraph.backward", "step.dy = None", "pass", "residual"),
     Mutant("layers.pool:_LoweredGlobalMaxPool.backward", "self.dx.fill(0)", "pass", "global max pool"),
     Mutant("layers.pool:_LoweredMaxPool.backward", "self.border.gradient.fill(0)", "pass", "max pool"),
     Mutant("layers.conv_transpose:_LoweredConvTranspose.backward", "self.dweight.fill(0)", "pass", "conv transpose 2d"),
@@ -142,9 +142,9 @@ MUTANTS = [
         "conv transpose 2d",
     ),
     Mutant(
-        "layers.container:LoweredBranches.sum_of_backward",
-        "np.add(self.dx, dx, out=self.dx)",
-        "np.copyto(self.dx, dx)",
+        "layers.graph:LoweredGraph._add",
+        "np.add(step.dy, dx, out=step.dy)",
+        "dx",
         "residual",
     ),
     Mutant(

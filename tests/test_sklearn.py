@@ -71,7 +71,7 @@ def test_labels_may_be_text() -> None:
 
 def test_a_network_of_ones_own() -> None:
     images = np.pad(IMAGES, [(0, 0), (10, 10), (10, 10)])[:200]
-    assert len(CNNClassifier(lenet5, **QUICK).fit(images, NUMBERS[:200]).network_.model.layers) == 12
+    assert len(CNNClassifier(lenet5, **QUICK).fit(images, NUMBERS[:200]).network_.model.inside) == 12
     linear = Sequential(Flatten(), Dense(10))
     chosen = CNNClassifier(linear, optimizer=SGD(0.1), schedule=Constant(), **QUICK).fit(IMAGES, NUMBERS)
     assert chosen.network_.model == linear

@@ -138,13 +138,17 @@ def test_no_module_is_imported_for_a_file(own: Any, tmp_path: Path, monkeypatch:
     assert "own" not in sys.modules
 
 
+def test_classes_of_the_package_that_are_not_public_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"found by its name, got lowered_cnn\.fusion\.fused:FusedConv$"):
+        save(Network(fuse(Sequential(Conv2D(4, 3)), fold=False), (1, 5, 5)), tmp_path / "network")
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [
         (lambda own: own.made(), "own:made.<locals>.Dense"),
         (lambda own: own.Renamed(), "own:Other"),
         (lambda own: own.Hidden(2), "own:Dense"),
-        (lambda own: fuse(Sequential(ReLU()), fold=False), "lowered_cnn.fusion.fused:FusedSequential"),
     ],
 )
 def test_classes_that_are_not_found_by_their_name_are_refused(make: Any, name: str, own: Any, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ ReLU and adding the bias are monotone, so the maximum can be taken before either
 pooling leaves. Outputs that the pooling drops are not computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -18,8 +18,19 @@ from lowered_cnn.fusion.maxima import Maxima
 from lowered_cnn.fusion.rows import RowEngine
 from lowered_cnn.fusion.winograd import WinogradEngine
 from lowered_cnn.gemm import row_sums
-from lowered_cnn.layers import BatchNorm, Conv2D, Layer, Lowered, MaxPool, ReLU, Sequential, Site
-from lowered_cnn.layers.container import Branches
+from lowered_cnn.layers import (
+    BatchNorm,
+    Conv2D,
+    Graph,
+    Layer,
+    Lowered,
+    MaxPool,
+    Node,
+    ReLU,
+    Sequential,
+    Site,
+)
+from lowered_cnn.layers.branches import Branches
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.parameters import Parameter
@@ -28,44 +39,75 @@ WINOGRAD_CHANNELS = 16
 """With fewer channels or filters, Winograd's 16 products are too small to pay off."""
 
 
-@dataclass(frozen=True, init=False)
-class FusedSequential(Sequential):
-    """Layers in sequence that keep the names they had before they were fused."""
+Named: TypeAlias = tuple[str, Layer]
+"""A layer and its name."""
 
-    given: tuple[str, ...]
-
-    def __init__(self, named: Sequence[tuple[str, Layer]]) -> None:
-        super().__init__(*(layer for _, layer in named))
-        object.__setattr__(self, "given", tuple(name for name, _ in named))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that the layers were given."""
-        return self.given
+Model = TypeVar("Model", bound=Sequential | Graph)
 
 
-def fuse(model: Sequential, *, fold: bool) -> Sequential:
+def fuse(model: Model, *, fold: bool) -> Model:
     """Return the same model with its 2-D convolutions fused, unless they have stride, dilation or groups.
 
     With `fold`, for inference without gradients, each batch normalization after a convolution is folded into it.
     Subclasses that change how our layers behave are left as they are.
     """
-    fused: list[tuple[str, Layer]] = []
-    rest = list(zip(model.names, model.layers, strict=True))
+    return cast(Model, _together(model, [], fold))
+
+
+def _chain(rest: list[Named], fold: bool) -> Iterator[Named]:
+    """Fuse layers one after the other; each keeps the name that it, or its convolution, had before."""
     while rest:
         name, layer = rest.pop(0)
-        fused.append((name, _together(layer, rest, fold)))
-    return FusedSequential(fused)
+        yield name, _together(layer, rest, fold)
 
 
-def _together(layer: Layer, rest: list[tuple[str, Layer]], fold: bool) -> Layer:
+def _graph(graph: Graph, fold: bool) -> Graph:
+    """Fuse the nodes of a graph that follow each other without branches between them."""
+    nodes: list[Node] = []
+    renamed: dict[str, str] = {}
+    for chain in _chains(graph):
+        inputs = tuple(renamed.get(name, name) for name in chain[0].inputs)
+        if isinstance(chain[0].layer, Layer):
+            for name, layer in _chain(
+                [(node.name, node.layer) for node in chain if isinstance(node.layer, Layer)], fold
+            ):
+                nodes.append(Node(name, layer, inputs, chain[0].shares))
+                inputs = (name,)
+        else:
+            nodes.append(replace(chain[0], inputs=inputs))
+        renamed[chain[-1].name] = nodes[-1].name
+    outputs = [renamed.get(name, name) for name in graph.outputs]
+    return Graph(*nodes, inputs=graph.inputs, outputs=outputs)
+
+
+def _chains(graph: Graph) -> list[list[Node]]:
+    """Return the nodes in runs of layers, each taking the one before, which nothing else takes or shares."""
+    shared = {name for node in graph.nodes if node.shares for name in (node.name, node.shares)}
+    chains: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        before = chains.get(node.inputs[0], [])
+        follows = before and isinstance(node.layer, Layer) and isinstance(before[-1].layer, Layer)
+        if follows and graph.uses[before[-1].name] == 1 and not shared & {node.name, before[-1].name}:
+            before.append(node)
+            chains[node.name] = chains.pop(node.inputs[0])
+        else:
+            chains[node.name] = [node]
+    place = {node.name: number for number, node in enumerate(graph.nodes)}
+    return sorted(chains.values(), key=lambda chain: place[chain[0].name])
+
+
+def _together(layer: Layer, rest: list[Named], fold: bool) -> Layer:
     """Return a layer together with those that it takes from the front of `rest`."""
     if not is_stock(layer):
         return layer
-    if isinstance(layer, Sequential):
-        return fuse(layer, fold=fold)
-    if isinstance(layer, Branches):
-        return layer.mapped(lambda branch: _together(branch, [], fold))
+    match layer:
+        case Sequential():
+            fused = list(_chain(list(zip(layer.names, layer.layers, strict=True)), fold))
+            return Sequential([inner for _, inner in fused], given=[name for name, _ in fused])
+        case Graph():
+            return _graph(layer, fold)
+        case Branches():
+            return _graph(layer.graph, fold)
     if not isinstance(layer, Conv):
         return layer
     if fold and rest and isinstance(norm := rest[0][1], BatchNorm) and is_stock(norm):
@@ -81,7 +123,7 @@ def _with_bias(conv: Conv) -> Conv:
     return conv
 
 
-def _fused(conv: Conv, rest: list[tuple[str, Layer]]) -> Layer:
+def _fused(conv: Conv, rest: list[Named]) -> Layer:
     """Return a convolution together with the ReLU and pooling that it takes from the front of `rest`."""
     if not (isinstance(conv, Conv2D) and _is_plain(conv)):
         return conv
@@ -95,13 +137,13 @@ def _is_plain(conv: Conv2D) -> bool:
     return conv.groups == 1 and window.stride == window.dilation == (1, 1)
 
 
-def _take_relu(rest: list[tuple[str, Layer]]) -> bool:
+def _take_relu(rest: list[Named]) -> bool:
     found = bool(rest) and rest[0][1] == ReLU()
     del rest[: int(found)]
     return found
 
 
-def _take_pool(rest: list[tuple[str, Layer]]) -> MaxPool | None:
+def _take_pool(rest: list[Named]) -> MaxPool | None:
     """Take the next layer if it is a max pooling whose windows tile the input: no overlap, gaps or padding."""
     if rest and isinstance(pool := rest[0][1], MaxPool) and is_stock(pool):
         window = pool.window(2, pool.kind)

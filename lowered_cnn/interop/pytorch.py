@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import InputError, Shape
-from lowered_cnn.layers import GlobalAvgPool, GlobalMaxPool, Layer, Sequential
-from lowered_cnn.layers.container import Branches
+from lowered_cnn.layers import GlobalAvgPool, GlobalMaxPool, Graph, Layer, Sequential
+from lowered_cnn.layers.branches import Branches
 from lowered_cnn.layers.layer import qualified
 from lowered_cnn.network import Network
 from lowered_cnn.storage import read_tensors, write_whole
@@ -23,12 +23,12 @@ COUNT = "num_batches_tracked"
 """A count that PyTorch stores with the statistics of a BatchNorm, and uses only if there is no momentum."""
 
 
-def pytorch_names(model: Sequential, input_shape: Sequence[int]) -> dict[str, str]:
+def pytorch_names(model: Layer, input_shape: Sequence[int]) -> dict[str, str]:
     """Return a map from the name of each parameter here to PyTorch's name for it.
 
     Layers are numbered as the modules of a `torch.nn.Sequential`. A global pooling layer is two modules there:
     AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1), and Flatten. A Residual is a module with `body` and `shortcut`, and a
-    Concatenate one with `branch1`, `branch2`, ...
+    Concatenate one with `branch1`, `branch2`, ... In a Graph, nodes are modules of their names.
     """
     return dict(_names(model, tuple(input_shape)))
 
@@ -46,7 +46,7 @@ def save_pytorch(network: Network, path: str | os.PathLike[str]) -> None:
     write_whole(Path(path), save(tensors))
 
 
-def load_pytorch(path: str | os.PathLike[str], model: Sequential, input_shape: Sequence[int]) -> Network:
+def load_pytorch(path: str | os.PathLike[str], model: Layer, input_shape: Sequence[int]) -> Network:
     """Return the model with the parameters that `safetensors.torch.save_file(module.state_dict(), path)` wrote.
 
     Raises InputError if tensors are missing, left over, of the wrong shape or of whole numbers.
@@ -68,10 +68,14 @@ def load_pytorch(path: str | os.PathLike[str], model: Sequential, input_shape: S
 def _names(layer: Layer, shape: Shape) -> list[tuple[str, str]]:
     """Return pairs of names for a layer's parameters: ours and PyTorch's."""
     if isinstance(layer, Branches):
+        layer = layer.graph
+    if isinstance(layer, Graph):
+        shapes = layer.shapes(shape)
         return [
-            (qualified(own, ours), qualified(own, theirs))
-            for own, branch in layer.branches
-            for ours, theirs in _names(branch, shape)
+            (qualified(node.name, ours), qualified(node.name, theirs))
+            for node in layer.nodes
+            if isinstance(node.layer, Layer) and node.shares is None
+            for ours, theirs in _names(node.layer, shapes[node.inputs[0]])
         ]
     if not isinstance(layer, Sequential):
         return [(parameter.name, parameter.name) for parameter in layer.parameters(shape)]

@@ -59,10 +59,13 @@ class Site:
     """What a layer is lowered for: its input, the gradients that are wanted, and where to find parameters and buffers.
 
     `input_shape` excludes the batch. `training` matters to layers that compute something else at inference, such as
-    Dropout and BatchNorm. `backward` is called only if `wants_gradients`, and must return dx if `wants_dx`.
+    Dropout and BatchNorm. `backward` is called only if `wants_gradients`, and must return dx if `wants_dx`. A layer
+    finds its parameters under the name of their `owner`, which is its own unless it shares those of another layer.
+    Parameters that are `frozen` do not learn. `container` is the site of what it is in.
     """
 
     name: str
+    owner: str
     input_shape: Shape
     batch: int
     training: bool
@@ -72,22 +75,26 @@ class Site:
     gradients: ParameterVector
     workspace: Workspace
     noise: Noise
+    frozen: frozenset[str] = frozenset()
+    container: "Site | None" = None
 
     def parameter(self, name: str) -> Array:
         """Return the values of this layer's parameter `name`."""
-        return self.parameters[f"{self.name}.{name}"]
+        return self.parameters[f"{self.owner}.{name}"]
 
     def gradient(self, name: str) -> Array:
         """Return the array into which this layer writes the gradient of its parameter `name`."""
-        return self.gradients[f"{self.name}.{name}"]
+        return self.gradients[f"{self.owner}.{name}"]
 
     def sibling(self, name: str) -> "Site":
         """Return the site of the layer `name` in the same container: only its parameters are valid."""
-        return replace(self, name=qualified(self.name.rpartition(".")[0], name))
+        assert self.container is not None
+        return self.container.child(name, self.input_shape, wants_dx=False)
 
     def child(self, name: str, input_shape: Shape, *, wants_dx: bool) -> "Site":
         """Return the site of a layer inside this one."""
-        return replace(self, name=qualified(self.name, name), input_shape=input_shape, wants_dx=wants_dx)
+        inner, owner = qualified(self.name, name), qualified(self.owner, name)
+        return replace(self, name=inner, owner=owner, input_shape=input_shape, wants_dx=wants_dx, container=self)
 
 
 @dataclass(frozen=True)

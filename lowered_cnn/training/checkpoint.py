@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from lowered_cnn.arrays import Array, InputError, check_shape, whole_number
 from lowered_cnn.descriptions import JSON, describe, restore
-from lowered_cnn.layers import Sequential
+from lowered_cnn.layers import Graph, Sequential
 from lowered_cnn.network import as_input_shape
 from lowered_cnn.storage import read_checked, write_checked
 from lowered_cnn.training.recipe import Recipe
@@ -77,7 +77,7 @@ def _numbers(entries: dict[str, Any]) -> dict[str, Any]:
 
 def _subject(header: dict[str, Any]) -> Subject:
     model, recipe = restore(header["model"]), restore(header["recipe"])
-    if not (isinstance(model, Sequential) and isinstance(recipe, Recipe)):
+    if not (isinstance(model, Sequential | Graph) and isinstance(recipe, Recipe)):
         raise InputError("checkpoint", "a model and a recipe", f"{model!r} and {recipe!r}")
     others = {field.name: header[field.name] for field in fields(Subject) if field.name in ("dtype", "data", "dev")}
     _check_kinds("subject", Subject, others)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from lowered_cnn.arrays import Array, InputError, Shape
-from lowered_cnn.layers import Sequential
+from lowered_cnn.layers import Graph, Sequential
 from lowered_cnn.training.machine import probe
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.recipe import Recipe
@@ -34,7 +34,7 @@ class Record:
 class Subject:
     """What is trained, how, and on what: a training goes on only from a state of the same subject."""
 
-    model: Sequential
+    model: Sequential | Graph
     input_shape: Shape
     dtype: str
     recipe: Recipe

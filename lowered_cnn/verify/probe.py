@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array
 from lowered_cnn.layers import Lowered
-from lowered_cnn.layers.container import LoweredBranches, LoweredSequential
+from lowered_cnn.layers.container import LoweredContainer
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.tracing import Passage, Recorder
@@ -108,5 +108,5 @@ class Probe:
 
 def sides(lowered: Lowered) -> bytes:
     """Return the side of its kinks that each number was on in the last `forward`, for a layer and those inside it."""
-    inside = lowered.stages if isinstance(lowered, LoweredSequential | LoweredBranches) else []
+    inside = lowered.stages if isinstance(lowered, LoweredContainer) else []
     return lowered.sides().tobytes() + b"".join(sides(stage.lowered) for stage in inside)

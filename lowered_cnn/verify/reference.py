@@ -1,8 +1,10 @@
 """What each layer should compute, one number at a time: its docstring's equation, as loops and Python's own math."""
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -14,15 +16,20 @@ from lowered_cnn.layers import (
     GELU,
     AvgPool,
     BatchNorm,
+    Concat,
     Concatenate,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    Graph,
+    Join,
+    Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    Multiply,
     Pad,
     ReLU,
     Residual,
@@ -31,9 +38,10 @@ from lowered_cnn.layers import (
     Softmax,
     Tanh,
 )
-from lowered_cnn.layers.container import LoweredBranches, Stage
+from lowered_cnn.layers.container import Stage
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
+from lowered_cnn.layers.graph import LoweredGraph, X
 from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.verify.direct import Slide, convolution_at, inside, patch, same_padding, transposed_at
 from lowered_cnn.window import Window
@@ -88,7 +96,9 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
             shape = tuple(h + before + after for h, (before, after) in zip(size, pads, strict=True))
             return (x.shape[0], *shape), lambda at: _padded(layer, x, at, [before for before, _ in pads])
         case Residual() | Concatenate():
-            return _branches(stage, x)
+            return _graph(stage, layer.graph, x)
+        case Graph():
+            return _graph(stage, layer, x)
         case Dropout():
             draws = site.noise.generator(site.name).random(x.shape, dtype=np.float32)
             return x.shape[:-1], lambda at: np.where(draws[at] < layer.rate, 0, x[at] / (1 - layer.rate))
@@ -233,14 +243,41 @@ def _padded(layer: Pad, x: Array, at: Shape, before: list[int]) -> Array:
     return x[at[0], *place] if inside(place, x.shape[1:-1]) else np.full(x.shape[-1], layer.value)
 
 
-def _branches(stage: Stage, x: Array) -> tuple[Shape, Values]:
-    """Combine the outputs of the branches; the layers in them are checked by themselves."""
-    assert isinstance(stage.lowered, LoweredBranches)
-    outputs = [branch.lowered.forward(x).copy() for branch in stage.lowered.stages]
-    if isinstance(stage.layer, Residual):
-        return outputs[0].shape[:-1], lambda at: outputs[0][at] + outputs[1][at]
-    channels = [channel for output in outputs for channel in output]
-    return (len(channels), *outputs[0].shape[1:-1]), lambda at: channels[at[0]][at[1:]]
+def _graph(stage: Stage, graph: Graph, x: Array) -> tuple[Shape, Values]:
+    """Combine the outputs of the layers; the layers are checked by themselves."""
+    assert isinstance(stage.lowered, LoweredGraph)
+    stages = iter(stage.lowered.stages)
+    outputs, start = dict[str, Array](), 0
+    for entry in graph.inputs:
+        end = start + math.prod(entry.shape)
+        outputs[entry.name] = x[start:end].reshape(*entry.shape, -1)
+        start = end
+    outputs = outputs or {X: x}
+    for node in graph.nodes:
+        taken = [outputs[name] for name in node.inputs]
+        if isinstance(node.layer, Layer):
+            outputs[node.name] = next(stages).lowered.forward(taken[0]).copy()
+        else:
+            outputs[node.name] = joined(node.layer, taken)
+    ends = [outputs[name] for name in graph.outputs]
+    y = ends[0] if len(ends) == 1 else np.array([number for end in ends for number in end.reshape(-1, x.shape[-1])])
+    return y.shape[:-1], lambda at: y[at]
+
+
+def joined(join: Join, inputs: Sequence[Array]) -> Array:
+    """Return a join of arrays, element by element."""
+    if isinstance(join, Concat):
+        shape = list(inputs[0].shape)
+        shape[join.axis] = sum(each.shape[join.axis] for each in inputs)
+        rows = [row for each in inputs for row in np.moveaxis(each, join.axis, 0)]
+        return np.moveaxis(np.array(rows), 0, join.axis).reshape(shape)
+    combine = operator.mul if isinstance(join, Multiply) else operator.add
+    shape = [max(lengths) for lengths in zip(*(each.shape for each in inputs), strict=True)]
+    y = np.empty(shape)
+    for at in np.ndindex(*shape):
+        values = (each[tuple(min(i, length - 1) for i, length in zip(at, each.shape, strict=True))] for each in inputs)
+        y[at] = functools.reduce(combine, map(float, values))
+    return y
 
 
 def _scalars(value: Callable[[int], float], x: Array) -> Array:

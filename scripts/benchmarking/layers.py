@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lowered_cnn import Conv2D, Dense, Flatten, Layer, MaxPool, Network, ReLU
+from lowered_cnn import Conv2D, Dense, Flatten, Layer, MaxPool, Network, ReLU, Sequential
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.window import Sweep
 
@@ -43,6 +43,7 @@ class Placed:
 def placed(network: Network) -> Iterator[Placed]:
     """Yield the layers of a network in order."""
     flattened = None
+    assert isinstance(network.model, Sequential)
     for name, layer, shape in network.model.steps(network.input_shape):
         own = {p.name: network.parameters[f"{name}.{p.name}"] for p in layer.parameters(shape)}
         yield Placed(name, layer, shape, own, flattened if isinstance(layer, Dense) else None)

@@ -14,18 +14,22 @@ from lowered_cnn.interop.onnx.package import onnx_package
 from lowered_cnn.layers import (
     ELU,
     GELU,
+    Add,
     AvgPool,
     BatchNorm,
+    Concat,
     Concatenate,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    Graph,
     Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    Multiply,
     Pad,
     ReLU,
     Residual,
@@ -35,9 +39,9 @@ from lowered_cnn.layers import (
     Softmax,
     Tanh,
 )
-from lowered_cnn.layers.container import Branches
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
+from lowered_cnn.layers.graph import X
 from lowered_cnn.layers.layer import is_stock, qualified
 from lowered_cnn.network import Network
 from lowered_cnn.storage import write_whole
@@ -124,7 +128,9 @@ class _Graph:
                     x = self.add(inner, qualified(name, own), inside, x)
                 return x
             case Residual() | Concatenate():
-                return self._branches(layer, name, shape, x)
+                return self._graph(layer.graph, name, shape, x)
+            case Graph():
+                return self._graph(layer, name, shape, x)
             case Conv():
                 where = _where(layer.sweep(shape, name), group=layer.groups)
                 return self.node("Conv", name, [x, *self.owned(layer, name, shape)], **where)
@@ -175,11 +181,30 @@ class _Graph:
                 return self.node("Tanh", name, [x])
         raise InputError(name or "network", "a layer that ONNX has an operator for", type(layer).__name__)
 
-    def _branches(self, layer: Branches, name: str, shape: Shape, x: str) -> str:
-        ends = [self.add(branch, qualified(name, own), shape, x) for own, branch in layer.branches]
-        if isinstance(layer, Residual):
-            return self.node("Add", name, ends)
-        return self.node("Concat", name, ends, axis=1)
+    def _graph(self, graph: Graph, name: str, shape: Shape, x: str) -> str:
+        if graph.is_packed:
+            raise InputError(name or "network", "a graph with one input and one output", "several")
+        ends, shapes = {X: x}, graph.shapes(shape, name)
+        for node in graph.nodes:
+            own, taken = qualified(name, node.name), [ends[each] for each in node.inputs]
+            match node.layer:
+                case Add():
+                    ends[node.name] = self.node("Sum" if len(taken) > 2 else "Add", own, taken)
+                case Multiply():
+                    ends[node.name] = self._product(own, taken)
+                case Concat(axis):
+                    ends[node.name] = self.node("Concat", own, taken, axis=1 + axis)
+                case Layer():
+                    ends[node.name] = self.add(node.layer, own, shapes[node.inputs[0]], taken[0])
+        return ends[graph.outputs[0]]
+
+    def _product(self, name: str, inputs: list[str]) -> str:
+        """Add the product of any number of inputs."""
+        *others, last = inputs
+        product = others[0]
+        for number, other in enumerate(others[1:], 2):
+            product = self.node("Mul", f"{name}.{number}", [product, other])
+        return self.node("Mul", name, [product, last])
 
     def _pad(self, name: str, border: Border, value: float, x: str) -> str:
         before, after = zip(*border, strict=True)

@@ -1,0 +1,325 @@
+"""A graph: layers and joins in any order without cycles, each of them and each weight once."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from lowered_cnn.arrays import Array, Images, InputError, Shape, check_shape, check_size
+from lowered_cnn.layers.container import (
+    Container,
+    LoweredContainer,
+    Stage,
+    check_names,
+    parameters_of,
+)
+from lowered_cnn.layers.join import Join, LoweredJoin, Meeting
+from lowered_cnn.layers.layer import Layer, Site, qualified
+from lowered_cnn.parameters import Parameter, ParameterVector
+
+X = "x"
+"""The name of the input of a graph that has only one."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One of several inputs of a graph: its name and shape, without the batch."""
+
+    name: str
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+
+@dataclass(frozen=True, init=False)
+class Node:
+    """A layer or a join at its place in a graph, with its name, and the names of what it takes.
+
+    `inputs` names inputs of the graph and earlier nodes: one for a layer, any number for a join. A layer that `shares`
+    uses the parameters of the earlier node of that name.
+    """
+
+    name: str
+    layer: Layer | Join
+    inputs: tuple[str, ...]
+    shares: str | None
+
+    def __init__(self, name: str, layer: Layer | Join, inputs: str | Sequence[str], shares: str | None = None) -> None:
+        taken = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        if not isinstance(layer, Layer | Join):
+            raise InputError(f"node {name}: layer", "a layer or a join, such as ReLU() or Add()", repr(layer))
+        if not taken or (isinstance(layer, Layer) and len(taken) > 1):
+            wanted = "one" if isinstance(layer, Layer) else "at least one"
+            raise InputError(f"node {name}: inputs", wanted, len(taken))
+        if shares is not None and not isinstance(layer, Layer):
+            raise InputError(f"node {name}: shares", "None for a join, which has no parameters", shares)
+        vars(self).update(name=name, layer=layer, inputs=taken, shares=shares)
+
+
+@dataclass(frozen=True, init=False)
+class Graph(Container):
+    """Nodes that take the outputs of earlier ones: any directed acyclic graph.
+
+    `Graph(Node("a", Conv2D(8, 3, padding="same"), "x"), Node("b", Sigmoid(), "a"), Node("c", Multiply(), ("a", "b")))`
+
+    The input is called "x", and the output is that of the last node, unless there are several. Then `inputs` gives
+    their names and shapes, and `outputs` names nodes. For the network, they are one: the numbers of all inputs, and of
+    all outputs, one behind the other, as `pack` and `unpack` put them. Parameters are named after their node.
+
+    Raises InputError for a node that takes what is not there, and for one that nothing needs.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+
+    kind: ClassVar[str] = "graph"
+
+    def __init__(
+        self, *nodes: Node, inputs: Mapping[str, Shape] | Iterable[Input] = (), outputs: Sequence[str] = ()
+    ) -> None:
+        if not nodes or not all(isinstance(node, Node) for node in nodes):
+            raise InputError("Graph", 'nodes, such as Node("conv1", Conv2D(8, 3), "x")', list(nodes))
+        named = inputs.items() if isinstance(inputs, Mapping) else ((entry.name, entry.shape) for entry in inputs)
+        object.__setattr__(self, "nodes", nodes)
+        object.__setattr__(self, "inputs", tuple(Input(name, shape) for name, shape in named))
+        object.__setattr__(self, "outputs", tuple(outputs) or (nodes[-1].name,))
+        self._check()
+
+    def _check(self) -> None:
+        check_names("Graph: names", [*self.sources, *(node.name for node in self.nodes)])
+        there, owners = set(self.sources), set[str]()
+        for node in self.nodes:
+            for name in node.inputs:
+                if name not in there:
+                    raise InputError(f"node {node.name}: inputs", "inputs of the graph or earlier nodes", name)
+            if node.shares is not None and node.shares not in owners:
+                raise InputError(f"node {node.name}: shares", "an earlier node that shares nothing", node.shares)
+            there.add(node.name)
+            owners |= {node.name} if node.shares is None and isinstance(node.layer, Layer) else set()
+        for name in self.outputs:
+            if name not in there:
+                raise InputError("Graph: outputs", "names of nodes", name)
+        for name in there - self.uses.keys():
+            raise InputError("Graph: nodes", "each needed for an output", f"{name}, which is not")
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(entry.name for entry in self.inputs) or (X,)
+
+    @cached_property
+    def uses(self) -> Counter[str]:
+        """How often each input and node is taken, as an output of the graph too."""
+        return Counter([*self.outputs, *(name for node in self.nodes for name in node.inputs)])
+
+    @property
+    def inside(self) -> tuple[Layer, ...]:
+        """The layers in it."""
+        return tuple(node.layer for node in self.nodes if isinstance(node.layer, Layer))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether inputs, or outputs, are packed into one."""
+        return len(self.inputs) > 0 or len(self.outputs) > 1
+
+    def shapes(self, input_shape: Shape, name: str = "") -> dict[str, Shape]:
+        """Return the shape of each input and of each node's output."""
+        if self.inputs:
+            check_shape(f"{name or 'graph'}: inputs", (sum(map(_size, self.inputs)),), input_shape)
+        shapes = {entry.name: entry.shape for entry in self.inputs} or {X: input_shape}
+        for node in self.nodes:
+            own, taken = qualified(name, node.name), [shapes[each] for each in node.inputs]
+            if isinstance(node.layer, Join):
+                shapes[node.name] = node.layer.output_shape(taken, own)
+            else:
+                shapes[node.name] = node.layer.output_shape(taken[0], own)
+            check_size(f"{own}: output", shapes[node.name])
+        return shapes
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the shape of the output, or (numbers of all outputs) if there are several."""
+        shapes = self.shapes(input_shape, name)
+        if len(self.outputs) == 1:
+            return shapes[self.outputs[0]]
+        return (sum(math.prod(shapes[output]) for output in self.outputs),)
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return the parameters of all nodes that own some, named as in `conv1.weight`."""
+        shapes, owned = self.shapes(input_shape), dict[str, tuple[Parameter, ...]]()
+        for node in self.nodes:
+            if isinstance(node.layer, Layer):
+                found = node.layer.parameters(shapes[node.inputs[0]])
+                if node.shares is None:
+                    owned[node.name] = found
+                elif found != owned[node.shares]:
+                    wanted = f"the parameters of {node.shares}, {_listed(owned[node.shares])}"
+                    raise InputError(f"node {node.name}: shares", wanted, _listed(found))
+        return tuple(
+            replace(parameter, name=qualified(name, parameter.name))
+            for name, parameters in owned.items()
+            for parameter in parameters
+        )
+
+    def pack(self, inputs: Mapping[str, Images]) -> Images:
+        """Return several inputs, each (N, *shape) and under its name, as one array (N, numbers of all)."""
+        if set(inputs) != set(self.sources):
+            raise InputError("pack", f"inputs {', '.join(self.sources)}", ", ".join(inputs))
+        for entry in self.inputs:
+            check_shape(f"pack: {entry.name}", entry.shape, inputs[entry.name].shape[1:])
+        parts: list[Images] = [inputs[name].reshape(len(inputs[name]), -1) for name in self.sources]
+        return np.concatenate(parts, axis=1)
+
+    def unpack(self, outputs: Array, input_shape: Shape) -> dict[str, Array]:
+        """Return the outputs (N, numbers of all) of a network with this input shape, each under its name."""
+        shapes, start, parts = self.shapes(input_shape), 0, dict[str, Array]()
+        for name in self.outputs:
+            end = start + math.prod(shapes[name])
+            parts[name] = outputs[:, start:end].reshape(len(outputs), *shapes[name])
+            start = end
+        return parts
+
+    def lower(self, site: Site) -> "LoweredGraph":
+        """Lower every node, in order."""
+        return LoweredGraph(self, site)
+
+
+@dataclass
+class _Step:
+    """A lowered node: what it takes, by number, what runs, and, while it runs, y and the sum of the dY so far."""
+
+    inputs: tuple[int, ...]
+    run: Stage | LoweredJoin | None
+    wants_gradients: bool
+    y: Array = field(default_factory=lambda: np.empty(0))
+    dy: Array | None = None
+
+
+class LoweredGraph(LoweredContainer):
+    """Runs the nodes in order, and backward in reverse; where branches part, the dX that they return add up."""
+
+    def __init__(self, graph: Graph, site: Site) -> None:
+        self.shapes = graph.shapes(site.input_shape, site.name)
+        self.stages: list[Stage] = []
+        self.shared: dict[str, list[ParameterVector]] = {}
+        places = {name: place for place, name in enumerate(self.shapes)}
+        self.steps = [_Step((), None, site.wants_dx) for _ in graph.sources]
+        for node in graph.nodes:
+            inputs = tuple(places[name] for name in node.inputs)
+            if isinstance(node.layer, Layer):
+                step = self._layer(node, node.layer, inputs, site)
+            else:
+                step = self._join(node, node.layer, inputs, site)
+            self.steps.append(step)
+        self.gradients = site.gradients
+        self.outputs = [places[name] for name in graph.outputs]
+        self.input_parts = _parts([self.shapes[name] for name in graph.sources]) if graph.inputs else []
+        self.output_parts = _parts([self.shapes[name] for name in graph.outputs]) if len(graph.outputs) > 1 else []
+        new, batch = site.workspace.array, site.batch
+        self.y = new((*graph.output_shape(site.input_shape, site.name), batch) if self.output_parts else (0,))
+        self.dx = new((*site.input_shape, batch) if self.input_parts and site.wants_dx else (0,))
+
+    def _layer(self, node: Node, layer: Layer, inputs: tuple[int, ...], site: Site) -> _Step:
+        wants_dx = self.steps[inputs[0]].wants_gradients
+        child = site.child(node.name, self.shapes[node.inputs[0]], wants_dx=wants_dx)
+        if node.shares is not None:
+            child = replace(child, owner=qualified(site.owner, node.shares))
+            if site.wants_gradients:
+                owned = parameters_of(child.owner, layer, child.input_shape)
+                apart = ParameterVector.zeros(owned, site.workspace.dtype)
+                self.shared.setdefault(node.shares, []).append(apart)
+                child = replace(child, gradients=apart)
+        stage = Stage.of(layer, child)
+        self.stages.append(stage)
+        return _Step(inputs, stage, stage.site.wants_gradients)
+
+    def _join(self, node: Node, join: Join, inputs: tuple[int, ...], site: Site) -> _Step:
+        shapes = tuple(self.shapes[name] for name in node.inputs)
+        wants_dx = tuple(self.steps[place].wants_gradients for place in inputs)
+        meeting = Meeting(qualified(site.name, node.name), shapes, site.batch, wants_dx, site.workspace)
+        return _Step(inputs, join.lower(meeting), any(wants_dx))
+
+    def forward(self, x: Array) -> Array:
+        """Y of each node, in order."""
+        for step, entry in zip(self.steps, self._unpacked(x), strict=False):
+            step.y = entry
+        for step in self.steps:
+            if isinstance(step.run, Stage):
+                step.y = step.run.forward(self.steps[step.inputs[0]].y)
+            elif step.run is not None:
+                step.y = step.run.forward([self.steps[place].y for place in step.inputs])
+        if not self.output_parts:
+            return self.steps[self.outputs[0]].y
+        for part, place in zip(self.output_parts, self.outputs, strict=True):
+            np.copyto(self.y[part], self.steps[place].y.reshape(-1, self.y.shape[-1]))
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:
+        """The chain rule, from the last node to the first: dY of a node is the sum of the dX of those that take it."""
+        for step in self.steps:
+            step.dy = None
+        for place, part in zip(self.outputs, self.output_parts or [slice(None)], strict=True):
+            self._add(place, dy[part].reshape(self.steps[place].y.shape))
+        for step in reversed(self.steps):
+            if step.dy is None or step.run is None:
+                continue
+            dxs = [step.run.backward(step.dy)] if isinstance(step.run, Stage) else step.run.backward(step.dy)
+            for place, dx in zip(step.inputs, dxs, strict=True):
+                if dx is not None:
+                    self._add(place, dx)
+        self._add_shared()
+        return self._packed_dx()
+
+    def _add(self, place: int, dx: Array) -> None:
+        """Add to the dY of a node that wants one; the first array to arrive is the node's own from then on."""
+        step = self.steps[place]
+        if step.wants_gradients:
+            step.dy = dx if step.dy is None else np.add(step.dy, dx, out=step.dy)
+
+    def _add_shared(self) -> None:
+        """Add the gradients of all uses of shared parameters; of statistics, take the mean."""
+        for uses in self.shared.values():
+            for parameter in uses[0].parameters:
+                total = self.gradients[parameter.name]
+                for apart in uses:
+                    total += apart[parameter.name]
+                if parameter.statistic:
+                    total /= 1 + len(uses)
+
+    def _unpacked(self, x: Array) -> Iterator[Array]:
+        if not self.input_parts:
+            yield x
+        for part, shape in zip(self.input_parts, self.shapes.values(), strict=False):
+            yield x[part].reshape(*shape, x.shape[-1])
+
+    def _packed_dx(self) -> Array | None:
+        if not self.input_parts:
+            return self.steps[0].dy
+        if not self.dx.size:
+            return None
+        for part, step in zip(self.input_parts, self.steps, strict=False):
+            assert step.dy is not None
+            np.copyto(self.dx[part], step.dy.reshape(-1, self.dx.shape[-1]))
+        return self.dx
+
+
+def _parts(shapes: Iterable[Shape]) -> list[slice]:
+    """Return where arrays of these shapes, without the batch, are if they are packed into one."""
+    start, parts = 0, []
+    for shape in shapes:
+        parts.append(slice(start, start + math.prod(shape)))
+        start = parts[-1].stop
+    return parts
+
+
+def _size(entry: Input) -> int:
+    return math.prod(entry.shape)
+
+
+def _listed(parameters: Sequence[Parameter]) -> str:
+    return ", ".join(f"{parameter.name} {parameter.shape}" for parameter in parameters) or "none"
