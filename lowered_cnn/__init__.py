@@ -42,7 +42,7 @@ from lowered_cnn.ledger import summary
 from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy, softmax
 from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Gradient, Network
-from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer
+from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from lowered_cnn.parameters import Parameter, ParameterVector
 from lowered_cnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
 from lowered_cnn.storage import load, save
@@ -93,6 +93,7 @@ __all__ = [
     "Pad",
     "Parameter",
     "ParameterVector",
+    "RMSprop",
     "ReLU",
     "Recipe",
     "Record",

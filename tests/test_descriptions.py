@@ -26,6 +26,7 @@ OPTIMIZERS = st.one_of(
     st.builds(cnn.SGD, POSITIVE, FRACTIONS, st.booleans(), RATES),
     st.builds(cnn.Adam, POSITIVE, RATES, RATES, POSITIVE, RATES),
     st.builds(cnn.AdamW, POSITIVE, RATES, RATES, POSITIVE, RATES),
+    st.builds(cnn.RMSprop, POSITIVE, RATES, POSITIVE, RATES, st.booleans(), RATES),
 )
 SCHEDULES = st.one_of(
     st.builds(cnn.Constant), st.builds(cnn.Cosine), st.builds(cnn.OneCycle, FRACTIONS, RATES),

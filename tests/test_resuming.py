@@ -39,6 +39,7 @@ from lowered_cnn import (
     Record,
     ReLU,
     Residual,
+    RMSprop,
     Sequential,
     SoftmaxCrossEntropy,
     StepDecay,
@@ -60,6 +61,7 @@ optimizers = st.one_of(
     st.builds(SGD, st.just(0.05), st.just(0.8), st.just(True)),
     st.builds(Adam, st.just(0.01), l2=st.sampled_from([0.0, 1e-3])),
     st.builds(AdamW, st.just(0.01)),
+    st.builds(RMSprop, momentum=st.sampled_from([0.0, 0.9]), centered=st.booleans()),
 )
 schedules = st.sampled_from([Constant(), Cosine(), OneCycle(), StepDecay(at=(0.3, 0.7))])
 augmentations = st.sampled_from([None, Augmentation(shift=1, elastic=0.5, flip=True), Augmentation(cutout=3)])
@@ -193,6 +195,7 @@ def test_a_network_without_parameters_is_resumed(tmp_path: Path) -> None:
         SGD(np.float64(0.05), np.float64(0.9), True),
         Adam(np.float64(0.01), np.float64(0.9), np.float64(0.99), np.float64(1e-8), np.float64(1e-3)),
         AdamW(np.float64(0.01), weight_decay=np.float64(0.01)),
+        RMSprop(np.float64(0.01), np.float64(0.9), np.float64(1e-8), np.float64(0.9), True, np.float64(1e-3)),
     ],
 )
 def test_numbers_from_numpy_are_the_same_numbers_once_resumed(optimizer: Optimizer, tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ import numpy as np
 from lowered_cnn import (
     SGD,
     Adam,
+    AdamW,
     Constant,
     Cosine,
     Dataset,
     InputError,
     Network,
     Recipe,
+    RMSprop,
     StepDecay,
     Training,
     __version__,
@@ -46,7 +48,12 @@ from lowered_cnn.verify import verify_forms
 DEFAULT = Recipe()
 RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST)}
 """Each recipe with its network."""
-OPTIMIZERS: dict[str, Optimizer] = {"sgd": DEFAULT.optimizer, "adam": Adam()}
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": DEFAULT.optimizer,
+    "adam": Adam(),
+    "adamw": AdamW(),
+    "rmsprop": RMSprop(0.001),
+}
 SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
     "step": StepDecay(),
@@ -72,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
     parser.add_argument("--batch-size", type=at_least(1), help=f"({batch_size})")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="(sgd)")
-    parser.add_argument("--learning-rate", type=positive(), help="its peak (sgd: 0.05, adam: 0.001)")
+    parser.add_argument("--learning-rate", type=positive(), help="its peak (sgd: 0.05, the others: 0.001)")
     parser.add_argument("--schedule", choices=SCHEDULES, help="(one-cycle)")
     text = "stop when the dev accuracy has not improved in that many epochs, and keep the best weights (never)"
     parser.add_argument("--patience", type=at_least(1), metavar="EPOCHS", help=text)
@@ -227,7 +234,7 @@ def _chosen(arguments: argparse.Namespace, seed: int) -> tuple[str, Recipe]:
     model, recipe = RECIPES[arguments.recipe or "default"]
     optimizer = OPTIMIZERS[arguments.optimizer] if arguments.optimizer else recipe.optimizer
     if arguments.learning_rate is not None:
-        assert isinstance(optimizer, SGD | Adam)
+        assert isinstance(optimizer, SGD | Adam | AdamW | RMSprop)
         optimizer = dataclasses.replace(optimizer, learning_rate=arguments.learning_rate)
     recipe = dataclasses.replace(
         recipe,
