@@ -44,7 +44,7 @@ from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Gradient, Network
 from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from lowered_cnn.parameters import Parameter, ParameterVector
-from lowered_cnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
+from lowered_cnn.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, StepDecay
 from lowered_cnn.storage import load, save
 from lowered_cnn.tracing import Trace, trace
 from lowered_cnn.training import Evaluation, Recipe, Record, State, Training, evaluate, fit, train
@@ -93,6 +93,7 @@ __all__ = [
     "Pad",
     "Parameter",
     "ParameterVector",
+    "Plateau",
     "RMSprop",
     "ReLU",
     "Recipe",

@@ -91,7 +91,7 @@ def test_train_numbers_its_runs(
     "options",
     [
         ["--optimizer", "adam", "--schedule", "constant"],
-        ["--optimizer", "adamw"],
+        ["--optimizer", "adamw", "--schedule", "plateau"],
         ["--optimizer", "rmsprop", "--learning-rate", "0.002"],
         ["--optimizer", "sgd", "--schedule", "step", "--learning-rate", "0.02"],
         ["--schedule", "cosine", "--model", "notebook"],

@@ -31,6 +31,7 @@ OPTIMIZERS = st.one_of(
 SCHEDULES = st.one_of(
     st.builds(cnn.Constant), st.builds(cnn.Cosine), st.builds(cnn.OneCycle, FRACTIONS, RATES),
     st.builds(cnn.StepDecay, st.lists(FRACTIONS, max_size=3).map(tuple), FRACTIONS),
+    st.builds(cnn.Plateau, FRACTIONS, st.integers(1), POSITIVE, FRACTIONS),
 )  # fmt: skip
 LOSSES = st.one_of(st.builds(cnn.SoftmaxCrossEntropy, RATES), st.builds(cnn.MeanSquaredError))
 AUGMENTATIONS = st.builds(

@@ -21,6 +21,7 @@ from lowered_cnn import (
     Dataset,
     InputError,
     Network,
+    Plateau,
     Recipe,
     RMSprop,
     StepDecay,
@@ -59,6 +60,7 @@ SCHEDULES: dict[str, Schedule] = {
     "step": StepDecay(),
     "cosine": Cosine(),
     "one-cycle": DEFAULT.schedule,
+    "plateau": Plateau(),
 }
 DEV_PART = 12
 """By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""

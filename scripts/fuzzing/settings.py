@@ -17,6 +17,7 @@ from lowered_cnn import (
     Cosine,
     MeanSquaredError,
     OneCycle,
+    Plateau,
     Recipe,
     RMSprop,
     StepDecay,
@@ -34,7 +35,7 @@ DEEP = b"[" * 3000 + b"]" * 3000
 VALUES: tuple[object, ...] = (
     *(drawn(seed).model for seed in range(12)),
     *(SGD(0.1, 0.9, True, 1e-3), Adam(), AdamW(), RMSprop(0.1, momentum=0.9, centered=True), MeanSquaredError()),
-    *(Constant(), Cosine(), OneCycle(), StepDecay()),
+    *(Constant(), Cosine(), OneCycle(), StepDecay(), Plateau(least=0.01)),
     *(Augmentation(shift=2, rotation=12, elastic=0.6), Recipe(patience=3, min_delta=0.1, clip_norm=1), BEST),
 )
 
