@@ -43,7 +43,7 @@ from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy, soft
 from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Gradient, Network
 from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from lowered_cnn.parameters import Parameter, ParameterVector
+from lowered_cnn.parameters import Copied, Parameter, ParameterVector
 from lowered_cnn.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, StepDecay
 from lowered_cnn.storage import load, save
 from lowered_cnn.tracing import Trace, trace
@@ -69,6 +69,7 @@ __all__ = [
     "ConvTranspose1D",
     "ConvTranspose2D",
     "ConvTranspose3D",
+    "Copied",
     "Cosine",
     "Dataset",
     "Dense",
