@@ -306,7 +306,7 @@ def test_settings_that_do_not_tell_how_images_are_framed_are_refused(
             ["--data", "nowhere"],
             "nowhere: expected a folder with four IDX or .npy files, or with one sub-folder of images per class,",
         ),
-        (["--model", "resnet"], "argument --model: invalid choice: 'resnet' (choose from"),
+        (["--model", "resnet"], "argument --model: expected FILE.py:NAME, or one of compact, lenet5, "),
         (["--speed"], "unrecognized arguments: --speed"),
     ],
 )
