@@ -18,6 +18,7 @@ from lowered_cnn.layers import GlobalAvgPool, GlobalMaxPool, Layer, Sequential
 from lowered_cnn.layers.container import Branches
 from lowered_cnn.layers.layer import qualified
 from lowered_cnn.network import Network
+from lowered_cnn.parameters import Parameter
 from lowered_cnn.storage import Tensors, read_tensors, write_whole
 
 COUNT = "num_batches_tracked"
@@ -70,15 +71,10 @@ def load_pytorch(
             wanted = "a map, as a safetensors file does not keep the order (a mapping of arrays does)"
             raise InputError("load_pytorch: names", wanted, repr(names))
         names = dict(zip(usual, tensors, strict=False))
-    elif names is None:
-        names = usual
-    elif not (isinstance(names, Mapping) and names.keys() <= usual.keys()):
+    names = usual if names is None else names
+    if not (isinstance(names, Mapping) and names.keys() <= usual.keys()):
         raise InputError("load_pytorch: names", f'a map from {_some(usual)}, or "order"', repr(names))
-    shapes = {parameter.name: parameter.shape for parameter in model.parameters(tuple(input_shape))}
-    for ours in usual:
-        _check_fits(where, ours, shapes[ours], names.get(ours), tensors)
-    if left := tensors.keys() - set(names.values()):
-        raise InputError(where, f"{len(usual)} tensors, as the network has", f"{_some(sorted(left))} besides")
+    _check_fit(where, model.parameters(tuple(input_shape)), names, tensors)
     double = any(values.dtype == np.float64 for values in tensors.values())
     network = Network(model, input_shape, dtype=np.float64 if double else np.float32)
     for ours in usual:
@@ -101,14 +97,18 @@ def _arrays(mapping: Mapping[str, npt.ArrayLike]) -> Tensors:
     return {name: values for name, values in arrays.items() if not name.endswith(COUNT)}
 
 
-def _check_fits(where: str, ours: str, shape: Shape, theirs: str | None, tensors: Tensors) -> None:
-    """Raise InputError unless one of PyTorch's tensors fits one of our parameters."""
-    values = None if theirs is None else tensors.get(theirs)
-    if values is None:
-        raise InputError(where, f"{theirs or 'a tensor'} for {ours}", f"only {_some(tensors)}" if tensors else "none")
-    if values.dtype.kind != "f":
-        raise InputError(f"{where}: {theirs}", "floating-point numbers", values.dtype)
-    check_shape(f"{where}: {theirs} for {ours}", shape, values.shape)
+def _check_fit(where: str, parameters: Sequence[Parameter], names: Mapping[str, str], tensors: Tensors) -> None:
+    """Raise InputError unless each of our parameters has a tensor of PyTorch's that fits, and none is left over."""
+    for ours in parameters:
+        theirs = names.get(ours.name)
+        if theirs is None or theirs not in tensors:
+            got = f"only {_some(tensors)}" if tensors else "none"
+            raise InputError(where, f"{theirs or 'a tensor'} for {ours.name}", got)
+        if tensors[theirs].dtype.kind != "f":
+            raise InputError(f"{where}: {theirs}", "floating-point numbers", tensors[theirs].dtype)
+        check_shape(f"{where}: {theirs} for {ours.name}", ours.shape, tensors[theirs].shape)
+    if left := tensors.keys() - set(names.values()):
+        raise InputError(where, f"{len(parameters)} tensors, as the network has", f"{_some(sorted(left))} besides")
 
 
 def _some(names: Collection[str]) -> str:
