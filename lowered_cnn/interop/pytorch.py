@@ -28,9 +28,9 @@ COUNT = "num_batches_tracked"
 def pytorch_names(model: Layer, input_shape: Sequence[int]) -> dict[str, str]:
     """Return a map from the name of each parameter here to PyTorch's name for it.
 
-    Layers are numbered as the modules of a `torch.nn.Sequential`, unless they were given names. A global pooling layer is two modules there:
-    AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1), and Flatten. A Residual is a module with `body` and `shortcut`, and a
-    Concatenate one with `branch1`, `branch2`, ... In a Graph, nodes are modules of their names.
+    Layers are numbered as the modules of a `torch.nn.Sequential`, unless they were given names. A global pooling layer
+    is two modules there: AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1), and Flatten. A Residual is a module with `body`
+    and `shortcut`, and a Concatenate one with `branch1`, `branch2`, ... In a Graph, nodes are modules of their names.
     """
     return dict(_names(model, tuple(input_shape)))
 
