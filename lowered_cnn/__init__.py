@@ -39,7 +39,15 @@ from lowered_cnn.layers import (
     Tanh,
 )
 from lowered_cnn.ledger import summary
-from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy, softmax
+from lowered_cnn.losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+    softmax,
+)
 from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Gradient, Network
 from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer
@@ -61,6 +69,7 @@ __all__ = [
     "Augmentation",
     "AvgPool",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Concatenate",
     "Constant",
     "Conv1D",
@@ -79,6 +88,7 @@ __all__ = [
     "GlobalAvgPool",
     "GlobalMaxPool",
     "Gradient",
+    "Huber",
     "InputError",
     "Layer",
     "LayerNorm",
@@ -86,6 +96,7 @@ __all__ = [
     "Loss",
     "Lowered",
     "MaxPool",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "Network",
     "OneCycle",

@@ -129,10 +129,10 @@ def test_mean_squared_error_takes_targets_of_any_rank(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), MeanSquaredError()])
-def test_class_numbers_of_maps_are_refused(loss: Loss) -> None:
+def test_one_class_number_for_a_whole_map_is_refused(loss: Loss) -> None:
     with pytest.raises(InputError) as caught:
         loss.value_and_gradient(normal(2, 3, 4, 5), np.array([0, 1]), 2)
-    assert str(caught.value) == "loss: outputs: expected shape (N, classes), got (2, 3, 4, 5)"
+    assert str(caught.value) == "loss: labels: expected class numbers of shape (2, 4, 5), got int64 of shape (2,)"
 
 
 def test_softmax_is_over_the_classes_as_in_pytorch() -> None:

@@ -45,7 +45,7 @@ MUTANTS = [
         "layer norm",
     ),
     Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "] -= sharp / m", "] += sharp / m", "cross-entropy"),
-    Mutant("losses:MeanSquaredError.value_and_gradient", "difference / m", "-difference / m", "mean squared error"),
+    Mutant("losses:MeanSquaredError.value_and_gradient", "slope / m", "-slope / m", "mean squared error"),
     Mutant("fusion.winograd:_gather", "np.subtract(np.subtract", "np.add(np.subtract", "fused by winograd"),
     Mutant("fusion.winograd:_add_adjoint", "np.add(out[i]", "np.subtract(out[i]", "fused by winograd"),
     # transposed
