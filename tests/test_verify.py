@@ -69,7 +69,6 @@ def test_every_named_network_passes(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_all_layers_together_pass_with_each_loss(name: str) -> None:
     specimen = together()

@@ -90,7 +90,7 @@ class Training(Iterator[Record]):
         shape = len(recipe.optimizer.buffers), len(network.parameters.learned)
         self._buffers = np.zeros(shape, network.parameters.vector.dtype)
         self._order: Iterator[Indices] | None = None
-        self._in_step = False
+        self._in_step = self._stopped = False
         self._team: Team | None = None
         self._ending = ExitStack()
 
@@ -113,7 +113,7 @@ class Training(Iterator[Record]):
     @property
     def finished(self) -> bool:
         """Whether there are no more steps to take."""
-        return self.step >= self.steps or self.recipe.out_of_patience(map(self._score, self.history))
+        return self._stopped or self.step >= self.steps or self.recipe.out_of_patience(map(self._score, self.history))
 
     def _score(self, record: Record) -> float:
         return record.score(self.recipe.monitor)
@@ -235,6 +235,12 @@ class Training(Iterator[Record]):
         metrics = dict(zip(self.metrics, others, strict=True))
         return Evaluation(loss_there, None if math.isnan(accuracy) else accuracy, metrics)
 
+    def stop(self) -> None:
+        """End the training after this step, as after the last one: with the average or the best weights, if wanted."""
+        if not self.finished:
+            self._stopped = True
+            self._finish()
+
     def _finish(self) -> None:
         """Leave the network with the weights that the recipe promises, and end the workers."""
         vector = self.network.parameters.vector
@@ -340,7 +346,7 @@ class Training(Iterator[Record]):
             line = f"training: {state.machine} until now, {machine()} from here, so that bits may differ"
             logging.getLogger("lowered_cnn").warning(line)
         self.close()
-        self._in_step = False
+        self._in_step = self._stopped = False
         self.network.parameters.vector[...] = state.parameters
         self._buffers = np.zeros_like(self._buffers)  # those of a team that has ended may be shared memory
         for buffer, name in zip(self._buffers, self.recipe.optimizer.buffers, strict=True):
