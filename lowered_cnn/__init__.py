@@ -48,7 +48,15 @@ from lowered_cnn.layers import (
     Tanh,
 )
 from lowered_cnn.ledger import summary
-from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy, softmax
+from lowered_cnn.losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+    softmax,
+)
 from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Gradient, Network
 from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -71,6 +79,7 @@ __all__ = [
     "Augmentation",
     "AvgPool",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "Concat",
     "Concatenate",
     "Constant",
@@ -92,6 +101,7 @@ __all__ = [
     "GlobalMaxPool",
     "Gradient",
     "Graph",
+    "Huber",
     "Input",
     "InputError",
     "Join",
@@ -102,6 +112,7 @@ __all__ = [
     "Lowered",
     "LoweredJoin",
     "MaxPool",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "Meeting",
     "Multiply",

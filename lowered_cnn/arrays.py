@@ -5,7 +5,7 @@ import dataclasses
 import math
 import operator
 from numbers import Real
-from typing import SupportsIndex, TypeAlias, TypeVar, cast
+from typing import Any, SupportsIndex, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,12 @@ Images: TypeAlias = npt.NDArray[np.uint8 | np.floating]
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 """Class numbers, one per example."""
+
+Targets: TypeAlias = npt.NDArray[Any]
+"""What a network should answer, one entry per example: class numbers, values, vectors or maps (N, ...)."""
+
+Weights: TypeAlias = npt.NDArray[np.float64]
+"""How much each example counts (N,)."""
 
 Shape: TypeAlias = tuple[int, ...]
 

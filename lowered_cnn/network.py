@@ -21,16 +21,19 @@ from lowered_cnn.arrays import (
     with_python_numbers,
 )
 from lowered_cnn.fusion import fuse
-from lowered_cnn.layers import Dropout, Flatten, Graph, Layer, Sequential, Site, Softmax
+from lowered_cnn.layers import Dropout, Flatten, Graph, Layer, Sequential, Sigmoid, Site, Softmax
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss
+from lowered_cnn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, check_is_loss, share
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.prediction import Predictor
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
 
 OTHER_SCALE = 8
 """Images that leave the training images' range by this many times its width are on another scale."""
+
+APPLIED: dict[type[Loss], type[Layer]] = {SoftmaxCrossEntropy: Softmax, BinaryCrossEntropy: Sigmoid}
+"""The activations that losses apply themselves."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class Network:
         lowered = self._for_gradients[count]
         self._passes += 1
         z = lowered.forward(images, position=(self._passes,))
-        value, dz = loss.value_and_gradient(z, targets, count)
+        value, dz = share(loss, z, targets, loss.total(targets))
         outputs = z.copy()
         lowered.backward(dz)
         gradients = ParameterVector(self.parameters.parameters, lowered.gradients.vector.copy())
@@ -251,17 +254,21 @@ def _backward(model: Sequential | Graph) -> Iterator[Layer]:
             name = nodes[name].inputs[0]
 
 
-def has_softmax_twice(network: Network, loss: Loss) -> bool:
-    """Return whether a network ends in a softmax, and the loss applies softmax again."""
-    return isinstance(_last(network.model), Softmax) and isinstance(loss, SoftmaxCrossEntropy)
+def applied_twice(network: Network, loss: Loss) -> type[Layer] | None:
+    """Return the activation, if there is one, that a network ends in and the loss applies again."""
+    last = _last(network.model)
+    return next((layer for kind, layer in APPLIED.items() if isinstance(loss, kind) and isinstance(last, layer)), None)
 
 
 def check_loss(network: Network, loss: Loss) -> None:
-    """Raise InputError if a network ends in a softmax and the loss applies its own: it would be applied twice."""
+    """Raise InputError if a network ends in an activation that the loss applies itself: it would be applied twice."""
     check_is_loss(loss)
-    if has_softmax_twice(network, loss):
-        wanted = "a network without Softmax() at its end, as SoftmaxCrossEntropy() applies it"
-        raise InputError("loss", f"{wanted} (softmax(network.predict(images)) gives the probabilities)", "Softmax()")
+    twice = applied_twice(network, loss)
+    if twice is not None:
+        name = twice.__name__
+        wanted = f"a network without {name}() at its end, as {type(loss).__name__}() applies it"
+        gives = " (softmax(network.predict(images)) gives the probabilities)" if twice is Softmax else ""
+        raise InputError("loss", wanted + gives, f"{name}()")
 
 
 def as_batch(images: Images, input_shape: Shape, where: str = "network: images") -> Images:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Images
 from lowered_cnn.layers.container import Stage, Tap
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, share
 from lowered_cnn.network import Network, as_batch, check_loss, check_network
 
 
@@ -73,7 +73,8 @@ def trace(
     recorder = Recorder()
     with lowered.tapped(recorder):
         outputs = lowered.forward(images).copy()
-        value, dz = loss.value_and_gradient(outputs, np.asarray(targets), len(images))
+        wanted = np.asarray(targets)
+        value, dz = share(loss, outputs, wanted, loss.total(wanted))
         dx = lowered.backward(dz)
     assert dx is not None
     traced = Trace(value, outputs, {"images": _batch_first(lowered.x)}, {"images": dx.copy()})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn import Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential
+from lowered_cnn import Conv2D, Dataset, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential, evaluate
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.workspace import BLOCK_BYTES
@@ -67,3 +67,10 @@ def assert_close(actual: Array, expected: Array, tolerance: float = 1e-10) -> No
     assert actual.shape == expected.shape
     scale = np.max(np.abs(expected), initial=np.finfo(float).tiny)
     assert np.max(np.abs(actual - expected), initial=0.0) <= tolerance * scale
+
+
+def accuracy(network: Network, data: Dataset) -> float:
+    """Return the share of right answers, for data that have class numbers."""
+    found = evaluate(network, data).accuracy
+    assert found is not None
+    return found

@@ -77,9 +77,9 @@ def test_dataset_knows_its_size_and_takes_examples_in_order() -> None:
     [
         (random_bytes(2), [0, 1], "images: expected shape (N, C, *size), got (2,)"),
         ([[0.0], [1.0]], [0, 1], "images: expected a NumPy array, got list"),
-        (random_bytes(2, 1, 3, 3), [0, 1, 1], "labels: expected (2,), got (3,)"),
-        (random_bytes(2, 1, 3, 3), [0, 2], "labels: expected class numbers below 2, got 0 to 2"),
-        (random_bytes(2, 1, 3, 3), [-1, 1], "labels: expected class numbers below 2, got -1 to 1"),
+        (random_bytes(2, 1, 3, 3), [0, 1, 1], "targets: expected (2,), got (3,)"),
+        (random_bytes(2, 1, 3, 3), [0, 2], "targets: expected class numbers below 2, got 0 to 2"),
+        (random_bytes(2, 1, 3, 3), [-1, 1], "targets: expected class numbers below 2, got -1 to 1"),
         (
             random_bytes(0, 1, 3, 3),
             [],
@@ -119,24 +119,26 @@ def test_classes_without_names_are_numbered() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0.0, 1.0], "labels: expected whole numbers, got float64"),
-        ([True, False], "labels: expected whole numbers, got bool"),
-        (["cat", "dog"], "labels: expected whole numbers, got <U3"),
-        ([[1, 0], [0, 1]], "labels: expected (2,), got (2, 2)"),
-        (1, "labels: expected (2,), got ()"),
-        (None, "labels: expected (2,), got ()"),
-        ([], "labels: expected (2,), got (0,)"),
-        ([-1, 0], "labels: expected class numbers from 0, below 1,048,576, got -1 to 0"),
-        ([0, 10**12], "labels: expected class numbers from 0, below 1,048,576, got 0 to 1000000000000"),
+        ([True, False], "targets: expected integers or floats, got bool"),
+        (["cat", "dog"], "targets: expected integers or floats, got <U3"),
+        ([[1, 0], [0, 1], [0, 0]], "targets: expected (2, 2), got (3, 2)"),
+        (np.zeros((2, 0)), "targets: expected at least one number for each example, got (2, 0)"),
+        (1, "targets: expected (2,), got ()"),
+        (None, "targets: expected (2,), got ()"),
+        ([], "targets: expected (2,), got (0,)"),
+        ([-1, 0], "targets: expected class numbers from 0, below 1,048,576, got -1 to 0"),
+        ([0, 10**12], "targets: expected class numbers from 0, below 1,048,576, got 0 to 1000000000000"),
     ],
 )
-def test_other_labels_are_refused(labels: Any, message: str) -> None:
+def test_other_targets_are_refused(labels: Any, message: str) -> None:
     assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels) == message
 
 
-def test_labels_in_uneven_rows_are_refused() -> None:
+def test_targets_in_uneven_rows_are_refused() -> None:
     labels: Any = [[0], [0, 1]]
-    assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels).startswith("labels: expected a class number for each ")
+    assert error_of(Dataset, random_bytes(2, 1, 3, 3), labels).startswith(
+        "targets: expected a number, or numbers of one "
+    )
 
 
 def test_dataset_refuses_two_classes_of_one_name() -> None:

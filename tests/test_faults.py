@@ -531,10 +531,10 @@ def test_a_damaged_checkpoint_is_told_of(
         (("^.*$", "[]"), "config.json: expected the settings of a run, got no list of classes"),
         (
             ('"dev_size": 50', '"dev_size": 60'),
-            "training: data: expected the same images, labels and classes as before",
+            "training: data: expected the same inputs, targets and classes as before",
         ),
         (('"dev_size"', '"dev"'), "config.json: dev_size: expected a whole number of at least 0, got None"),
-        (('"seed": 0', '"seed": 1'), "training: data: expected the same images, labels and classes as before"),
+        (('"seed": 0', '"seed": 1'), "training: data: expected the same inputs, targets and classes as before"),
         (('"data": "[^"]*"', '"data": "gone"'), "gone: expected a folder with four IDX or .npy files"),
     ],
 )

@@ -41,7 +41,7 @@ class OnDemand:
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
-        self.labels, self.classes = data.labels, data.classes
+        self.targets, self.classes, self.weights = data.targets, data.classes, data.weights
         self.image_shape, self.dtype = data.image_shape, data.dtype
         self.most = 0
 
@@ -192,11 +192,17 @@ def test_the_range_is_that_of_all_finite_numbers(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("labels", np.zeros(9, int), "labels: expected (200,), got (9,)"),
-        ("labels", np.zeros(200), "labels: expected whole numbers, got float64"),
-        ("labels", np.zeros(200, np.uint8), "labels: expected an array of int64, got uint8"),
-        ("labels", [0] * 200, "labels: expected an array of int64, got <class 'list'>"),
-        ("labels", np.full(200, 10), "labels: expected class numbers below 10, got 10 to 10"),
+        ("targets", np.zeros(9, int), "targets: expected (200,), got (9,)"),
+        ("targets", np.zeros(200, bool), "targets: expected integers or floats, got bool"),
+        (
+            "targets",
+            np.zeros(200),
+            "targets: expected class numbers, as there are classes, got float64 of shape (200,)",
+        ),
+        ("weights", np.zeros(200), "weights: expected finite numbers of at least 0, not all of them 0, got 0 to 0"),
+        ("targets", np.zeros(200, np.uint8), "targets: expected an array of int64, got uint8"),
+        ("targets", [0] * 200, "targets: expected an array of int64, got <class 'list'>"),
+        ("targets", np.full(200, 10), "targets: expected class numbers below 10, got 10 to 10"),
         ("classes", ("a", "a"), "classes: expected a different name for each class, got 'a' 2 times"),
         ("dtype", np.uint8, "dtype: expected a dtype, such as np.dtype(np.uint8), got <class 'numpy.uint8'>"),
         ("dtype", np.dtype(int), "dtype: expected uint8 (0 to 255) or floats, got int64"),

@@ -45,7 +45,7 @@ MUTANTS = [
         "layer norm",
     ),
     Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "] -= sharp / m", "] += sharp / m", "cross-entropy"),
-    Mutant("losses:MeanSquaredError.value_and_gradient", "difference / m", "-difference / m", "mean squared error"),
+    Mutant("losses:MeanSquaredError.value_and_gradient", "slope / m", "-slope / m", "mean squared error"),
     Mutant("fusion.winograd:_gather", "np.subtract(np.subtract", "np.add(np.subtract", "fused by winograd"),
     Mutant("fusion.winograd:_add_adjoint", "np.add(out[i]", "np.subtract(out[i]", "fused by winograd"),
     # transposed
@@ -299,6 +299,18 @@ MUTANTS = [
     Mutant("layers.normalization:_LoweredScale.backward", "mean[:, None], out", "0, out", "batch norm"),
     Mutant("layers.normalization:_LoweredScale.backward", "/= np.sqrt", "*= np.sqrt", "batch norm"),
     Mutant("network:LoweredNetwork.backward", "np.moveaxis(dy, 0", "np.moveaxis(dy[::-1], 0", "dense"),
+    # losses of values, and what counts
+    Mutant("losses:MeanAbsoluteError.terms", "np.sign(difference)", "difference", "mean absolute error"),
+    Mutant("losses:Huber.terms", "near / 2", "near", "huber"),
+    Mutant("losses:BinaryCrossEntropy.terms", "np.exp(-np.abs(z))", "np.exp(-z)", "binary cross-entropy"),
+    Mutant("losses:BinaryCrossEntropy.terms", "- true * np.where", "- y * np.where", "binary cross-entropy"),
+    Mutant("losses:BinaryCrossEntropy._positive_weight", "factors, z", "factors[::-1], z", "binary cross-entropy"),
+    Mutant("losses:ElementwiseLoss.value_and_gradient", "slopes * each", "slopes", "huber"),
+    Mutant("losses:SoftmaxCrossEntropy._counts", "] = 0", "] = 1", "class weights"),
+    Mutant("losses:SoftmaxCrossEntropy.total", "counts *= np", "counts = np", "class weights"),
+    Mutant(
+        "losses:SoftmaxCrossEntropy.value_and_gradient", "y.sum(axis=1, keepdims=True) - y", "1 - y", "class weights"
+    ),
 ]
 
 

@@ -374,7 +374,7 @@ def test_other_data_are_refused(what: str, data: Dataset, dev: Dataset | None, t
     training = Training(Network(MODEL, SHAPE), DATA, Recipe(1), dev=DEV)
     training.save(tmp_path / "checkpoint")
     with pytest.raises(
-        InputError, match=rf"^training: {what}: expected the same images, .* as before, \w{{12}}, got (\w{{12}}|None)$"
+        InputError, match=rf"^training: {what}: expected the same inputs, .* as before, \w{{12}}, got (\w{{12}}|None)$"
     ):
         Training.resume(tmp_path / "checkpoint", data, dev=dev)
 
@@ -549,7 +549,7 @@ class FailsOnce(SoftmaxCrossEntropy):
 
     calls, fatal = 0, 0
 
-    def value_and_gradient(self, z: Any, targets: Any, m: int) -> Any:
+    def value_and_gradient(self, z: Any, targets: Any, m: float, weights: Any = None) -> Any:
         FailsOnce.calls += 1
         if FailsOnce.calls == FailsOnce.fatal:
             raise MemoryError("no more")
@@ -559,7 +559,8 @@ class FailsOnce(SoftmaxCrossEntropy):
 class Unsteady:
     """Examples that once cannot be read."""
 
-    labels, classes, image_shape, dtype = DATA.labels, DATA.classes, DATA.image_shape, DATA.dtype
+    targets, classes, weights = DATA.targets, DATA.classes, DATA.weights
+    image_shape, dtype = DATA.image_shape, DATA.dtype
     reads = -1000  # those that find the range and the digest do not count
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: the public checks of scikit-learn, and its own tools around it."""
+"""The scikit-learn estimators: the public checks of scikit-learn, and its own tools around them."""
 
 import pickle
 import subprocess
@@ -11,35 +11,39 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.metrics import log_loss, r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split, validation_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from lowered_cnn import SGD, Constant, Dense, Flatten, InputError, Sequential, Softmax
-from lowered_cnn.interop.sklearn import CNNClassifier
+from lowered_cnn import SGD, Constant, Dense, Flatten, InputError, Record, Sequential, Softmax
+from lowered_cnn.interop.sklearn import CNNClassifier, CNNRegressor
 from lowered_cnn.models import lenet5
 
 DIGITS, NUMBERS = load_digits(return_X_y=True)
 IMAGES = (DIGITS.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+INK = DIGITS.mean(axis=1) - DIGITS.mean()
+"""What a regressor learns: numbers about 0, of size 1, that are in the images."""
+
 QUICK: dict[str, Any] = {"epochs": 3, "random_state": 0}
 
 
-CHECKS = [check for _, check in estimator_checks_generator(CNNClassifier())]
+CHECKS = [(kind, check) for kind in (CNNClassifier, CNNRegressor) for _, check in estimator_checks_generator(kind())]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.func.__name__)
-def test_scikit_learns_own_checks(check: Any) -> None:
+@pytest.mark.parametrize(("kind", "check"), CHECKS, ids=lambda each: getattr(each, "func", each).__name__)
+def test_scikit_learns_own_checks(kind: Any, check: Any) -> None:
     try:
-        check(CNNClassifier())
+        check(kind())
     except SkipTest as skipped:  # what needs another package
         pytest.skip(str(skipped))
 
 
 def test_there_are_as_many_checks_as_the_documents_say() -> None:
-    assert len(CHECKS) >= 50
+    for kind in (CNNClassifier, CNNRegressor):
+        assert sum(each is kind for each, _ in CHECKS) >= 50
 
 
 @pytest.mark.slow
@@ -225,3 +229,109 @@ def test_a_model_that_ends_in_a_softmax_is_refused() -> None:
     model = Sequential(Flatten(), Dense(2), Softmax())
     with pytest.raises(InputError, match=r"^loss: expected a network without Softmax\(\) at its end"):
         CNNClassifier(model).fit(np.zeros((4, 2, 2)), [0, 1, 0, 1])
+
+
+# --- regression ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", [INK, INK[:, None], np.stack([INK, -INK, DIGITS[:, 20] / 16], axis=1)])
+def test_a_regressor_predicts_numbers(y: Any) -> None:
+    x, x_test, y, y_test = train_test_split(IMAGES, y, random_state=0)
+    regressor = CNNRegressor(epochs=10, random_state=0).fit(x, y)
+    assert regressor.predict(x_test).shape == y_test.shape
+    score = regressor.score(x_test, y_test)
+    assert score > 0.8
+    assert score == pytest.approx(r2_score(y_test, regressor.predict(x_test)))
+    assert regressor.n_iter_ == len(regressor.loss_curve_) == 10
+
+
+def test_early_stopping_of_a_regressor_keeps_the_best_weights() -> None:
+    regressor = CNNRegressor(
+        epochs=40, early_stopping=True, n_iter_no_change=2, schedule=Constant(), random_state=0
+    ).fit(IMAGES[:600], INK[:600])
+    scores = regressor.validation_scores_
+    assert regressor.n_iter_ == len(scores) < 40
+    _, held_out, _, y = train_test_split(
+        IMAGES[:600], INK[:600], test_size=0.1, random_state=np.random.RandomState(0).randint(2**31 - 1)
+    )
+    assert regressor.score(held_out, y) == pytest.approx(max(scores)) == regressor.best_validation_score_
+
+
+def test_partial_fit_of_a_regressor_goes_on() -> None:
+    regressor = CNNRegressor(random_state=0)
+    for _ in range(5):
+        for part in np.array_split(np.arange(len(IMAGES)), 3):
+            regressor.partial_fit(IMAGES[part], INK[part])
+    assert regressor.score(IMAGES, INK) > 0.8
+    with pytest.raises(InputError, match=r"^partial_fit: y: expected \(3,\), got \(3, 2\)$"):
+        regressor.partial_fit(IMAGES[:3], np.zeros((3, 2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("estimator", "y"), [(CNNClassifier(), NUMBERS), (CNNRegressor(), INK)])
+def test_validation_curves_and_grids(estimator: Any, y: Any) -> None:
+    estimator = clone(estimator).set_params(**QUICK)
+    train, test = validation_curve(estimator, IMAGES[:600], y[:600], param_name="epochs", param_range=[1, 6], cv=2)
+    assert train.shape == test.shape == (2, 2)
+    assert test[1].min() > test[0].max()
+    search = GridSearchCV(estimator, {"epochs": [1, 6]}, cv=2).fit(IMAGES[:600], y[:600])
+    assert search.best_params_ == {"epochs": 6}
+    assert cross_val_score(estimator.set_params(epochs=6), IMAGES, y, cv=2).min() > 0.6
+
+
+# --- weights and callbacks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("estimator", "y"), [(CNNClassifier(), NUMBERS % 2), (CNNRegressor(), INK)])
+def test_examples_without_weight_are_not_learned_from(estimator: Any, y: Any) -> None:
+    """The weights of two halves, one of which has targets that contradict."""
+    wrong = np.arange(len(y)) % 2 == 0
+    told = np.where(wrong, 1 - y, y)
+    estimator.set_params(epochs=6, random_state=0)
+    right = estimator.fit(IMAGES, told, sample_weight=1.0 - wrong).score(IMAGES, y)
+    assert right > 0.8
+    assert estimator.fit(IMAGES, told, sample_weight=np.ones(len(y))).score(IMAGES, y) < right - 0.2
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 9.0, 1: 1.0}])
+def test_class_weights_make_up_for_a_rare_class(class_weight: Any) -> None:
+    rare = np.r_[np.flatnonzero(NUMBERS == 8)[:15], np.flatnonzero(NUMBERS == 3)]
+    x, y = DIGITS[rare] / 16, np.int64(NUMBERS[rare] != 8)
+    plain, weighted = (
+        CNNClassifier(Sequential(Dense(2)), class_weight=each, **QUICK).fit(x, y).predict_proba(x)[:, 0].mean()
+        for each in (None, class_weight)
+    )
+    assert weighted > 1.3 * plain
+
+
+def test_class_weights_are_the_weights_of_the_examples() -> None:
+    by_class = CNNClassifier(class_weight={0: 2.0, 1: 0.5}, **QUICK).fit(IMAGES, NUMBERS % 2)
+    by_example = CNNClassifier(**QUICK).fit(IMAGES, NUMBERS % 2, sample_weight=np.array([2, 0.5])[NUMBERS % 2])
+    np.testing.assert_allclose(by_class.predict_proba(IMAGES), by_example.predict_proba(IMAGES), atol=1e-3)
+    with pytest.raises(ValueError, match=r"class_weight"):
+        CNNClassifier(class_weight="even").fit(IMAGES, NUMBERS)
+
+
+def test_callbacks_see_each_epoch_and_may_end_the_training() -> None:
+    seen: list[Record] = []
+
+    def watch(record: Record) -> bool:
+        seen.append(record)
+        return record.epoch == 3
+
+    classifier = CNNClassifier(epochs=9, callbacks=[watch, lambda record: None], random_state=0).fit(IMAGES, NUMBERS)
+    assert [record.epoch for record in seen] == [1, 2, 3]
+    assert classifier.loss_curve_ == [record.epoch_loss for record in seen]
+
+
+def test_a_training_that_a_callback_ends_keeps_the_best_weights() -> None:
+    classifier = CNNClassifier(
+        optimizer=SGD(0.5), schedule=Constant(), early_stopping=True, n_iter_no_change=9, random_state=0,
+        callbacks=[lambda record: record.epoch == 5],
+    ).fit(IMAGES / 255, NUMBERS)  # fmt: skip
+    _, held_out, _, labels = train_test_split(
+        IMAGES / 255, NUMBERS, test_size=0.1, stratify=NUMBERS,
+        random_state=np.random.RandomState(0).randint(2**31 - 1),
+    )  # fmt: skip
+    assert classifier.n_iter_ == 5
+    assert classifier.score(held_out, labels) == pytest.approx(max(classifier.validation_scores_))

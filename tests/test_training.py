@@ -5,11 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import assert_close, noisy_network
+from running import accuracy, assert_close, noisy_network
 
 from lowered_cnn import (
     SGD,
@@ -37,7 +36,7 @@ from lowered_cnn import (
     load_mnist,
     train,
 )
-from lowered_cnn.arrays import Array, Images, Labels, Shape
+from lowered_cnn.arrays import Array, Images, Labels, Shape, Targets
 from lowered_cnn.losses import Loss
 from lowered_cnn.models import lenet5
 from lowered_cnn.training.gradients import Batch, ShardGradients, examples_of, shard_count
@@ -87,7 +86,8 @@ def test_shards_add_up_to_the_gradient_of_the_batch(
     network = Network(Sequential(Conv2D(4, 5, 2), ReLU(), Flatten(), Dense(10)), (1, 28, 28), dtype=dtype)
     gradient = np.empty_like(network.parameters.vector)
     shards = ShardGradients(network, SoftmaxCrossEntropy(), shard_size=32, seed=0, gradient=gradient)
-    totals = shards.sum(Batch(digits.images, digits.labels, np.arange(len(digits)), step=0, epoch=1), range(7))
+    batch = Batch(digits.images, digits.labels, np.arange(len(digits)), step=0, epoch=1, total=len(digits))
+    totals = shards.sum(batch, range(7))
     whole = network.lower(len(digits))
     z = whole.forward(digits.images)
     value, dz = SoftmaxCrossEntropy().value_and_gradient(z, digits.labels, len(digits))
@@ -109,7 +109,7 @@ def test_a_batch_is_cut_evenly(examples: int, shard_size: int) -> None:
 
 def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
     class Listening(Loss):
-        def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+        def value_and_gradient(self, z: Array, targets: Targets, m: float, weights: Any = None) -> tuple[float, Array]:
             heard.append(z.copy())
             return MeanSquaredError().value_and_gradient(z, targets, m)
 
@@ -117,7 +117,7 @@ def test_each_step_and_each_shard_has_noise_of_its_own(digits: Dataset) -> None:
     network, same = Network(Sequential(Flatten(), Dropout()), (1, 28, 28)), np.zeros(64, int)
     shards = ShardGradients(network, Listening(), shard_size=32, seed=0, gradient=np.empty(0, np.float32))
     for step in (0, 1, 0):
-        shards.sum(Batch(digits.images[same], digits.labels[same], same, step, epoch=1), range(2))
+        shards.sum(Batch(digits.images[same], digits.labels[same], same, step, epoch=1, total=64), range(2))
     assert len({z.tobytes() for z in heard[:4]}) == 4
     np.testing.assert_array_equal(heard[4:], heard[:2])
 
@@ -130,7 +130,7 @@ def test_one_epoch_of_lenet5_on_two_thousand_digits(mnist: Splits) -> None:
     records = list(train(network, mnist.train, Recipe(epochs=1, batch_size=32), dev=mnist.test))
     losses = [record.loss for record in records]
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
-    assert evaluate(network, mnist.test).accuracy > 0.85
+    assert accuracy(network, mnist.test) > 0.85
 
 
 @pytest.mark.parametrize("loss", [SoftmaxCrossEntropy(), MeanSquaredError()])
@@ -138,7 +138,7 @@ def test_a_few_digits_are_learned_by_heart(mnist: Splits, loss: Loss) -> None:
     few = mnist.train.take(np.arange(20))
     network = Network(Sequential(Flatten(), Dense(50), ReLU(), Dense(10)), (1, 28, 28))
     recipe = Recipe(epochs=100, batch_size=20, optimizer=SGD(0.05, momentum=0.9), schedule=Cosine(), loss=loss)
-    assert evaluate(network, few).accuracy < 0.5
+    assert accuracy(network, few) < 0.5
     *_, last = train(network, few, recipe)
     assert last.train_accuracy == 1
     assert last.loss < 0.02
@@ -160,8 +160,7 @@ def test_images_of_any_rank_are_learned(model: Sequential, shape: Shape, dtype: 
     data, dev = Dataset(images, labels, ("one", "other")).split(50, seed=0)
     network = Network(model, shape, dtype=dtype)
     *_, last = train(network, data, Recipe(epochs=8, batch_size=30), dev=dev, workers=2)
-    assert last.dev_accuracy is not None
-    assert last.dev_accuracy == evaluate(network, dev).accuracy >= 0.9
+    assert last.dev_accuracy == accuracy(network, dev) >= 0.9
 
 
 def test_grey_images_need_no_channel(digits: Dataset) -> None:
@@ -221,13 +220,13 @@ def test_a_record_tells_how_its_batch_was_before_the_update(digits: Dataset) -> 
 def test_the_last_batch_is_told_by_the_examples_it_has(digits: Dataset) -> None:
     quiet = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28))
     records = list(train(quiet, digits, Recipe(1, 72, SGD(1e-30), Constant())))
-    right = [record.train_accuracy * size for record, size in zip(records, (72, 72, 56), strict=True)]
-    assert sum(right) == pytest.approx(200 * evaluate(quiet, digits).accuracy)
+    right = [(record.train_accuracy or 0) * size for record, size in zip(records, (72, 72, 56), strict=True)]
+    assert sum(right) == pytest.approx(200 * accuracy(quiet, digits))
 
 
 def test_the_speed_is_that_of_the_training_alone(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Loss):
-        def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+        def value_and_gradient(self, z: Array, targets: Targets, m: float, weights: Any = None) -> tuple[float, Array]:
             clock[0] += 1000 if m == len(dev) else len(z) / 100
             return SoftmaxCrossEntropy().value_and_gradient(z, targets, m)
 
@@ -305,7 +304,8 @@ def test_other_data_are_refused(digits: Dataset) -> None:
         (lambda: evaluate(noisy_network(), images), "evaluate: data"),
     ):
         with pytest.raises(
-            InputError, match=rf"^{where}: expected a Dataset or other Examples, or a pair \(images, labels\), got \w+$"
+            InputError,
+            match=rf"^{where}: expected a Dataset or other Examples, or a pair \(inputs, targets\), got \w+$",
         ):
             use()
 

@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from programs import SECONDS, alive, eventually, program, stat, workers_in_group, workers_of
 from running import noisy_network
@@ -43,7 +42,7 @@ from lowered_cnn import (
     evaluate,
     train,
 )
-from lowered_cnn.arrays import Array
+from lowered_cnn.arrays import Array, Targets
 from lowered_cnn.losses import Loss
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.training import shared
@@ -74,7 +73,9 @@ def _no_worker_is_left() -> Iterator[None]:
 # --- the same bits ---------------------------------------------------------------------------------------------------
 
 
-def outcome(optimizer: Optimizer, dtype: type[np.floating], workers: int) -> tuple[list[tuple[float, float]], bytes]:
+def outcome(
+    optimizer: Optimizer, dtype: type[np.floating], workers: int
+) -> tuple[list[tuple[float, float | None]], bytes]:
     """Train, and return the records' losses and accuracies, and the bytes of the weights."""
     network = noisy_network(SHAPE, dtype=dtype)
     records = list(train(network, noise(), recipe(optimizer), workers=workers))
@@ -205,7 +206,7 @@ def cpu_seconds(process: int) -> float:
 class InChild(Loss):
     """Softmax cross-entropy that lets something happen in children."""
 
-    def value_and_gradient(self, z: Array, targets: npt.NDArray[np.generic], m: int) -> tuple[float, Array]:
+    def value_and_gradient(self, z: Array, targets: Targets, m: float, weights: Any = None) -> tuple[float, Array]:
         if multiprocessing.parent_process() is not None:
             self.happens()
         return SoftmaxCrossEntropy().value_and_gradient(z, targets, m)

@@ -1,4 +1,4 @@
-"""Data: labelled images from the bundled MNIST, IDX files, .npy files or folders of pictures, and their batches."""
+"""Data: inputs with targets, labelled images from the bundled MNIST, from IDX, .npy or picture files, and batches."""
 
 import os
 from collections.abc import Callable

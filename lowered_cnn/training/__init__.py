@@ -2,6 +2,7 @@
 
 from lowered_cnn.training.evaluation import Evaluation, evaluate
 from lowered_cnn.training.loop import Training, fit, train
+from lowered_cnn.training.metrics import Metric
 from lowered_cnn.training.ranks import Ranks, join_ranks
 from lowered_cnn.training.recipe import BEST, Recipe
 from lowered_cnn.training.state import Record, State
@@ -9,6 +10,7 @@ from lowered_cnn.training.state import Record, State
 __all__ = [
     "BEST",
     "Evaluation",
+    "Metric",
     "Ranks",
     "Recipe",
     "Record",

@@ -6,7 +6,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, Images, Labels, Shape
+from lowered_cnn.arrays import Array, Images, Labels, Shape, Targets, Weights
+from lowered_cnn.data.dataset import Examples
 from lowered_cnn.network import Network
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -14,11 +15,20 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a board has room for: the number of workers and of images, and the dtype of the images."""
+    """What a board has room for: the number of workers and of examples, and the types of what these consist of."""
 
     workers: int
-    images: int
+    examples: int
     pixels: np.dtype[np.uint8 | np.floating]
+    target_shape: Shape
+    target_dtype: np.dtype[np.generic]
+    has_weights: bool
+
+    @classmethod
+    def of(cls, data: Examples, workers: int, examples: int) -> "Capacity":
+        """Return what so many workers, and batches of so many examples from a data set, need."""
+        targets = data.targets
+        return cls(workers, examples, data.dtype, targets.shape[1:], targets.dtype, data.weights is not None)
 
 
 class Zeros(Protocol):
@@ -40,12 +50,14 @@ class Board:
     """One vector per worker; after a step the first one holds the gradient of the batch."""
     images: Images
     """The batch, in an array (N, C, *size) that fits the largest batch."""
-    labels: Labels
-    """Its labels (N,)."""
+    targets: Targets
+    """Its targets (N, ...)."""
+    weights: Weights
+    """How much its examples count (N,), or an empty array if all count the same."""
     examples: Labels
     """Their positions in the data set (N,)."""
     totals: npt.NDArray[np.float64]
-    """The loss and the number of correct answers of each worker."""
+    """The loss, the number of right answers and that of answers of each worker."""
     arrivals: npt.NDArray[np.int64]
     """How many barriers each worker has reached."""
 
@@ -58,9 +70,10 @@ class Board:
             zeros((size,), dtype),
             zeros((buffers, len(parameters.learned)), dtype),
             zeros((capacity.workers, size), dtype),
-            zeros((capacity.images, *network.input_shape), capacity.pixels),
-            zeros((capacity.images,), np.dtype(np.int64)),
-            zeros((capacity.images,), np.dtype(np.int64)),
-            zeros((capacity.workers, 2), np.dtype(np.float64)),
+            zeros((capacity.examples, *network.input_shape), capacity.pixels),
+            zeros((capacity.examples, *capacity.target_shape), capacity.target_dtype),
+            zeros((capacity.examples if capacity.has_weights else 0,), np.dtype(np.float64)),
+            zeros((capacity.examples,), np.dtype(np.int64)),
+            zeros((capacity.workers, 3), np.dtype(np.float64)),
             zeros((capacity.workers,), np.dtype(np.int64)),
         )

@@ -61,7 +61,10 @@ def read_state(path: str | os.PathLike[str]) -> State:
 
 
 def _record(entries: dict[str, Any]) -> Record:
-    _check_kinds("history", Record, entries)
+    metrics = entries.get("dev_metrics", {})
+    if not isinstance(metrics, dict) or not all(type(figure) in (int, float) for figure in metrics.values()):
+        raise InputError("history: dev_metrics", "numbers by name", repr(metrics))
+    _check_kinds("history", Record, {name: entry for name, entry in entries.items() if name != "dev_metrics"})
     return Record(**entries)
 
 

@@ -1,16 +1,18 @@
-"""How good a network is on labelled images."""
+"""How good a network is on examples with targets."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from lowered_cnn.arrays import Images, InputError
-from lowered_cnn.data.dataset import Examples, LabelledImages, as_dataset, in_order
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss
-from lowered_cnn.network import Network, as_batch, check_network, has_softmax_twice
+from lowered_cnn.arrays import Array, Images, InputError
+from lowered_cnn.data.dataset import Examples, ExamplesLike, are_labels, as_dataset, described, in_order
+from lowered_cnn.layers import Softmax
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, share
+from lowered_cnn.network import Network, applied_twice, as_batch, check_network
 from lowered_cnn.prediction import CHUNK
+from lowered_cnn.training.metrics import Metric, check_metrics, right_answers
 
 GATHERED_BYTES = 2**26
 """How many bytes of images are in memory at once, unless that is too few to keep several cores busy."""
@@ -20,35 +22,59 @@ LEAST_GATHERED = 4 * CHUNK
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean loss, and the share of images whose largest output is the one of their class."""
+    """The mean loss, the share of right answers, and the metrics that were asked for.
+
+    An answer is right if the largest output is the one of the example's class, or, in maps, of the position's class.
+    `accuracy` is None if the targets are not class numbers, or the loss ignores all of them.
+    """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
-    network: Network, data: LabelledImages, loss: Loss = SoftmaxCrossEntropy(), *, workers: int | None = None
+    network: Network,
+    data: ExamplesLike,
+    loss: Loss = SoftmaxCrossEntropy(),
+    *,
+    workers: int | None = None,
+    metrics: Mapping[str, Metric] = {},
 ) -> Evaluation:
-    """Return the loss and accuracy on all images, run on `workers` threads (by default one per usable core).
+    """Return the loss, the accuracy and the metrics of all examples, run on `workers` threads (default: one per core).
 
-    `data` is a data set or a pair (images, labels). The network may end in Softmax(). Raises InputError if the data
-    do not fit the network.
+    `data` is a data set or a pair (inputs, targets). Each of the `metrics`, by name, is a function of all outputs
+    (N, ...) and targets. The network may end in the activation that the loss applies, such as Softmax(). Raises
+    InputError if the data do not fit the network.
     """
     check_network("evaluate: network", network)
     check_is_loss(loss)
+    check_metrics("evaluate: metrics", metrics)
     data = as_dataset("evaluate: data", data)
-    check_data(network, data)
+    check_data(network, data, loss)
     outputs = np.empty((len(data), *network.output_shape), network.parameters.vector.dtype)
     start = 0
     for images in chunks(data):
         outputs[start : start + len(images)] = network.predict(images, workers=workers)
         start += len(images)
-    accuracy = float(np.mean(outputs.argmax(axis=1) == data.labels))
-    if has_softmax_twice(network, loss):  # the softmax of log probabilities gives the probabilities
+    targets = data.targets
+    right, answers = right_answers(outputs, targets, loss.ignore)
+    found = {name: float(metric(outputs, targets)) for name, metric in metrics.items()}
+    _undo_activation(network, loss, outputs)
+    value, _ = share(loss, outputs, targets, loss.total(targets, data.weights), data.weights)
+    return Evaluation(value, right / answers if answers else None, found)
+
+
+def _undo_activation(network: Network, loss: Loss, outputs: Array) -> None:
+    """Overwrite outputs that the loss would apply its activation to again with what leads to them."""
+    twice = applied_twice(network, loss)
+    if twice is Softmax:  # the softmax of log probabilities gives the probabilities
         with np.errstate(divide="ignore"):
             np.log(outputs, out=outputs)
-    value, _ = loss.value_and_gradient(outputs, data.labels, len(data))
-    return Evaluation(value, accuracy)
+    elif twice is not None:
+        limits = np.finfo(outputs.dtype)
+        np.clip(outputs, limits.tiny, 1 - limits.epsneg, out=outputs)
+        np.log(outputs / (1 - outputs), out=outputs)
 
 
 def chunks(data: Examples) -> Iterator[Images]:
@@ -60,8 +86,20 @@ def chunks(data: Examples) -> Iterator[Images]:
     return in_order(data, max(GATHERED_BYTES // bytes_per_image // CHUNK * CHUNK, LEAST_GATHERED))
 
 
-def check_data(network: Network, data: Examples) -> None:
-    """Raise InputError unless the images have the network's input shape and there is one output per class."""
+def check_data(network: Network, data: Examples, loss: Loss) -> None:
+    """Raise InputError unless the inputs have the network's input shape, and the targets fit its outputs and the loss.
+
+    There is an output for each class, at each position of a map, and otherwise one for each number of a target.
+    """
     as_batch(np.empty((0, *data.image_shape), data.dtype), network.input_shape, "data: images")
-    if len(network.output_shape) != 1 or network.output_shape[0] < len(data.classes):
-        raise InputError("network: outputs", f"one for each of {len(data.classes)} classes", network.output_shape)
+    outputs, targets = network.output_shape, data.targets
+    is_whole = targets.dtype.kind in "iu"
+    if not is_whole and isinstance(loss, SoftmaxCrossEntropy):
+        wanted = "one for values, such as MeanSquaredError(), or targets that are class numbers"
+        raise InputError("loss", wanted, f"{type(loss).__name__}() for {described(targets)}")
+    if is_whole and outputs[1:] == targets.shape[1:] and outputs[0] >= len(data.classes):
+        return
+    if are_labels(targets):
+        raise InputError("network: outputs", f"one for each of {len(data.classes)} classes", outputs)
+    if outputs != (targets.shape[1:] or (1,)):
+        raise InputError("network: outputs", f"{targets.shape[1:] or (1,)}, as for targets {targets.shape}", outputs)

@@ -4,36 +4,44 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, Images, Labels
+from lowered_cnn.arrays import Array, Images, Labels, Targets, Weights
 from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.layers.container import Stage, Tap
-from lowered_cnn.losses import Loss
+from lowered_cnn.losses import Loss, share
 from lowered_cnn.network import LoweredNetwork, Network
+from lowered_cnn.training.metrics import right_answers
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, C, *size), labels (N,) and data set positions (N,) of the examples of one step.
+    """Inputs (N, C, *size), targets (N, ...) and data set positions (N,) of the examples of one step.
 
     `step`, from 0, and the shard determine the noise; `epoch` and the position determine an example's augmentation.
+    `total` is the loss's total of the whole batch; `weights` (N,), if any, say how much each example counts.
     """
 
     images: Images
-    labels: Labels
+    targets: Targets
     examples: Labels
     step: int
     epoch: int
+    total: float
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
 class Totals:
-    """The totals of a batch, or of part of one: its share of the loss and the number of correct answers."""
+    """The totals of a batch, or of part of one: its share of the loss, and how many of its answers are right.
+
+    Answers are those to class numbers; there are none to other targets.
+    """
 
     loss: float
     correct: int
+    answers: int
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(self.loss + other.loss, self.correct + other.correct)
+        return Totals(self.loss + other.loss, self.correct + other.correct, self.answers + other.answers)
 
 
 def halves(numbers: range) -> tuple[range, range]:
@@ -81,7 +89,7 @@ class ShardGradients:
         self._spares: dict[int, Array] = {}
 
     def sum(self, batch: Batch, shards: range, depth: int = 0) -> Totals:
-        """Write these shards' gradient into `gradient`; return their share of the loss and the correct answers."""
+        """Write these shards' gradient into `gradient`; return their totals."""
         if len(shards) == 1:
             return self._run(batch, shards[0])
         first, second = halves(shards)
@@ -95,31 +103,31 @@ class ShardGradients:
     def first_fault(self, batch: Batch, shards: range) -> str | None:
         """Return where, on the way forward, a number that is not finite first appears in these shards, if one does."""
         for shard in shards:
-            images, labels = self._examples(batch, shard)
-            lowered, sentinel = self._network.lower(len(labels), seed=self._seed, fused=False), _Sentinel()
+            images, targets, weights = self._examples(batch, shard)
+            lowered, sentinel = self._network.lower(len(images), seed=self._seed, fused=False), _Sentinel()
             with np.errstate(all="ignore"), lowered.tapped(sentinel):
                 z = lowered.forward(images, position=(batch.step, shard))
-                loss, _ = self._loss.value_and_gradient(z, labels, len(batch.labels))
+                loss, _ = share(self._loss, z, targets, batch.total, weights)
             if sentinel.fault or not np.isfinite(loss):
                 return sentinel.fault or "the loss"
         return None
 
     def _run(self, batch: Batch, shard: int) -> Totals:
-        images, labels = self._examples(batch, shard)
-        lowered = self._lowered_for(len(labels))
+        images, targets, weights = self._examples(batch, shard)
+        lowered = self._lowered_for(len(images))
         z = lowered.forward(images, position=(batch.step, shard))
-        correct = int(np.count_nonzero(z.argmax(axis=1) == labels))
-        loss, dz = self._loss.value_and_gradient(z, labels, len(batch.labels))
+        correct, answers = right_answers(z, targets, self._loss.ignore)
+        loss, dz = share(self._loss, z, targets, batch.total, weights)
         lowered.backward(dz)
-        return Totals(loss, correct)
+        return Totals(loss, correct, answers)
 
-    def _examples(self, batch: Batch, shard: int) -> tuple[Images, Labels]:
-        """Return a shard's images, augmented, and labels."""
-        part = examples_of(range(shard, shard + 1), len(batch.labels), self._shard_size)
+    def _examples(self, batch: Batch, shard: int) -> tuple[Images, Targets, Weights | None]:
+        """Return a shard's images, augmented, targets and weights."""
+        part = examples_of(range(shard, shard + 1), len(batch.targets), self._shard_size)
         images = batch.images[part]
         if self._augmentation is not None:
             images = self._augmentation(images, batch.examples[part], self._seed, batch.epoch)
-        return images, batch.labels[part]
+        return images, batch.targets[part], None if batch.weights is None else batch.weights[part]
 
     def _lowered_for(self, count: int) -> LoweredNetwork:
         if count not in self._lowered:

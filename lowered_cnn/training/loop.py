@@ -4,7 +4,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +17,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, InputError, is_number, whole_number, with_python_numbers
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.batches import batches
-from lowered_cnn.data.dataset import Examples, Indices, LabelledImages, as_dataset
+from lowered_cnn.data.dataset import Examples, ExamplesLike, Indices, as_dataset
 from lowered_cnn.data.digest import digest
 from lowered_cnn.network import Network, check_loss, check_network, image_range
 from lowered_cnn.training.board import Capacity
@@ -26,6 +26,7 @@ from lowered_cnn.training.evaluation import Evaluation, check_data, chunks, eval
 from lowered_cnn.training.gradients import Totals, shard_count
 from lowered_cnn.training.interrupts import interrupts_held
 from lowered_cnn.training.machine import machine
+from lowered_cnn.training.metrics import Metric, check_metrics
 from lowered_cnn.training.ranks import Alone, Ranks
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.reduction import Rank, most_shards
@@ -37,12 +38,13 @@ from lowered_cnn.training.workers import POSIX, Team, team
 class Training(Iterator[Record]):
     """A network in training on mini-batches (S10): each `next` takes a step and returns its record.
 
-    `data` and `dev` are data sets or pairs (images, labels); `dev` is tested at the end of each epoch. The network is
-    trained in place. Between two steps it is the caller's to use, and changes to its parameters take effect. The last
-    step, `close`, the end of a `with` block and the end of the last reference to it (as after `break` in `for record in
-    train(...)`) end the workers, and leave the network as it was after the last whole step; iterating again goes on
-    with the next one. So does an exception while the batch is read. After one in the rest of a step, the network may
-    be half updated, and only `restore` of an earlier state goes on.
+    `data` and `dev` are data sets or pairs (inputs, targets); `dev` is tested at the end of each epoch, with `metrics`
+    as `evaluate` takes them: functions by name of all outputs and targets. The network is trained in place. Between two
+    steps it is the caller's to use, and changes to its parameters take effect. The last step, `close`, the end of a
+    `with` block and the end of the last reference to it (as after `break` in `for record in train(...)`) end the
+    workers, and leave the network as it was after the last whole step; iterating again goes on with the next one. So
+    does an exception while the batch is read. After one in the rest of a step, the network may be half updated, and
+    only `restore` of an earlier state goes on.
 
     The examples are reshuffled for each epoch, and a last partial batch is used too. The weights are the same to the
     last bit for any number of `workers`, which are this process and its children, each with one BLAS thread; there are
@@ -52,8 +54,8 @@ class Training(Iterator[Record]):
 
     If the recipe asks for an average of the weights, `average` is the network that has it so far (else None). It is
     what is tested on `dev`, and what `network` holds at the end. Read it, but do not change it. If the recipe has
-    patience, the network ends up with the weights of the best dev accuracy. `history` holds the record of each epoch's
-    end. The data must not change meanwhile, and one thread at a time may use a training.
+    patience, the network ends up with the weights of the best score on `dev`. `history` holds the record of each
+    epoch's end. The data must not change meanwhile, and one thread at a time may use a training.
 
     Raises InputError if the data do not fit the network, if the workers cannot start or have no room for the memory
     they share, or if the loss is not a finite number (naming the layer where that began; the step is not taken);
@@ -63,16 +65,18 @@ class Training(Iterator[Record]):
     def __init__(
         self,
         network: Network,
-        data: LabelledImages,
+        data: ExamplesLike,
         recipe: Recipe = Recipe(),
         *,
-        dev: LabelledImages | None = None,
+        dev: ExamplesLike | None = None,
+        metrics: Mapping[str, Metric] = {},
         workers: int = 1,
         engine: Ranks = Alone(),
     ) -> None:
         self.data = as_dataset("train: data", data)
         self.dev = None if dev is None else as_dataset("train: dev", dev)
-        _check(network, self.data, recipe, self.dev, workers)
+        _check(network, self.data, recipe, self.dev, metrics, workers)
+        self.metrics = dict(metrics)
         network.input_range = image_range(self.data.dtype, chunks(self.data))
         self.network = network
         self.recipe = recipe = with_python_numbers(recipe)
@@ -86,7 +90,7 @@ class Training(Iterator[Record]):
         shape = len(recipe.optimizer.buffers), len(network.parameters.learned)
         self._buffers = np.zeros(shape, network.parameters.vector.dtype)
         self._order: Iterator[Indices] | None = None
-        self._in_step = False
+        self._in_step = self._stopped = False
         self._team: Team | None = None
         self._ending = ExitStack()
 
@@ -109,7 +113,10 @@ class Training(Iterator[Record]):
     @property
     def finished(self) -> bool:
         """Whether there are no more steps to take."""
-        return self.step >= self.steps or self.recipe.out_of_patience(record.dev_accuracy for record in self.history)
+        return self._stopped or self.step >= self.steps or self.recipe.out_of_patience(map(self._score, self.history))
+
+    def _score(self, record: Record) -> float:
+        return record.score(self.recipe.monitor)
 
     @property
     def workers(self) -> int:
@@ -161,7 +168,7 @@ class Training(Iterator[Record]):
             self._in_step = False  # nothing has changed
             raise self._diverged(workforce, step, totals)
         self.step += 1
-        self._epoch_loss += totals.loss * step.examples / len(self.data)
+        self._epoch_loss += totals.loss * step.total / self._total
         if self.average is not None:
             _follow(self.average, self.network, self.recipe.average_decay(self.step))
         self._seconds += time.perf_counter() - start
@@ -178,7 +185,14 @@ class Training(Iterator[Record]):
             order = batches(len(self.data), self.recipe.batch_size, self.recipe.seed, epoch + 1)
             self._order = islice(order, done, None)
         indices = next(self._order)
-        return Step(self.step, epoch + 1, len(indices), self.learning_rate), indices
+        weights = None if self.data.weights is None else self.data.weights[indices]
+        total = self.recipe.loss.total(self.data.targets[indices], weights)
+        return Step(self.step, epoch + 1, len(indices), total, self.learning_rate), indices
+
+    @cached_property
+    def _total(self) -> float:
+        """The loss's total of all examples: what the mean loss of an epoch is divided by."""
+        return self.recipe.loss.total(self.data.targets, self.data.weights) or 1.0
 
     def _record(self, step: Step, totals: Totals) -> Record:
         epochs, more = divmod(self.step, self._steps_per_epoch)
@@ -187,7 +201,7 @@ class Training(Iterator[Record]):
             epoch=step.epoch,
             ends_epoch=not more,
             loss=totals.loss,
-            train_accuracy=totals.correct / step.examples,
+            train_accuracy=totals.correct / totals.answers if totals.answers else None,
             epoch_loss=None,
             dev_loss=None,
             dev_accuracy=None,
@@ -202,21 +216,30 @@ class Training(Iterator[Record]):
         self._epoch_loss = 0.0
         if self.dev is not None:
             tested = self._test(self.dev)
-            record = replace(record, dev_loss=tested.loss, dev_accuracy=tested.accuracy)
-            best = max((past.dev_accuracy or 0 for past in self.history), default=-1)
-            if self.recipe.patience is not None and tested.accuracy > best:
+            record = replace(record, dev_loss=tested.loss, dev_accuracy=tested.accuracy, dev_metrics=tested.metrics)
+            best = max(map(self._score, self.history), default=-math.inf)
+            if self.recipe.patience is not None and self._score(record) > best:
                 self._best = (self.average or self.network).parameters.vector.copy()
         self.history.append(record)
         return record
 
     def _test(self, dev: Examples) -> Evaluation:
         """Test the network, or the average, on rank 0, which sends the others the result."""
-        figures = np.zeros(2)
+        figures = np.zeros(2 + len(self.metrics))
         if self.engine.number == 0:
-            tested = evaluate(self.average or self.network, dev, self.recipe.loss, workers=self._workers)
-            figures[:] = tested.loss, tested.accuracy
+            network, loss = self.average or self.network, self.recipe.loss
+            tested = evaluate(network, dev, loss, workers=self._workers, metrics=self.metrics)
+            figures[:] = tested.loss, math.nan if tested.accuracy is None else tested.accuracy, *tested.metrics.values()
         self.engine.broadcast(figures)
-        return Evaluation(*figures.tolist())
+        loss_there, accuracy, *others = figures.tolist()
+        metrics = dict(zip(self.metrics, others, strict=True))
+        return Evaluation(loss_there, None if math.isnan(accuracy) else accuracy, metrics)
+
+    def stop(self) -> None:
+        """End the training after this step, as after the last one: with the average or the best weights, if wanted."""
+        if not self.finished:
+            self._stopped = True
+            self._finish()
 
     def _finish(self) -> None:
         """Leave the network with the weights that the recipe promises, and end the workers."""
@@ -246,7 +269,7 @@ class Training(Iterator[Record]):
                 self.subject.agree(self.engine, self.network.parameters.vector, self.step)
             if self.average is not None and not self.step:  # the caller may have changed the network since
                 self.average.parameters.vector[...] = self.network.parameters.vector
-            capacity = Capacity(self.workers, self._batch_size, self.data.dtype)
+            capacity = Capacity.of(self.data, self.workers, self._batch_size)
             task = Task.of(self.recipe, self._rank)
             assembled = team(self.network, task, capacity, self._buffers, self.engine)
             self._team = self._ending.enter_context(assembled)
@@ -323,7 +346,7 @@ class Training(Iterator[Record]):
             line = f"training: {state.machine} until now, {machine()} from here, so that bits may differ"
             logging.getLogger("lowered_cnn").warning(line)
         self.close()
-        self._in_step = False
+        self._in_step = self._stopped = False
         self.network.parameters.vector[...] = state.parameters
         self._buffers = np.zeros_like(self._buffers)  # those of a team that has ended may be shared memory
         for buffer, name in zip(self._buffers, self.recipe.optimizer.buffers, strict=True):
@@ -354,17 +377,19 @@ class Training(Iterator[Record]):
     def resume(
         cls,
         path: str | os.PathLike[str],
-        data: LabelledImages,
+        data: ExamplesLike,
         *,
-        dev: LabelledImages | None = None,
+        dev: ExamplesLike | None = None,
+        metrics: Mapping[str, Metric] = {},
         workers: int = 1,
         engine: Ranks = Alone(),
         epochs: int | None = None,
     ) -> "Training":
         """Return the training that `save` wrote, with a network of its own; network and recipe are in the file.
 
-        The data must be the same. More `epochs` than before extend the training, unless the learning rate of its
-        schedule would jump at this step. Raises InputError for any other file, data or number of epochs.
+        The data must be the same, and so should the metrics be, which are not in the file. More `epochs` than before
+        extend the training, unless the learning rate of its schedule would jump at this step. Raises InputError for any
+        other file, data or number of epochs.
         """
         state = read_state(path)
         subject = state.subject
@@ -373,33 +398,36 @@ class Training(Iterator[Record]):
             examples = len(as_dataset("train: data", data))
             recipe = subject.recipe.extended(epochs, state.step, examples, losses(state.history))
             state = replace(state, subject=replace(subject, recipe=recipe))
-        training = cls(network, data, state.subject.recipe, dev=dev, workers=workers, engine=engine)
+        recipe = state.subject.recipe
+        training = cls(network, data, recipe, dev=dev, metrics=metrics, workers=workers, engine=engine)
         training.restore(state)
         return training
 
 
 def train(
     network: Network,
-    data: LabelledImages,
+    data: ExamplesLike,
     recipe: Recipe = Recipe(),
     *,
-    dev: LabelledImages | None = None,
+    dev: ExamplesLike | None = None,
+    metrics: Mapping[str, Metric] = {},
     workers: int = 1,
 ) -> Training:
     """Return the Training of a network in this process: an iterator that takes a step for each record asked of it."""
-    return Training(network, data, recipe, dev=dev, workers=workers)
+    return Training(network, data, recipe, dev=dev, metrics=metrics, workers=workers)
 
 
 def fit(
     network: Network,
-    data: LabelledImages,
+    data: ExamplesLike,
     recipe: Recipe = Recipe(),
     *,
-    dev: LabelledImages | None = None,
+    dev: ExamplesLike | None = None,
+    metrics: Mapping[str, Metric] = {},
     workers: int = 1,
 ) -> list[Record]:
     """Train to the end, and return the record of every step."""
-    with train(network, data, recipe, dev=dev, workers=workers) as training:
+    with train(network, data, recipe, dev=dev, metrics=metrics, workers=workers) as training:
         return list(training)
 
 
@@ -409,7 +437,14 @@ def _follow(average: Network, network: Network, decay: float) -> None:
     average.parameters.vector += (1 - decay) * network.parameters.vector
 
 
-def _check(network: Network, data: Examples, recipe: Recipe, dev: Examples | None, workers: int) -> None:
+def _check(
+    network: Network,
+    data: Examples,
+    recipe: Recipe,
+    dev: Examples | None,
+    metrics: Mapping[str, Metric],
+    workers: int,
+) -> None:
     """Raise InputError unless this network can be trained by this recipe on these data."""
     if whole_number("train: workers", workers, 1) > 1 and not POSIX:
         raise InputError("train: workers", "1 on this system, as several workers need POSIX (Linux, macOS)", workers)
@@ -418,9 +453,13 @@ def _check(network: Network, data: Examples, recipe: Recipe, dev: Examples | Non
         raise InputError("train: recipe", "a Recipe", repr(recipe))
     for dataset in (data, dev):
         if dataset is not None:
-            check_data(network, dataset)
+            check_data(network, dataset, recipe.loss)
     if recipe.augmentation is not None and len(network.input_shape) != 3:
         raise InputError("train: augmentation", "a network for images (C, H, W)", network.input_shape)
     if recipe.patience is not None and dev is None:
         raise InputError("train: dev", "data to test on, as the recipe has patience", None)
     check_loss(network, recipe.loss)
+    check_metrics("train: metrics", metrics)
+    if recipe.monitor not in (None, "dev_accuracy", "dev_loss", *metrics):
+        wanted = f"a figure that the recipe monitors, {recipe.monitor}"
+        raise InputError("train: metrics", wanted, ", ".join(metrics) or "none")

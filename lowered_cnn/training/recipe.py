@@ -1,5 +1,6 @@
 """The recipe: every choice that training involves, except the network, the data and the machine."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,8 +22,9 @@ class Recipe:
     each epoch; training again with the same recipe repeats all three. `clip_norm` scales longer gradients down to that
     length (Pascanu et al., 2013). With `average` the network ends up with an exponential moving average of its weights
     (Polyak and Juditsky, 1992). Its decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up.
-    With `patience` training ends early once the dev accuracy has not improved by more than `min_delta` in that many
-    epochs, and the network ends up with the weights of the best one.
+    With `patience` training ends early once the dev accuracy (if targets are not class numbers, the dev loss) has not
+    improved by more than `min_delta` in that many epochs, and the network ends up with the weights of the best one.
+    `monitor` chooses another figure: "dev_accuracy", "dev_loss", or a metric by its name, of which more is better.
     """
 
     epochs: int = 3
@@ -36,6 +38,7 @@ class Recipe:
     average: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    monitor: str | None = None
 
     def __post_init__(self) -> None:
         whole_number("Recipe: epochs", self.epochs, 1)
@@ -55,8 +58,10 @@ class Recipe:
             raise InputError("Recipe: average", "a number between 0 and 1", repr(self.average))
         if self.patience is not None:
             whole_number("Recipe: patience", self.patience, 1)
-        if not (is_number(self.min_delta) and 0 <= self.min_delta < 1):
-            raise InputError("Recipe: min_delta", "a number from 0 up to, but not including, 1", repr(self.min_delta))
+        if not (is_number(self.min_delta) and 0 <= self.min_delta < math.inf):
+            raise InputError("Recipe: min_delta", "a finite number of at least 0", repr(self.min_delta))
+        if not isinstance(self.monitor, str | None):
+            raise InputError("Recipe: monitor", "dev_accuracy, dev_loss or a metric's name", repr(self.monitor))
 
     @property
     def shard_size(self) -> int:
@@ -67,15 +72,14 @@ class Recipe:
         """Return the decay of the average in step 1, 2, ..."""
         return min(self.average or 0.0, (1 + step) / (10 + step))
 
-    def out_of_patience(self, dev_accuracies: Iterable[float | None]) -> bool:
-        """Return whether training ends after epochs with these accuracies on the dev set."""
+    def out_of_patience(self, scores: Iterable[float]) -> bool:
+        """Return whether training ends after epochs with these scores, of which more is better."""
         if self.patience is None:
             return False
-        best, waited = -1.0, 0
-        for accuracy in dev_accuracies:
-            if accuracy is not None:
-                waited = 0 if accuracy > best + self.min_delta else waited + 1
-                best = max(best, accuracy)
+        best, waited = -math.inf, 0
+        for score in scores:
+            waited = 0 if score > best + self.min_delta else waited + 1
+            best = max(best, score)
         return waited >= self.patience
 
     def steps(self, examples: int, epochs: int | None = None) -> int:

@@ -69,9 +69,9 @@ class Reduction:
         the next `wait`.
         """
         board, part = self._board, self.part
-        board.totals[self._number] = totals.loss, totals.correct
+        board.totals[self._number] = totals.loss, totals.correct, totals.answers
         self.wait()
-        shares = {worker: Totals(loss, int(correct)) for worker, (loss, correct) in enumerate(board.totals.tolist())}
+        shares = {worker: _totals(row) for worker, row in enumerate(board.totals.tolist())}
         for into, other in self._dealt(count).sums:
             shares[into] += shares[other]
             board.gradients[into, part] += board.gradients[other, part]
@@ -89,12 +89,17 @@ class Reduction:
         self.wait()
         if self._ranks is not None:
             sums = deal(range(count), range(self._rank.count)).sums
-            both = np.array([totals.loss, totals.correct])
-            self._ranks.sum(both, sums)
+            row = np.array([totals.loss, totals.correct, totals.answers])
+            self._ranks.sum(row, sums)
             self._ranks.sum(board.gradients[0], sums)
-            board.totals[0] = both
+            board.totals[0] = row
         self.wait()
-        return Totals(float(board.totals[0, 0]), int(board.totals[0, 1]))
+        return _totals(board.totals[0].tolist())
+
+
+def _totals(row: list[float]) -> Totals:
+    loss, correct, answers = row
+    return Totals(loss, int(correct), int(answers))
 
 
 def rank_shards(count: int, rank: Rank) -> range:

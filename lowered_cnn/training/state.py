@@ -1,7 +1,8 @@
 """The state of a training: all that decides how it goes on, as a handful of flat arrays and numbers."""
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Graph, Sequential
@@ -15,20 +16,32 @@ class Record:
     """One step: the loss (without L2) and accuracy of its batch before the update, and the update's learning rate.
 
     `step` and `epoch` count from 1. `ends_epoch` marks the last step of an epoch. Only its record has an `epoch_loss`,
-    the mean over the epoch's examples, and, with a dev set, `dev_loss` and `dev_accuracy`. `images_per_second` is the
-    mean since training began, evaluation excluded.
+    the mean over the epoch's examples, and, with a dev set, `dev_loss`, `dev_accuracy` and the `dev_metrics` that were
+    asked for. Accuracies are None where targets are not class numbers. `images_per_second` is the mean since training
+    began, evaluation excluded.
     """
 
     step: int
     epoch: int
     ends_epoch: bool
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     epoch_loss: float | None
     dev_loss: float | None
     dev_accuracy: float | None
     images_per_second: float
     learning_rate: float
+    dev_metrics: dict[str, float] = field(default_factory=dict)
+
+    def score(self, monitor: str | None) -> float:
+        """Return how good the network is on the dev set by this figure; by default the accuracy, if any, else the loss.
+
+        More is better: the loss counts as a negative number. NaN is the worst, and so is a figure that is missing.
+        """
+        loss = None if self.dev_loss is None else -self.dev_loss
+        figures = {"dev_accuracy": self.dev_accuracy, "dev_loss": loss, **self.dev_metrics}
+        score = figures.get(monitor or ("dev_loss" if self.dev_accuracy is None else "dev_accuracy"))
+        return -math.inf if score is None or math.isnan(score) else score
 
 
 def losses(history: Iterable[Record]) -> list[float]:
@@ -46,17 +59,17 @@ class Subject:
     dtype: str
     recipe: Recipe
     data: str
-    """The digest of the training images, their labels and classes."""
+    """The digest of the training inputs, their targets, classes and weights."""
     dev: str | None
     """That of the dev set."""
 
     def check_same(self, other: "Subject") -> None:
         """Raise InputError, which names the first difference, unless the other subject is the same."""
         for owner, theirs in ((self.recipe, other.recipe), (self, other)):
-            for name in (field.name for field in fields(owner)):
+            for name in (each.name for each in fields(owner)):
                 ours, before = getattr(owner, name), getattr(theirs, name)
                 if ours != before:
-                    what = "same images, labels and classes" if name in ("data", "dev") else "same"
+                    what = "same inputs, targets and classes" if name in ("data", "dev") else "same"
                     raise InputError(f"training: {name}", f"the {what} as before, {_short(before)}", _short(ours))
 
     def agree(self, ranks: Ranks, parameters: Array, step: int) -> None:
@@ -92,7 +105,7 @@ class State:
     average: Array | None
     """The averaged parameters, if the recipe averages."""
     best: Array | None
-    """Those with the best dev accuracy so far, if the recipe has patience."""
+    """Those with the best score on the dev set so far, if the recipe has patience."""
     learning_rate: float | None
     """The one that the caller has set, if any, instead of the schedule's."""
     epoch_loss: float

@@ -37,11 +37,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its number, from 0, its epoch, the number of examples of its batch, and the learning rate."""
+    """One step: its number, from 0, its epoch, its batch's size and total of the loss, and the learning rate."""
 
     number: int
     epoch: int
     examples: int
+    total: float
     learning_rate: float
 
 
@@ -73,7 +74,9 @@ class Worker:
         """
         count = shard_count(step.examples, self._shard_size)
         shards = self._reduction.shards(count)
-        totals = self._reduction.sum(count, self._gradients.sum(self._batch(step), shards) if shards else Totals(0, 0))
+        totals = self._reduction.sum(
+            count, self._gradients.sum(self._batch(step), shards) if shards else Totals(0, 0, 0)
+        )
         if math.isfinite(totals.loss):
             self._apply(step)
         self._reduction.wait()
@@ -103,4 +106,6 @@ class Worker:
 
     def _batch(self, step: Step) -> Batch:
         board, here = self._board, slice(step.examples)
-        return Batch(board.images[here], board.labels[here], board.examples[here], step.number, step.epoch)
+        weights = board.weights[here] if len(board.weights) else None
+        examples = board.images[here], board.targets[here], board.examples[here]
+        return Batch(*examples, step.number, step.epoch, step.total, weights)

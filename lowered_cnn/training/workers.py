@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowered_cnn.arrays import Array
-from lowered_cnn.data.dataset import Examples, Indices
+from lowered_cnn.data.dataset import Examples, Indices, gather_rows
 from lowered_cnn.network import Network
 from lowered_cnn.training.barrier import Barrier
 from lowered_cnn.training.board import Board, Capacity
@@ -47,7 +47,9 @@ class Team:
         board = self._board
         here = examples_of(self._shards(step), step.examples, self._task.shard_size)
         data.gather(indices[here], board.images[here].reshape(-1, *data.image_shape))
-        np.take(data.labels, indices[here], out=board.labels[here], mode="clip")
+        gather_rows(data.targets, indices[here], board.targets[here])
+        if data.weights is not None:
+            board.weights[here] = data.weights[indices[here]]
         board.examples[here] = indices[here]
 
     def step(self, step: Step) -> Totals:

@@ -7,17 +7,17 @@ import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape
 from lowered_cnn.layers import Layer
-from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from lowered_cnn.losses import ElementwiseLoss, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import Network, check_network
 from lowered_cnn.training.workers import POSIX
 from lowered_cnn.verify.agreement import agreement_checks, workers_check
 from lowered_cnn.verify.certificate import Certificate, Check
 from lowered_cnn.verify.layers import Reference, layer_checks
-from lowered_cnn.verify.losses import loss_checks
+from lowered_cnn.verify.losses import loss_checks, targets_for
 from lowered_cnn.verify.probe import Probe
 from lowered_cnn.verify.sampled import draw
-from lowered_cnn.verify.specimens import LOSSES, Specimen, in_the_middle, specimens, together
+from lowered_cnn.verify.specimens import CLASSES, LOSSES, Specimen, in_the_middle, specimens, together
 
 __all__ = ["Certificate", "Check", "verify", "verify_all", "verify_forms", "verify_layer", "verify_sampled"]
 
@@ -108,11 +108,18 @@ def verify_specimen(name: str, specimen: Specimen) -> Certificate:
 
 
 def verify_loss(name: str, loss: Loss) -> Certificate:
-    """Check one loss."""
-    z = 3 * np.random.default_rng(4).standard_normal((6, 5))
-    checks = [*loss_checks(loss, z, np.array([4, 0, 1, 1, 3, 2]))]
-    if isinstance(loss, MeanSquaredError):
-        checks += loss_checks(loss, z, np.random.default_rng(5).standard_normal((6, 5)))
+    """Check one loss: for class numbers, for values from 0 to 1 or maps of class numbers, and with weights."""
+    generator = np.random.default_rng(4)
+    z, labels, weights = 3 * generator.standard_normal((6, CLASSES)), np.array([2, 0, 1, 1, 0, 2]), generator.random(6)
+    checks = [*loss_checks(loss, z, targets_for(loss, labels, CLASSES))]
+    if isinstance(loss, SoftmaxCrossEntropy):
+        maps = 3 * generator.standard_normal((6, CLASSES, 2, 2))
+        numbers = generator.integers(0 if loss.ignore is None else loss.ignore, CLASSES, (6, 2, 2))
+        checks += loss_checks(loss, maps, numbers)
+        checks += loss_checks(loss, maps, numbers, weights)
+    elif isinstance(loss, MeanSquaredError | ElementwiseLoss):
+        checks += loss_checks(loss, z, generator.random(z.shape))
+        checks += loss_checks(loss, z, generator.random(z.shape), weights)
     return _named(name, Certificate(tuple(checks)))
 
 

@@ -18,11 +18,12 @@ from lowered_cnn.layers import Concatenate, Dense, Flatten, GlobalMaxPool, MaxPo
 from lowered_cnn.layers.container import stages_of
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.layer import is_stock
-from lowered_cnn.losses import Loss
+from lowered_cnn.losses import Loss, share
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.training import Recipe, train
 from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF
+from lowered_cnn.verify.losses import targets_for
 from lowered_cnn.verify.probe import NOISE, Probe, sides
 from lowered_cnn.workspace import BLOCK_BYTES
 
@@ -68,8 +69,8 @@ def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check
     """Count the bytes in which weights differ after three steps with different numbers of workers."""
     generator = np.random.default_rng(0)
     images = generator.random((TRAINED_ON, *network.input_shape), np.float32)
-    labels = generator.integers(network.output_shape[0], size=TRAINED_ON)
-    data = Dataset(images, labels, tuple(map(str, range(network.output_shape[0]))))
+    classes = network.output_shape[0]
+    data = Dataset(images, targets_for(loss, generator.integers(classes, size=TRAINED_ON), classes))
     recipe = Recipe(epochs=3, batch_size=TRAINED_ON, loss=loss)
     trained = []
     for count in workers:
@@ -111,7 +112,8 @@ def _written(probe: Probe, lowered: LoweredNetwork) -> Array:
     outputs = lowered.forward(probe.images, position=NOISE).copy()
     gradients, dx = lowered.gradients.vector, None
     if len(gradients):
-        dx = lowered.backward(probe.loss.value_and_gradient(outputs, probe.targets, probe.examples)[1])
+        total = probe.loss.total(probe.targets)
+        dx = lowered.backward(share(probe.loss, outputs, probe.targets, total)[1])
     return np.concatenate([outputs.ravel(), gradients, np.empty(0) if dx is None else dx.ravel()])
 
 

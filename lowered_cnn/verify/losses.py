@@ -5,10 +5,18 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from lowered_cnn.arrays import Array
-from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from lowered_cnn.arrays import Array, Labels, Targets, Weights
+from lowered_cnn.losses import (
+    BinaryCrossEntropy,
+    ElementwiseLoss,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+    share,
+)
 from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, unit_directions
 
@@ -16,49 +24,91 @@ LARGE = 1000.0
 """A scale at which the exponentials of outputs overflow."""
 
 
-def loss_checks(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> Iterator[Check]:
-    """Check J(Z) and dJ/dZ for outputs (N, features): forward, dx, and the sum over two shards."""
-    name, m = type(loss).__name__, len(z)
-    value, dz = loss.value_and_gradient(z.copy(), targets, m)
+def targets_for(loss: Loss, labels: Labels, classes: int) -> Targets:
+    """Return class numbers in the form that a loss takes: as they are, or as rows of 0 and 1."""
+    return np.eye(classes)[labels] if isinstance(loss, ElementwiseLoss) else labels
+
+
+def loss_checks(loss: Loss, z: Array, targets: Targets, weights: Weights | None = None) -> Iterator[Check]:
+    """Check J(Z) and dJ/dZ for outputs (N, ...): forward, dx, and the sum over two shards."""
+    name, m = type(loss).__name__, loss.total(targets, weights)
+    value, dz = share(loss, z.copy(), targets, m, weights)
     rounding = (z.size + 8) * UNIT_ROUNDOFF
     for scale in (1.0, LARGE):
-        expected, scaled = _value(loss, scale * z, targets), loss.value_and_gradient(scale * z, targets, m)[0]
+        expected, scaled = _value(loss, scale * z, targets, weights), share(loss, scale * z, targets, m, weights)[0]
         if expected is not None:
             bound = 4 * rounding * (abs(expected) + scale * float(np.abs(z).max()))
             yield Check(name, name, "forward", abs(scaled - expected), bound)
     size = float(np.sqrt(np.sum(dz**2)))
     checks = []
     for direction in unit_directions(z.shape, 3):
-        found = derivative(partial(_along, loss, z, targets, direction))
+        found = derivative(partial(_along, loss, z, targets, weights, direction))
         error = abs(found.value - float(np.sum(dz * direction)))
         bound = found.bound + 64 * UNIT_ROUNDOFF * size
         checks.append(Check(name, name, "dx", error, bound, sharp=bound < 1e-4 * size))
     yield worst(checks)
-    half = m // 2
-    parts = [loss.value_and_gradient(z[part].copy(), targets[part], m) for part in (slice(half), slice(half, m))]
+    half = len(z) // 2
+    parts = [
+        share(loss, z[part].copy(), targets[part], m, None if weights is None else weights[part])
+        for part in (slice(half), slice(half, None))
+    ]
     apart = abs(sum(part[0] for part in parts) - value)
     apart += float(np.abs(np.concatenate([part[1] for part in parts]) - dz).max())
     yield Check(name, name, "shards", apart, rounding * (abs(value) + float(np.abs(dz).max())))
 
 
-def _along(loss: Loss, z: Array, targets: npt.NDArray[np.generic], direction: Array, t: float) -> float:
-    return loss.value_and_gradient(z + t * direction, targets, len(z))[0]
+def _along(loss: Loss, z: Array, targets: Targets, weights: Weights | None, direction: Array, t: float) -> float:
+    return share(loss, z + t * direction, targets, loss.total(targets, weights), weights)[0]
 
 
-def _value(loss: Loss, z: Array, targets: npt.NDArray[np.generic]) -> float | None:
-    """J by its definition: -1/m sum of Y log Y^ (S9), or 1/(2 m) sum of (Z - Y)^2; None for a custom loss."""
-    wanted = np.eye(z.shape[1])[targets] if targets.ndim == 1 else targets
-    terms: list[float] = []
+def _value(loss: Loss, z: Array, targets: Targets, weights: Weights | None) -> float | None:
+    """J by its definition: the sum of all terms, divided by the sum of what each counts; None for a custom loss."""
+    counts, pairs = np.ones(len(z)) if weights is None else weights, list[tuple[float, float]]()
     match loss:
-        case SoftmaxCrossEntropy(label_smoothing=e):
-            for y, logits in zip(wanted.tolist(), z.tolist(), strict=True):
-                most = max(logits)
-                total = math.log(math.fsum(math.exp(logit - most) for logit in logits))
-                spread = [(1 - e) * each + e / len(logits) for each in y]
-                terms += [each * (total + most - logit) for each, logit in zip(spread, logits, strict=True)]
+        case SoftmaxCrossEntropy():
+            logits = np.moveaxis(z, 1, -1).reshape(-1, z.shape[1]).tolist()
+            each = np.repeat(counts, len(logits) // len(z)).tolist()
+            pairs += map(partial(_cross_entropy, loss), logits, targets.ravel().tolist(), each)
         case MeanSquaredError():
-            for y, outputs in zip(wanted.tolist(), z.tolist(), strict=True):
-                terms += [(output - each) ** 2 / 2 for each, output in zip(y, outputs, strict=True)]
+            wanted = np.eye(z.shape[1])[targets] if targets.ndim == 1 else targets
+            halves = [[(a - b) ** 2 / 2 for a, b in zip(*rows, strict=True)] for rows in zip(z, wanted, strict=True)]
+            pairs += ((count * math.fsum(row), count) for row, count in zip(halves, counts.tolist(), strict=True))
+        case MeanAbsoluteError() | Huber() | BinaryCrossEntropy():
+            factor = loss.pos_weight if isinstance(loss, BinaryCrossEntropy) else 1.0
+            numbers = zip(
+                *(np.broadcast_to(each, z.shape).ravel().tolist() for each in (z, targets, factor)), strict=True
+            )
+            each = np.repeat(counts, z.size // len(z)).tolist()
+            pairs += ((count * _term(loss, *number), count) for number, count in zip(numbers, each, strict=True))
         case _:
             return None
-    return math.fsum(terms) / len(wanted)
+    terms, divisors = zip(*pairs, strict=True)
+    return math.fsum(terms) / math.fsum(divisors)
+
+
+def _cross_entropy(loss: SoftmaxCrossEntropy, logits: list[float], label: int, count: float) -> tuple[float, float]:
+    """Return - sum of Y log Y^ at one position, and what that counts."""
+    if label == loss.ignore:
+        return 0.0, 0.0
+    factors, e = loss.class_weights or [1.0] * len(logits), loss.label_smoothing
+    y = [factor * (e / len(logits) + (1 - e) * (k == label)) for k, factor in enumerate(factors)]
+    most = max(logits)
+    total = math.log(math.fsum(math.exp(logit - most) for logit in logits))
+    terms = [each * (total + most - logit) for each, logit in zip(y, logits, strict=True)]
+    return count * math.fsum(terms), count * factors[label]
+
+
+def _term(loss: Loss, z: float, y: float, factor: float) -> float:
+    """Return the loss of one number."""
+    match loss:
+        case MeanAbsoluteError():
+            return abs(z - y)
+        case Huber(delta=delta):
+            size = abs(z - y)
+            return size**2 / 2 if size <= delta else delta * (size - delta / 2)
+        case _:
+            return factor * y * _log_one_plus_exp(-z) + (1 - y) * _log_one_plus_exp(z)
+
+
+def _log_one_plus_exp(z: float) -> float:
+    return z + math.log1p(math.exp(-z)) if z > 0 else math.log1p(math.exp(z))

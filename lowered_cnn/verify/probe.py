@@ -10,9 +10,10 @@ import numpy.typing as npt
 from lowered_cnn.arrays import Array
 from lowered_cnn.layers import Lowered
 from lowered_cnn.layers.container import LoweredContainer
-from lowered_cnn.losses import Loss
+from lowered_cnn.losses import Loss, share
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.tracing import Passage, Recorder
+from lowered_cnn.verify.losses import targets_for
 from lowered_cnn.workspace import BLOCK_BYTES
 
 NOISE = (0,)
@@ -62,12 +63,12 @@ class Probe:
     def value(self, lowered: LoweredNetwork, images: Array | None = None) -> float:
         """Return J for the images and the parameters as they are."""
         z = lowered.forward(self.images if images is None else images, position=NOISE)
-        return self.loss.value_and_gradient(z, self.targets, self.examples)[0]
+        return share(self.loss, z, self.targets, self.loss.total(self.targets))[0]
 
     def results(self, lowered: LoweredNetwork) -> Outcome:
         """Take a step forward and backward."""
         z = lowered.forward(self.images, position=NOISE)
-        value, dz = self.loss.value_and_gradient(z, self.targets, self.examples)
+        value, dz = share(self.loss, z, self.targets, self.loss.total(self.targets))
         outputs = z.copy()
         dx = lowered.backward(dz)
         assert dx is not None
@@ -86,7 +87,8 @@ class Probe:
 
         Where it is sure of the label, J and its gradients are smaller than the rounding errors of their terms.
         """
-        return replace(self, targets=self.lower().forward(self.images, position=NOISE).argmin(axis=1))
+        outputs = self.lower().forward(self.images, position=NOISE)
+        return replace(self, targets=targets_for(self.loss, outputs.argmin(axis=1), outputs.shape[1]))
 
     def in_precision(self, dtype: npt.DTypeLike) -> "Probe":
         """Return the same with parameters and images rounded to another precision."""

@@ -39,7 +39,14 @@ from lowered_cnn.layers import (
     Tanh,
 )
 from lowered_cnn.layers.graph import X
-from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from lowered_cnn.losses import (
+    BinaryCrossEntropy,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SoftmaxCrossEntropy,
+)
 
 FEATURES: Shape = (8,)
 SIGNAL: Shape = (2, 9)
@@ -202,5 +209,9 @@ def together() -> Specimen:
 LOSSES: dict[str, Loss] = {
     "cross-entropy": SoftmaxCrossEntropy(),
     "label smoothing": SoftmaxCrossEntropy(0.2),
+    "class weights": SoftmaxCrossEntropy(0.1, class_weights=(0.5, 1.0, 2.0), ignore=-1),
     "mean squared error": MeanSquaredError(),
+    "mean absolute error": MeanAbsoluteError(),
+    "huber": Huber(0.7),
+    "binary cross-entropy": BinaryCrossEntropy((2.0, 0.5, 1.0)),
 }
