@@ -103,8 +103,8 @@ class Resize(Layer):
         t = place - first
         if self.mode == "linear":
             return [(first, 1 - t), (first + 1, t)]
-        near, far = ([_near(t), _near(1 - t)], [_far(1 + t), _far(2 - t)])
-        return [(first - 1, far[0]), (first, near[0]), (first + 1, near[1]), (first + 2, far[1])]
+        inner = [(first, _near(t)), (first + 1, _near(1 - t))]
+        return [(first - 1, _far(1 + t)), *inner, (first + 2, _far(2 - t))]
 
     def _scales(self, rank: int, name: str) -> tuple[float, ...]:
         scale: Any = self.scale
