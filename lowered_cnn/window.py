@@ -43,10 +43,10 @@ class Window:
     ) -> "Window":
         """Build a window over `rank` axes from a layer's arguments; raises InputError if they are invalid."""
         return cls(
-            _lengths(rank, kernel, f"{where}: kernel"),
-            _lengths(rank, stride, f"{where}: stride"),
+            lengths(rank, kernel, f"{where}: kernel"),
+            lengths(rank, stride, f"{where}: stride"),
             _pads(rank, padding, f"{where}: padding"),
-            _lengths(rank, dilation, f"{where}: dilation"),
+            lengths(rank, dilation, f"{where}: dilation"),
         )
 
     @property
@@ -108,11 +108,12 @@ def _same(size: int, extent: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _lengths(rank: int, value: Lengths, where: str) -> Shape:
-    lengths = tuple(value) if np.iterable(value) else (value,) * rank
-    if len(lengths) != rank:
+def lengths(rank: int, value: Lengths, where: str) -> Shape:
+    """Return one length for each of `rank` axes; raises InputError if they are invalid."""
+    given = tuple(value) if np.iterable(value) else (value,) * rank
+    if len(given) != rank:
         raise InputError(where, f"a number, or {rank} of them", repr(value))
-    numbers = tuple(whole_number(where, length, 1) for length in lengths)
+    numbers = tuple(whole_number(where, length, 1) for length in given)
     if max(numbers, default=1) > MOST_LENGTH:
         raise InputError(where, f"at most {MOST_LENGTH}", max(numbers))
     return numbers

@@ -71,7 +71,7 @@ def test_the_names_are_those_of_the_public_classes() -> None:
     assert describe(cnn.SGD(0.1)) == {
         "class": "SGD", "learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "l2": 0.0,
     }  # fmt: skip
-    assert describe(cnn.Dense(2)) == {"layer": "Dense", "units": 2, "bias": True}
+    assert describe(cnn.Dense(2)) == {"layer": "Dense", "units": 2, "bias": True, "axis": None}
 
 
 def test_infinite_numbers_come_back_and_undefined_ones_are_refused() -> None:

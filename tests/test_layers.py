@@ -1,11 +1,13 @@
 """The layers that have no room of tests of their own: against PyTorch and SciPy, in float64, and in networks."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import as_images, assert_close, normal, run
 from strategies import lengths
@@ -13,10 +15,14 @@ from strategies import lengths
 from lowered_cnn import (
     ELU,
     GELU,
+    LRN,
     SGD,
     AdamW,
+    AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
+    ChannelShuffle,
+    Clip,
     Concatenate,
     Constant,
     Conv1D,
@@ -31,22 +37,34 @@ from lowered_cnn import (
     Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
     InputError,
+    InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
+    LogSoftmax,
     MaxPool,
     Network,
     Pad,
+    PixelShuffle,
+    PReLU,
     Recipe,
     ReLU,
+    Reshape,
     Residual,
+    Resize,
+    Scale,
     Sequential,
     Sigmoid,
     SiLU,
+    Slice,
     Softmax,
     SoftmaxCrossEntropy,
     Tanh,
+    Transpose,
     Window,
     load,
     save,
@@ -93,6 +111,13 @@ def against(torch: Any, layer: Layer, module: Any, x: Array, **parameters: Array
         (Sigmoid(), "Sigmoid", {}),
         (Tanh(), "Tanh", {}),
         (Softmax(), "Softmax", {"dim": 1}),
+        (Softmax(-1), "Softmax", {"dim": -1}),
+        (LogSoftmax(), "LogSoftmax", {"dim": 1}),
+        (LogSoftmax(-1), "LogSoftmax", {"dim": -1}),
+        (Clip(), "ReLU6", {}),
+        (Clip(-1, 0.5), "Hardtanh", {"min_val": -1, "max_val": 0.5}),
+        (Clip(-math.inf, 0), "Hardtanh", {"min_val": -math.inf, "max_val": 0}),
+        (HardSwish(), "Hardswish", {}),
     ],
     ids=repr,
 )
@@ -101,7 +126,31 @@ def test_activations_are_pytorchs(torch: Any, layer: Layer, name: str, options: 
     against(torch, layer, getattr(torch.nn, name)(**options), 3 * normal(*shape))
 
 
-@pytest.mark.parametrize("layer", [LeakyReLU(), ELU(), GELU(), GELU(approximate=True), SiLU(), Sigmoid(), Tanh()])
+def test_the_hard_sigmoid_is_pytorchs(torch: Any) -> None:
+    # PyTorch's own gradient has 1 / 6 in float32.
+    line = function_module(torch, lambda x: torch.clamp(x / 6 + 0.5, 0, 1))
+    against(torch, HardSigmoid(), line, 3 * normal(4, 3, 5, 2))
+    np.testing.assert_allclose(
+        run(HardSigmoid(), x := normal(6, 3)).y, torch.nn.functional.hardsigmoid(torch.tensor(x)), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 2), (6, 3)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_prelu_is_pytorchs(torch: Any, shared: bool, shape: Shape) -> None:
+    count = 1 if shared else shape[0]
+    against(torch, PReLU(shared), torch.nn.PReLU(count), normal(*shape), weight=normal(count, seed=1))
+    start, theirs = Network(Sequential(PReLU(shared)), shape[:-1]).parameters, torch.nn.PReLU(count)
+    np.testing.assert_array_equal(start["prelu1.weight"], theirs.weight.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LeakyReLU(), ELU(), GELU(), GELU(approximate=True), SiLU(), Sigmoid(), Tanh(), Clip(), HardSigmoid(),
+        HardSwish(), PReLU(), LogSoftmax(),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_numbers_neither_overflow_nor_lose_their_type(layer: Layer, dtype: Any) -> None:
     x = np.array([[-1e4, -30, -0.0, 0.0, 30, 1e4]], dtype)
@@ -109,6 +158,191 @@ def test_large_numbers_neither_overflow_nor_lose_their_type(layer: Layer, dtype:
     assert result.y.dtype == result.dx.dtype == dtype
     assert np.isfinite(result.y).all()
     assert np.isfinite(result.dx).all()
+
+
+# --- scales and rearrangements ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def scaled(draw: st.DrawFn) -> tuple[Shape, Shape]:
+    """Draw the shape of an activation of one to three axes, and that of numbers which broadcast to it."""
+    rank = draw(st.integers(1, 3))
+    shape = draw(lengths(rank, 4))
+    own = tuple(draw(st.sampled_from([1, n])) for n in shape)
+    return shape, own[draw(st.integers(0, rank - 1)) :]
+
+
+@given(scaled(), st.sampled_from([(True, True), (True, False), (False, True)]))
+def test_a_scale_is_what_pytorch_broadcasts(torch: Any, drawn: tuple[Shape, Shape], has: tuple[bool, bool]) -> None:
+    shape, own = drawn
+    names = [name for name, there in zip(("weight", "bias"), has, strict=True) if there]
+
+    class Module(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            for name in names:
+                self.register_parameter(name, torch.nn.Parameter(torch.zeros(own)))
+
+        def forward(self, x: Any) -> Any:
+            x = x * self.weight if has[0] else x
+            return x + self.bias if has[1] else x
+
+    numbers = {name: normal(*own, seed=len(name)) for name in names}
+    against(torch, Scale(own, *has), Module(), normal(*shape, 3), **numbers)
+
+
+def test_constants_scale_but_are_not_trained() -> None:
+    layer = Scale((2, 1, 1), learned=False)
+    network = Network(Sequential(layer, Flatten(), Dense(3)), (2, 3, 4))
+    network.parameters["scale1.weight"], network.parameters["scale1.bias"] = 3, 5
+    images = normal(20, 2, 3, 4).astype(np.float32)
+    data = Dataset(images, np.arange(20) % 3, ("a", "b", "c"))
+    before = network.parameters["dense1.weight"].copy()
+    for recipe in (Recipe(1, 10, SGD(0.1, 0.9)), Recipe(1, 10, AdamW(weight_decay=0.5))):
+        list(train(network, data, recipe))
+    assert not np.array_equal(before, network.parameters["dense1.weight"])
+    assert (network.parameters["scale1.weight"] == 3).all()
+    assert (network.parameters["scale1.bias"] == 5).all()
+    initial = Network(Sequential(Scale(initial=1e-6)), (2, 3)).parameters["scale1.weight"]
+    np.testing.assert_array_equal(initial, np.full((2, 1), 1e-6, np.float32))
+
+
+def function_module(torch: Any, function: Callable[[Any], Any]) -> Any:
+    """Return a module of PyTorch that only applies a function."""
+
+    class Module(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return function(x)
+
+    return Module()
+
+
+@st.composite
+def rearranged(draw: st.DrawFn) -> tuple[Layer, Shape, Callable[[Any], Any]]:
+    """Draw a layer that rearranges numbers, an input's shape, and the same for a tensor of PyTorch."""
+    rank = draw(st.integers(2, 4))
+    groups, factor = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    shape = (groups * factor ** (rank - 1) * draw(st.integers(1, 2)), *draw(lengths(rank - 1, 4)))
+    axis = draw(st.integers(-rank, rank - 1))
+    match draw(st.sampled_from(["reshape", "transpose", "slice", "shuffle", "pixels"])):
+        case "reshape":
+            order = draw(st.permutations([*shape, 1]))
+            unknown = draw(st.sampled_from([None, *range(rank + 1)]))
+            wanted = tuple(-1 if place == unknown else n for place, n in enumerate(order))
+            return Reshape(wanted), shape, lambda x: x.reshape(len(x), *order)
+        case "transpose":
+            axes = tuple(draw(st.permutations(range(rank))))
+            return Transpose(axes), shape, lambda x: x.permute(0, *(axis + 1 for axis in axes))
+        case "slice":
+            last = shape[axis] - 1
+            start, step = draw(st.integers(-last - 2, last)), draw(st.integers(1, 3))
+            stop = draw(st.sampled_from([None, last + 1, last + 9]))
+            part = (slice(None),) * (1 + axis % rank)
+            return Slice(axis, start, stop, step), shape, lambda x: x[*part, start:stop:step]
+        case "shuffle":
+            inside = (groups, shape[0] // groups, *shape[1:])
+            return ChannelShuffle(groups), shape, lambda x: x.reshape(len(x), *inside).swapaxes(1, 2).reshape(x.shape)
+    order = [0, 1, *(place for number in range(rank - 1) for place in (rank + 1 + number, 2 + number))]
+    inside = (shape[0] // factor ** (rank - 1), *[factor] * (rank - 1), *shape[1:])
+    size = tuple(h * factor for h in shape[1:])
+    return PixelShuffle(factor), shape, lambda x: x.reshape(len(x), *inside).permute(order).reshape(len(x), -1, *size)
+
+
+@given(rearranged())
+def test_rearrangements_are_pytorchs(torch: Any, drawn: tuple[Layer, Shape, Callable[[Any], Any]]) -> None:
+    layer, shape, function = drawn
+    against(torch, layer, function_module(torch, function), normal(*shape, 2))
+
+
+def test_shuffles_are_pytorchs(torch: Any) -> None:
+    against(torch, ChannelShuffle(3), torch.nn.ChannelShuffle(3), normal(6, 4, 5, 2))
+    against(torch, PixelShuffle(2), torch.nn.PixelShuffle(2), normal(8, 4, 5, 2))
+
+
+@given(st.integers(1, 3), st.sampled_from(["reflect", "replicate"]), st.data())
+@settings(max_examples=40)
+def test_borders_are_pytorchs(torch: Any, rank: int, mode: str, data: st.DataObject) -> None:
+    size = data.draw(lengths(rank, 4))
+    most = [h - 1 if mode == "reflect" else 3 for h in size]
+    pads = tuple(data.draw(st.tuples(st.integers(0, m), st.integers(0, m))) for m in most)
+    flat = [side for pad in reversed(pads) for side in pad]
+    module = function_module(torch, lambda x: torch.nn.functional.pad(x, flat, mode=mode))
+    layer = Pad(pads, mode="reflect" if mode == "reflect" else "edge")
+    against(torch, layer, module, normal(2, *size, 3))
+
+
+# --- interpolation and means over parts ------------------------------------------------------------------------------
+
+INTERPOLATIONS = {
+    "nearest": ["nearest"] * 3,
+    "linear": ["linear", "bilinear", "trilinear"],
+    "cubic": ["", "bicubic", ""],
+}
+
+
+@given(st.integers(1, 3), st.sampled_from(list(INTERPOLATIONS)), st.booleans(), st.booleans(), st.data())
+def test_interpolation_is_pytorchs(
+    torch: Any, rank: int, mode: Any, corners: bool, by_scale: bool, data: st.DataObject
+) -> None:
+    rank = 2 if mode == "cubic" else rank  # PyTorch has no other
+    size = data.draw(lengths(rank, 6))
+    options: Any = {"mode": INTERPOLATIONS[mode][rank - 1]}
+    coordinates: Any = "align_corners" if corners else "half_pixel"
+    if mode == "nearest":
+        coordinates = "asymmetric"
+    else:
+        options |= {"align_corners": corners}
+    scale = size_out = None
+    if by_scale:
+        # At these scales no place is rounded, so that both have the same nearest one.
+        scale = tuple(data.draw(st.sampled_from([1.0, 2.0, 4.0, 8.0])) for _ in size)
+    else:
+        size_out = tuple(data.draw(st.sampled_from([h, 2 * h, 4 * h, 1])) for h in size)
+    module = torch.nn.Upsample(size_out, scale, **options)
+    layer = Resize(scale, size_out, mode, coordinates, "floor" if mode == "nearest" else "round_prefer_floor")
+    against(torch, layer, module, normal(2, *size, 3))
+
+
+@pytest.mark.parametrize(("size", "output"), [((37, 9), (70, 18)), ((50, 33), (11, 40)), ((3, 64), (64, 3))])
+def test_large_images_are_resized_in_bands(torch: Any, size: Shape, output: Shape) -> None:
+    module = torch.nn.Upsample(output, mode="bilinear")
+    against(torch, Resize(size=output, mode="linear"), module, normal(2, *size, 3))
+    against(torch, AdaptiveAvgPool(output), torch.nn.AdaptiveAvgPool2d(output), normal(2, *size, 3))
+
+
+def test_nearest_neighbours_of_any_scale_are_pytorchs(torch: Any) -> None:
+    for scale in (0.3, 0.45, 1.3, 1.7, 2.6):
+        against(
+            torch,
+            Resize(scale, coordinates="asymmetric", rounding="floor"),
+            torch.nn.Upsample(scale_factor=scale),
+            normal(2, 9, 7, 3),
+        )
+
+
+@given(st.integers(1, 3), st.data())
+@settings(max_examples=40)
+def test_means_over_parts_are_pytorchs(torch: Any, rank: int, data: st.DataObject) -> None:
+    size, parts = data.draw(lengths(rank, 7)), data.draw(lengths(rank, 7))
+    module = getattr(torch.nn, f"AdaptiveAvgPool{rank}d")(parts)
+    against(torch, AdaptiveAvgPool(parts), module, normal(2, *size, 3))
+
+
+# --- dense layers along an axis --------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.booleans(), st.data())
+def test_a_dense_layer_along_an_axis_is_pytorchs(torch: Any, rank: int, bias: bool, data: st.DataObject) -> None:
+    shape, axis = data.draw(lengths(rank, 4)), data.draw(st.integers(-rank, rank - 1))
+    place = axis % rank + 1
+    module = torch.nn.Linear(shape[axis], 3, bias)
+    parameters = {name: normal(*values.shape, seed=3) for name, values in module.named_parameters()}
+
+    class Along(torch.nn.Linear):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.movedim(place, -1)).movedim(-1, place)
+
+    against(torch, Dense(3, bias, axis), Along(shape[axis], 3, bias), normal(*shape, 2), **parameters)
 
 
 # --- transposed convolution ------------------------------------------------------------------------------------------
@@ -177,7 +411,9 @@ def test_same_padding_multiplies_the_size_by_the_stride(kernel: int, stride: int
 ONCE_MORE = [
     ConvTranspose2D(3, 3, 2), GlobalMaxPool(), LayerNorm(), BatchNorm(), GELU(), Softmax(), Pad(1), Dropout(0.3),
     Residual(Conv2D(4, 3, padding=1)), Concatenate(Conv2D(2, 1), Sequential()), AvgPool(2, 2, 1, ceil_mode=True),
-    Conv2D(4, 3, groups=4),
+    Conv2D(4, 3, groups=4), Clip(), PReLU(), Scale(), LogSoftmax(), Softmax(1), Dense(3, axis=1), LRN(3), GroupNorm(2),
+    InstanceNorm(), Resize(2, mode="linear"), AdaptiveAvgPool(3), Reshape((-1, 2)), Transpose((1, 0, 2)), Slice(1, 1),
+    PixelShuffle(2), ChannelShuffle(2), Pad(2, mode="reflect"), Pad(2, mode="edge"), Dropout(0.3, channels=True),
 ]  # fmt: skip
 
 
@@ -221,6 +457,28 @@ def test_layer_normalization_is_pytorchs(torch: Any) -> None:
     y.backward(torch.tensor(np.moveaxis(dy, 0, -1).copy()))
     assert_close(np.moveaxis(ours.y, 0, -1), y.detach().numpy(), 1e-12)
     assert_close(np.moveaxis(ours.dx, 0, -1), images.grad.numpy(), 1e-12)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.sampled_from([1e-3, 0.1]))
+@settings(max_examples=40)
+def test_group_normalization_is_pytorchs(torch: Any, groups: int, together: int, rank: int, epsilon: float) -> None:
+    channels, size = groups * together, (4, 3, 2)[:rank]
+    x = normal(channels, *size, 3)
+    numbers = {"weight": normal(channels, seed=1), "bias": normal(channels, seed=2)}
+    if together * math.prod(size) > 2:
+        against(torch, GroupNorm(groups, epsilon), torch.nn.GroupNorm(groups, channels, epsilon), x, **numbers)
+    if rank:
+        kind = getattr(torch.nn, f"InstanceNorm{rank}d")
+        against(torch, InstanceNorm(epsilon), kind(channels, epsilon), x)
+        against(torch, InstanceNorm(epsilon, affine=True), kind(channels, epsilon, affine=True), x, **numbers)
+
+
+@given(st.sampled_from([1, 3, 5, 7]), st.integers(1, 6), st.integers(1, 2))
+@settings(max_examples=40)
+def test_local_response_normalization_is_pytorchs(torch: Any, size: int, channels: int, rank: int) -> None:
+    x = 2 * normal(channels, *(3, 4)[:rank], 2)
+    for options in ((1e-4, 0.75, 1.0), (0.5, 0.6, 2.0)):
+        against(torch, LRN(size, *options), torch.nn.LocalResponseNorm(size, *options), x)
 
 
 @pytest.mark.parametrize("kernel", [2, 3])
@@ -458,6 +716,94 @@ def test_adamw_is_pytorchs(torch: Any) -> None:
         ),
         (lambda: Pad(1, cast(Any, "same")), "Pad: value: expected a number, got 'same'"),
         (
+            lambda: Pad(mode=cast(Any, "wrap")),
+            "Pad: mode: expected 'constant' or 'reflect' or 'edge', got 'wrap'",
+        ),
+        (
+            lambda: Network(Sequential(Pad(3, mode="reflect")), (1, 3, 5)),
+            "pad1: padding: expected less than the size (3, 5), which is reflected, got ((3, 3), (3, 3))",
+        ),
+        (lambda: Clip(6, 0), "Clip: expected two numbers, low < high, got 6 and 0"),
+        (lambda: Clip(0, math.nan), "Clip: expected two numbers, low < high, got 0 and nan"),
+        (lambda: HardSigmoid(math.inf), "HardSigmoid: alpha: expected a finite number, got inf"),
+        (lambda: HardSigmoid(beta=math.nan), "HardSigmoid: beta: expected a finite number, got nan"),
+        (lambda: Scale(weight=False, bias=False), "Scale: expected a weight, a bias or both, got neither"),
+        (lambda: Scale(initial=math.inf), "Scale: initial: expected a finite number, got inf"),
+        (lambda: Scale(cast(Any, 3)), "Scale: shape: expected a tuple of lengths, got 3"),
+        (lambda: Scale((0,)), "Scale: shape: expected a whole number of at least 1, got 0"),
+        (
+            lambda: Network(Sequential(Scale((3, 1))), (2, 4, 5)),
+            "scale1: input: expected a shape that (3, 1) broadcasts to, got (2, 4, 5)",
+        ),
+        (lambda: Reshape(()), "Reshape: shape: expected a tuple of lengths, got ()"),
+        (
+            lambda: Reshape((-1, -1)),
+            "Reshape: shape: expected lengths above 0, one of which may be -1, got (-1, -1)",
+        ),
+        (
+            lambda: Network(Sequential(Reshape((3, -1))), (2, 4)),
+            "reshape1: input: expected as many numbers as (3, -1), got (2, 4)",
+        ),
+        (lambda: Transpose((0, 0)), "Transpose: axes: expected 0, 1, ..., each of them once, got (0, 0)"),
+        (
+            lambda: Network(Sequential(Transpose((1, 0))), (2, 4, 5)),
+            "transpose1: input: expected a shape of 2 axes, got (2, 4, 5)",
+        ),
+        (lambda: Slice(0, cast(Any, None)), "Slice: start: expected a whole number, got None"),
+        (lambda: Slice(step=0), "Slice: step: expected a whole number of at least 1, got 0"),
+        (
+            lambda: Network(Sequential(Slice(1, 4)), (2, 4)),
+            "slice1: input: expected something in [4:None] of axis 1, got (2, 4)",
+        ),
+        (
+            lambda: Network(Sequential(ChannelShuffle(3)), (4, 2)),
+            "channel_shuffle1: input: expected channels in 3 groups of the same size, got (4, 2)",
+        ),
+        (
+            lambda: Network(Sequential(PixelShuffle(2)), (6, 2, 2)),
+            "pixel_shuffle1: input: expected shape (C, *size) with C a multiple of 4, got (6, 2, 2)",
+        ),
+        (lambda: Softmax(cast(Any, 0.5)), "Softmax: axis: expected a whole number, got 0.5"),
+        (
+            lambda: Network(Sequential(LogSoftmax(2)), (4, 2)),
+            "log_softmax1: input: expected a shape that has an axis 2, got (4, 2)",
+        ),
+        (lambda: Dense(3, axis=cast(Any, True)), "Dense: axis: expected a whole number, got True"),
+        (
+            lambda: Network(Sequential(Dense(3)), (4, 2)),
+            "dense1: input: expected shape (features), as Flatten() gives, got (4, 2)",
+        ),
+        (lambda: Resize(), "Resize: expected either a scale or a size, got neither"),
+        (lambda: Resize(2, 3), "Resize: expected either a scale or a size, got both"),
+        (
+            lambda: Resize(2, mode=cast(Any, "bilinear")),
+            "Resize: mode: expected 'nearest' or 'linear' or 'cubic', got 'bilinear'",
+        ),
+        (
+            lambda: Network(Sequential(Resize((2, 2, 2))), (2, 4, 4)),
+            "resize1: scale: expected a number above 0, or 2 of them, got (2, 2, 2)",
+        ),
+        (
+            lambda: Network(Sequential(Resize(0.2)), (2, 4, 4)),
+            "resize1: expected an output of at least one position, got (0, 0)",
+        ),
+        (
+            lambda: Network(Sequential(AdaptiveAvgPool((2, 2))), (2, 4)),
+            "adaptive_avg_pool1: size: expected a number, or 1 of them, got (2, 2)",
+        ),
+        (lambda: LRN(4), "LRN: size: expected an odd number, got 4"),
+        (lambda: LRN(k=0), "LRN: expected alpha of at least 0 and k above 0, got 0.0001 and 0"),
+        (lambda: GroupNorm(0), "GroupNorm: groups: expected a whole number of at least 1, got 0"),
+        (lambda: GroupNorm(2, 0), "GroupNorm: epsilon: expected a number above 0, got 0"),
+        (
+            lambda: Network(Sequential(GroupNorm(3)), (4, 2)),
+            "group_norm1: input: expected channels in 3 groups of the same size, got (4, 2)",
+        ),
+        (
+            lambda: Network(Sequential(InstanceNorm()), (4,)),
+            "instance_norm1: input: expected shape (C, *size), got (4,)",
+        ),
+        (
             lambda: Network(Sequential(GlobalMaxPool()), (2,)),
             "global_max_pool1: input: expected shape (C, *size), got (2,)",
         ),
@@ -480,6 +826,10 @@ def test_what_makes_no_sense_is_told(make: Any, message: str) -> None:
         (ConvTranspose2D(2, 3), "bias"),
         (Dense(2), "bias"),
         (GELU(), "approximate"),
+        (Dropout(), "channels"),
+        (InstanceNorm(), "affine"),
+        (PReLU(), "shared"),
+        (Scale(), "learned"),
     ],
 )
 def test_a_flag_is_true_or_false(layer: Layer, flag: str, wrong: Any) -> None:
@@ -492,3 +842,12 @@ def test_dropout_in_branches_has_noise_of_its_own() -> None:
     network = Network(Sequential(Concatenate(Dropout(), Sequential(Dropout()))), (50,))
     y = network.lower(1).forward(np.ones((1, 50), np.float32))
     assert not np.array_equal(y[:50], y[50:])
+
+
+def test_dropout_of_channels_drops_them_whole() -> None:
+    network = Network(Sequential(Dropout(0.4, channels=True)), (20, 3, 4), dtype=np.float64)
+    y = network.lower(50).forward(np.ones((50, 20, 3, 4)))
+    np.testing.assert_array_equal(y, np.broadcast_to(y[:, :, :1, :1], y.shape))
+    assert set(np.unique(y)) == {0, 1 / (1 - 0.4)}
+    assert 0.3 < (y == 0).mean() < 0.5
+    np.testing.assert_array_equal(network.predict(np.ones((2, 20, 3, 4))), np.ones((2, 20, 3, 4)))

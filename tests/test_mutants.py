@@ -106,19 +106,19 @@ MUTANTS = [
         "fusion.maxima:_fold",
         "np.less(highest, tap, out=gates[number])",
         "np.logical_or(gates[number], np.less(highest, tap), out=gates[number])",
-        "sampled 3",
+        "sampled 0",
     ),
     Mutant(
         "layers.reshape:_LoweredPad.backward",
         "dy[:, *self.interior]",
         "np.add(dy, 0, out=self.y)[:, *self.interior]",
-        "sampled 14",
+        "sampled 29",
     ),
     Mutant(
         "lowering:Border.inside",
         "np.copyto(self._dx,",
         "np.copyto(self._padded, self.gradient); np.copyto(self._dx,",
-        "sampled 1",
+        "sampled 0",
     ),
     Mutant("layers.graph:LoweredGraph.backward", "step.dy = None", "pass", "residual"),
     Mutant("layers.pool:_LoweredGlobalMaxPool.backward", "self.dx.fill(0)", "pass", "global max pool"),
@@ -178,7 +178,7 @@ MUTANTS = [
         "batch norm",
     ),
     Mutant("layers.normalization:_LoweredLayerNorm.backward", "np.subtract(dx, self.mean, out=dx)", "dx", "layer norm"),
-    Mutant("layers.activation:_LoweredSoftmax.backward", ".sum(axis=0)", ".max(axis=0)", "softmax"),
+    Mutant("layers.activation:_LoweredSoftmax.backward", ".sum(axis", ".max(axis", "softmax"),
     Mutant(
         "losses:SoftmaxCrossEntropy.value_and_gradient",
         "losses -= smooth * shifted.sum(axis=1)",
@@ -310,6 +310,89 @@ MUTANTS = [
     Mutant("losses:SoftmaxCrossEntropy.total", "counts *= np", "counts = np", "class weights"),
     Mutant(
         "losses:SoftmaxCrossEntropy.value_and_gradient", "y.sum(axis=1, keepdims=True) - y", "1 - y", "class weights"
+    ),
+    # limits and slopes
+    Mutant("layers.activation:_LoweredClip.forward", "self.high", "2 * self.high", "clip"),
+    Mutant("layers.activation:_LoweredClip.backward", "np.greater(", "np.greater_equal(", "clip"),
+    Mutant("layers.activation:_LoweredClip.backward", "np.less(", "np.less_equal(", "clip from above"),
+    Mutant("layers.activation:_LoweredClip.backward", "np.logical_and(", "np.logical_or(", "clip"),
+    Mutant("layers.activation:_LoweredPReLU.backward", "np.greater(", "np.greater_equal(", "prelu"),
+    Mutant("layers.activation:_LoweredPReLU.backward", "np.multiply(dx, self.weight", "np.multiply(dx, 0.25", "prelu"),
+    Mutant("layers.activation:_LoweredPReLU.forward", "np.minimum(x, self.zeros", "np.minimum(x, x", "prelu, shared"),
+    Mutant("layers.activation:HardSigmoid.sides", "line >= 1", "line > 1", "hard sigmoid"),
+    Mutant("layers.activation:HardSigmoid._line", "+ self.beta", "+ 0.5", "hard sigmoid, every option"),
+    Mutant("layers.activation:HardSwish.derivative", "2 * np.clip", "np.clip", "hard swish"),
+    Mutant("layers.activation:HardSwish.sides", "x >= 3, dtype", "x > 3, dtype", "hard swish"),
+    Mutant("layers.activation:_LoweredLogSoftmax.forward", "np.log(total)", "np.log2(total)", "log softmax"),
+    Mutant("layers.activation:_LoweredLogSoftmax.backward", "dy.sum(", "dy.mean(", "log softmax, along an axis"),
+    # numbers that are shared, or constants
+    Mutant("layers.scale:_LoweredScale.backward", "gradient.fill(0)", "gradient.fill(1)", "scale by constants"),
+    Mutant("layers.scale:_LoweredScale.backward", "np.multiply(self.x, dy", "np.multiply(self.y, dy", "scale"),
+    Mutant(
+        "layers.scale:_LoweredScale._sum", ".sum(axis=self.others)", ".max(axis=self.others)", "scale, every option"
+    ),
+    # in another place
+    Mutant(
+        "layers.reshape:_LoweredPermutation.forward", ".transpose(self.order)", ".reshape(self.y_shape)", "transpose"
+    ),
+    Mutant(
+        "layers.reshape:_LoweredPermutation.backward",
+        "self.dx.reshape(self.x_shape).transpose(self.order)",
+        "self.dx.reshape(self.y_shape)",
+        "channel shuffle",
+    ),
+    Mutant(
+        "layers.reshape:PixelShuffle.permutation", "(rank + number, number)", "(number, rank + number)", "pixel shuffle"
+    ),
+    Mutant("layers.reshape:ChannelShuffle.permutation", "(1, 0, 2)", "(0, 1, 2)", "channel shuffle"),
+    Mutant("layers.reshape:_LoweredSlice.backward", "self.dx.fill(0)", "pass", "slice behind softmax"),
+    Mutant("layers.reshape:_LoweredSlice.forward", "x[self.part]", "x[self.part][::-1]", "slice, every option"),
+    Mutant("layers.reshape:_LoweredPad.backward", "dy[source] +=", "dy[source] =", "pad by reflection"),
+    Mutant("layers.reshape:_LoweredPad.backward", ".sum(axis", ".max(axis", "pad by its edge"),
+    Mutant(
+        "layers.reshape:_sides",
+        "slice(2 * before, before, -1)",
+        "slice(2 * before - 1, before - 1, -1)",
+        "pad by reflection",
+    ),
+    Mutant("layers.dense:_Matrix._in_place", ".swapaxes(0, 1)", ".reshape(self.parts)", "dense, along an axis"),
+    Mutant("layers.dense:_Matrix.written", "if self.buffer is not None", "if False", "dense, along an axis"),
+    Mutant(
+        "layers.dropout:_LoweredDropout.__init__",
+        "if dropout.channels else shape",
+        "if False else shape",
+        "dropout of channels",
+    ),
+    # between the places, and around the channels
+    Mutant("layers.resize:Resize._matrix", "number + 0.5", "number", "resize, linear"),
+    Mutant("layers.resize:Resize._matrix", "max(1, after - 1)", "after", "resize, of corners"),
+    Mutant("layers.resize:Resize._matrix", "or after > 1", "or True", "resize to one"),
+    Mutant("layers.resize:Resize._matrix", "np.clip(tap, 0, before - 1)", "(tap % before)", "resize, cubic"),
+    Mutant(
+        "layers.resize:Resize._taps",
+        "np.floor(place), np.ones(1)",
+        "np.rint(place), np.ones(1)",
+        "resize, nearest, asymmetric",
+    ),
+    Mutant(
+        "layers.resize:Resize._taps",
+        "(first, 1 - t), (first + 1, t)",
+        "(first, t), (first + 1, 1 - t)",
+        "resize, linear",
+    ),
+    Mutant("layers.resize:_far", "+ 8)", "+ 7)", "resize, cubic"),
+    Mutant("layers.resize:_bands", "int(used[-1]) + 1", "int(used[-1])", "resize, in bands"),
+    Mutant("layers.resize:_means", "1 / (end - first)", "after / before", "adaptive avg pool"),
+    Mutant("layers.lrn:_LoweredLRN.backward", "2 * self.lrn.beta", "self.lrn.beta", "lrn"),
+    Mutant("layers.lrn:_LoweredLRN.__init__", "distance <= lrn.size // 2", "distance < lrn.size // 2", "lrn"),
+    Mutant(
+        "layers.normalization:GroupNorm.lower", "(self.groups, -1, site.batch)", "(1, -1, site.batch)", "group norm"
+    ),
+    Mutant(
+        "layers.normalization:_LoweredLayerNorm._affine_backward",
+        "np.multiply(dy, self.numbers[0], out=dy)",
+        "dy",
+        "instance norm, affine",
     ),
 ]
 

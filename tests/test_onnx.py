@@ -18,6 +18,7 @@ from lowered_cnn import (
     ELU,
     GELU,
     SGD,
+    AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
     Concatenate,
@@ -42,6 +43,7 @@ from lowered_cnn import (
     Recipe,
     ReLU,
     Residual,
+    Resize,
     Sequential,
     Sigmoid,
     SiLU,
@@ -55,6 +57,7 @@ from lowered_cnn.interop.onnx import from_onnx, save_onnx, to_onnx
 from lowered_cnn.layers import Lowered, Site
 from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.models import MODELS
+from lowered_cnn.verify.specimens import specimens
 
 NETWORKS: dict[str, tuple[Sequential, Shape]] = {
     **{name: (model(), (1, 28, 28)) for name, model in MODELS.items()},
@@ -159,6 +162,51 @@ def test_pools_round_up_and_pad_in_onnx_as_here(name: str) -> None:
     model = to_onnx(network)
     np.testing.assert_allclose(network.predict(images), run_model(model, images), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(from_onnx(model).predict(images), network.predict(images), rtol=1e-6)
+
+
+REFUSED = {"avg pool, windows of nothing", "adaptive avg pool", "adaptive avg pool 3d"}
+
+
+@pytest.mark.parametrize("name", [name for name in specimens() if name not in REFUSED])
+def test_onnx_runtime_gets_our_outputs_for_every_layer(name: str) -> None:
+    specimen = specimens()[name]
+    network = disturbed(specimen.model, specimen.input_shape)
+    images = normal(3, *specimen.input_shape).astype(np.float32)
+    expected = run_model(to_onnx(network), images)
+    np.testing.assert_allclose(network.predict(images), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"])
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "floor"])
+def test_onnx_runtime_resizes_as_we_do(mode: Any, coordinates: Any, rounding: Any) -> None:
+    # Sizes whose places are not rounded: ONNX Runtime's are in float32.
+    for scale, size in ((1.5, None), (2.0, None), ((0.5, 4.0), None), (None, (8, 8)), (None, (1, 10)), (None, 12)):
+        network = Network(Sequential(Resize(scale, size, mode, coordinates, rounding)), (2, 6, 5))
+        images = normal(2, 2, 6, 5).astype(np.float32)
+        np.testing.assert_allclose(network.predict(images), run_model(to_onnx(network), images), rtol=0, atol=1e-5)
+
+
+def test_cubic_interpolation_of_signals_is_refused() -> None:
+    told = r"^resize1: input: expected shape \(C, H, W\) if it is cubic, for ONNX Runtime, got \(2, 6\)$"
+    with pytest.raises(InputError, match=told):
+        to_onnx(Network(Sequential(Resize(2, mode="cubic")), (2, 6)))
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 2, 3)])
+def test_onnx_runtime_normalizes_the_channels_of_maps_as_we_do(shape: Shape) -> None:
+    network = disturbed(Sequential(LayerNorm(0.1)), shape)
+    images = normal(3, *shape).astype(np.float32)
+    np.testing.assert_allclose(network.predict(images), run_model(to_onnx(network), images), rtol=1e-5, atol=1e-6)
+
+
+def test_means_over_parts_are_exported_where_onnx_has_them() -> None:
+    network = Network(Sequential(AdaptiveAvgPool((3, 1))), (2, 6, 5))
+    images = normal(3, 2, 6, 5).astype(np.float32)
+    np.testing.assert_allclose(network.predict(images), run_model(to_onnx(network), images), rtol=1e-5, atol=1e-6)
+    told = r"^adaptive_avg_pool1: size: expected one that divides the input's size \(6, 5\), for ONNX, got \(4, 5\)$"
+    with pytest.raises(InputError, match=told):
+        to_onnx(Network(Sequential(AdaptiveAvgPool((4, 5))), (2, 6, 5)))
 
 
 def test_a_pool_that_onnx_cannot_express_is_told() -> None:

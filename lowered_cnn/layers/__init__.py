@@ -1,6 +1,20 @@
 """One module per kind of layer: the description and, beside it, its lowered form."""
 
-from lowered_cnn.layers.activation import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from lowered_cnn.layers.activation import (
+    ELU,
+    GELU,
+    Clip,
+    HardSigmoid,
+    HardSwish,
+    LeakyReLU,
+    LogSoftmax,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from lowered_cnn.layers.branches import Concatenate, Residual
 from lowered_cnn.layers.container import Container, Sequential
 from lowered_cnn.layers.conv import Conv1D, Conv2D, Conv3D
@@ -10,16 +24,23 @@ from lowered_cnn.layers.dropout import Dropout
 from lowered_cnn.layers.graph import Graph, Input, Node
 from lowered_cnn.layers.join import Add, Concat, Join, LoweredJoin, Meeting, Multiply
 from lowered_cnn.layers.layer import Layer, Lowered, Site
-from lowered_cnn.layers.normalization import BatchNorm, LayerNorm
+from lowered_cnn.layers.lrn import LRN
+from lowered_cnn.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from lowered_cnn.layers.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
-from lowered_cnn.layers.reshape import Flatten, Pad
+from lowered_cnn.layers.reshape import ChannelShuffle, Flatten, Pad, PixelShuffle, Reshape, Slice, Transpose
+from lowered_cnn.layers.resize import AdaptiveAvgPool, Resize
+from lowered_cnn.layers.scale import Scale
 
 __all__ = [
     "ELU",
     "GELU",
+    "LRN",
+    "AdaptiveAvgPool",
     "Add",
     "AvgPool",
     "BatchNorm",
+    "ChannelShuffle",
+    "Clip",
     "Concat",
     "Concatenate",
     "Container",
@@ -35,24 +56,36 @@ __all__ = [
     "GlobalAvgPool",
     "GlobalMaxPool",
     "Graph",
+    "GroupNorm",
+    "HardSigmoid",
+    "HardSwish",
     "Input",
+    "InstanceNorm",
     "Join",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LogSoftmax",
     "Lowered",
     "LoweredJoin",
     "MaxPool",
     "Meeting",
     "Multiply",
     "Node",
+    "PReLU",
     "Pad",
+    "PixelShuffle",
     "ReLU",
+    "Reshape",
     "Residual",
+    "Resize",
+    "Scale",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Site",
+    "Slice",
     "Softmax",
     "Tanh",
+    "Transpose",
 ]

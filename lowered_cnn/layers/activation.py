@@ -1,4 +1,4 @@
-"""Activations: element-wise functions, and the softmax over channels."""
+"""Activations: element-wise functions, and the softmax along an axis."""
 
 import math
 from abc import abstractmethod
@@ -9,9 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, InputError, Mask, Shape, check_flag, is_number
+from lowered_cnn.gemm import row_sums
+from lowered_cnn.layers.axes import axis_of, check_axis
 from lowered_cnn.layers.erf import erfc
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.losses import softmax
+from lowered_cnn.parameters import Parameter
 
 RUN = 16 * 1024
 """How many numbers an element-wise function is given at a time."""
@@ -55,6 +58,109 @@ class _LoweredReLU(Lowered):
     def sides(self) -> Mask:
         """Return where X > 0."""
         return self.y > 0
+
+
+@dataclass(frozen=True)
+class Clip(_SameShape):
+    """y = min(max(x, low), high); its gradient is 1 where low < x < high, and 0 elsewhere, at both ends too. Any shape.
+
+    The default is ReLU6 (Howard et al., 2017). A limit may be infinite.
+    """
+
+    low: float = 0.0
+    high: float = 6.0
+
+    kind: ClassVar[str] = "clip"
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.low) and is_number(self.high) and self.low < self.high):
+            raise InputError("Clip", "two numbers, low < high", f"{self.low!r} and {self.high!r}")
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the function with a buffer for y and, if gradients are wanted, two for masks."""
+        return _LoweredClip(self, site)
+
+
+class _LoweredClip(Lowered):
+    def __init__(self, clip: Clip, site: Site) -> None:
+        shape = (*site.input_shape, site.batch)
+        self.low, self.high = clip.low, clip.high
+        self.y = site.workspace.array(shape)
+        if site.wants_gradients:
+            self.active, self.below = site.workspace.mask(shape), site.workspace.mask(shape)
+
+    def forward(self, x: Array) -> Array:
+        """Y = min(max(X, low), high)."""
+        np.clip(x, self.low, self.high, out=self.y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """dX = dY where low < Y < high, else 0."""
+        np.greater(self.y, self.low, out=self.active)
+        np.less(self.y, self.high, out=self.below)
+        np.logical_and(self.active, self.below, out=self.active)
+        return np.multiply(dy, self.active, out=dy)
+
+    def sides(self) -> npt.NDArray[np.generic]:
+        """Return where X < high, plus where X > low."""
+        return np.add(self.y > self.low, self.y < self.high, dtype=np.int8)
+
+
+@dataclass(frozen=True)
+class PReLU(_SameShape):
+    """y = x where x > 0, else weight x, with one weight per channel, or a single one if `shared` (He et al., 2015).
+
+    Input (C, *size) or (features). Weights begin at 0.25 and do not decay; the derivative at 0 is the weight.
+    """
+
+    shared: bool = False
+
+    kind: ClassVar[str] = "prelu"
+
+    def __post_init__(self) -> None:
+        check_flag("PReLU: shared", self.shared)
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return weight, (C) or (1)."""
+        return (Parameter("weight", (1,) if self.shared else input_shape[:1], initial=0.25),)
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the function with its buffers."""
+        return _LoweredPReLU(site)
+
+
+class _LoweredPReLU(Lowered):
+    """The matrices: x, y, negative and spare (C, M), or (1, M) for a shared weight."""
+
+    def __init__(self, site: Site) -> None:
+        self.weight = site.parameter("weight")[:, None]
+        self.y, self.negative, self.spare = (site.workspace.array((*site.input_shape, site.batch)) for _ in range(3))
+        self.zeros = site.workspace.array(self.y.shape[-2:])
+        self.matrix = (len(self.weight), self.y.size // len(self.weight))
+        if site.wants_gradients:
+            self.dweight = site.gradient("weight")
+            self.ones = site.workspace.ones(self.matrix[1])
+            self.active = site.workspace.mask(self.y.shape)
+
+    def forward(self, x: Array) -> Array:
+        """Y = max(X, 0) + weight min(X, 0)."""
+        np.minimum(x, self.zeros, out=self.negative)
+        np.multiply(self.negative.reshape(self.matrix), self.weight, out=self.spare.reshape(self.matrix))
+        self.x = x
+        return np.add(np.maximum(x, self.zeros, out=self.y), self.spare, out=self.y)
+
+    def backward(self, dy: Array) -> Array:
+        """dX = dY where X > 0, else weight dY; dweight = (min(X, 0) dY) 1."""
+        dx, spare = dy.reshape(self.matrix), self.spare.reshape(self.matrix)
+        row_sums("dweight", np.multiply(self.negative.reshape(self.matrix), dx, out=spare), self.ones, out=self.dweight)
+        np.multiply(dx, self.weight, out=spare)
+        np.multiply(self.spare, np.less_equal(self.x, 0, out=self.active), out=self.spare)
+        np.multiply(dy, np.greater(self.x, 0, out=self.active), out=dy)
+        return np.add(dy, self.spare, out=dy)
+
+    def sides(self) -> Mask:
+        """Return where X > 0."""
+        return self.x > 0
 
 
 class Elementwise(_SameShape):
@@ -202,6 +308,60 @@ class SiLU(Elementwise):
 
 
 @dataclass(frozen=True)
+class HardSigmoid(Elementwise):
+    """y = min(max(alpha x + beta, 0), 1) (Courbariaux et al., 2015); its derivative at both ends is 0."""
+
+    alpha: float = 1 / 6
+    beta: float = 0.5
+
+    kind: ClassVar[str] = "hard_sigmoid"
+
+    def __post_init__(self) -> None:
+        _check_finite("HardSigmoid: alpha", self.alpha)
+        _check_finite("HardSigmoid: beta", self.beta)
+
+    def value(self, x: Array) -> Array:
+        """Return alpha x + beta, clipped to 0 and 1."""
+        result: Array = np.clip(self._line(x), 0, 1)
+        return result
+
+    def derivative(self, x: Array) -> Array:
+        """Return alpha, or 0."""
+        result: Array = self.alpha * (self.sides(x) == 1).astype(x.dtype)
+        return result
+
+    def sides(self, x: Array) -> npt.NDArray[np.generic]:
+        """Return 0, 1 or 2 where the line is at or below 0, between 0 and 1, or from 1 on."""
+        line = self._line(x)
+        return np.add(line > 0, line >= 1, dtype=np.int8)
+
+    def _line(self, x: Array) -> Array:
+        return self.alpha * x + self.beta
+
+
+@dataclass(frozen=True)
+class HardSwish(Elementwise):
+    """y = x min(max(x + 3, 0), 6) / 6 (Howard et al., 2019); its derivative is 0 at -3 and 1 at 3."""
+
+    kind: ClassVar[str] = "hard_swish"
+
+    def value(self, x: Array) -> Array:
+        """Return x (x + 3) / 6, with x + 3 clipped to 0 and 6."""
+        result: Array = x * (np.clip(x + 3, 0, 6) / 6)
+        return result
+
+    def derivative(self, x: Array) -> Array:
+        """Return 0, (2 x + 3) / 6 or 1."""
+        sides = self.sides(x)
+        result: Array = (sides == 1) * ((2 * np.clip(x, -3, 3) + 3) / 6) + (sides == 2)
+        return result
+
+    def sides(self, x: Array) -> npt.NDArray[np.generic]:
+        """Return 0, 1 or 2 where x <= -3, between -3 and 3, or x >= 3."""
+        return np.add(x > -3, x >= 3, dtype=np.int8)
+
+
+@dataclass(frozen=True)
 class GELU(Elementwise):
     """y = x Phi(x), with Phi(x) = (1 + erf(x / sqrt 2)) / 2 (Hendrycks and Gimpel, 2016).
 
@@ -235,8 +395,21 @@ class GELU(Elementwise):
 
 
 @dataclass(frozen=True)
-class Softmax(_SameShape):
-    """y[k] = exp(x[k]) / sum over k of the same (S9), over channels or features, for each position.
+class _AlongAxis(Layer):
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        check_axis(type(self).__name__, self.axis)
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the input's shape."""
+        axis_of(self.axis, input_shape, name)
+        return input_shape
+
+
+@dataclass(frozen=True)
+class Softmax(_AlongAxis):
+    """y[k] = exp(x[k]) / sum over k of the same (S9), along an axis of x without the batch: by default the channels.
 
     A network trained with SoftmaxCrossEntropy does without it: that loss applies softmax itself.
     """
@@ -245,22 +418,54 @@ class Softmax(_SameShape):
 
     def lower(self, site: Site) -> Lowered:
         """Return the softmax with a buffer for y."""
-        return _LoweredSoftmax(site)
+        return _LoweredSoftmax(self.axis, site)
 
 
 class _LoweredSoftmax(Lowered):
-    def __init__(self, site: Site) -> None:
+    def __init__(self, axis: int, site: Site) -> None:
+        self.axis = axis_of(axis, site.input_shape, site.name)
         self.y = site.workspace.array((*site.input_shape, site.batch))
 
     def forward(self, x: Array) -> Array:
         """Y = softmax(X)."""
-        self.y[...] = np.moveaxis(softmax(np.moveaxis(x, -1, 0)), 0, -1)
+        ends = (-1, self.axis), (0, 1)
+        self.y[...] = np.moveaxis(softmax(np.moveaxis(x, *ends)), *reversed(ends))
         return self.y
 
     def backward(self, dy: Array) -> Array:
         """dX = Y (dY - sum over k of Y dY)."""
-        np.subtract(dy, (self.y * dy).sum(axis=0), out=dy)
+        np.subtract(dy, (self.y * dy).sum(axis=self.axis, keepdims=True), out=dy)
         return np.multiply(dy, self.y, out=dy)
+
+
+@dataclass(frozen=True)
+class LogSoftmax(_AlongAxis):
+    """y[k] = x[k] - log(sum over k of exp(x[k])), along an axis of x without the batch: by default the channels."""
+
+    kind: ClassVar[str] = "log_softmax"
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the function with buffers for y and its exponential."""
+        return _LoweredLogSoftmax(self.axis, site)
+
+
+class _LoweredLogSoftmax(Lowered):
+    def __init__(self, axis: int, site: Site) -> None:
+        self.axis = axis_of(axis, site.input_shape, site.name)
+        self.y, self.powers = (site.workspace.array((*site.input_shape, site.batch)) for _ in range(2))
+
+    def forward(self, x: Array) -> Array:
+        """Y = X - max - log(sum over k of exp(X - max))."""
+        np.subtract(x, x.max(axis=self.axis, keepdims=True), out=self.y)
+        total = np.exp(self.y, out=self.powers).sum(axis=self.axis, keepdims=True)
+        np.divide(self.powers, total, out=self.powers)
+        np.subtract(self.y, np.log(total), out=self.y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        """dX = dY - exp(Y) sum over k of dY."""
+        np.multiply(self.powers, dy.sum(axis=self.axis, keepdims=True), out=self.powers)
+        return np.subtract(dy, self.powers, out=dy)
 
 
 def _sigmoid(x: Array) -> Array:

@@ -1,11 +1,11 @@
-"""Normalization to mean 0 and variance 1: each channel over a shard, or each position over its channels."""
+"""Normalization to mean 0 and variance 1: over a shard, over the channels of a position, or over groups of channels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, Shape, is_number
+from lowered_cnn.arrays import Array, InputError, Shape, check_flag, is_number, whole_number
 from lowered_cnn.gemm import multiply, row_dots, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
@@ -32,8 +32,7 @@ class BatchNorm(Layer):
     def __post_init__(self) -> None:
         if not (is_number(self.momentum) and 0 < self.momentum <= 1):
             raise InputError("BatchNorm: momentum", "a number above 0 and at most 1", repr(self.momentum))
-        if not (is_number(self.epsilon) and 0 < self.epsilon < float("inf")):
-            raise InputError("BatchNorm: epsilon", "a number above 0", repr(self.epsilon))
+        _check_epsilon("BatchNorm", self.epsilon)
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return the input's shape."""
@@ -173,8 +172,7 @@ class LayerNorm(Layer):
     kind: ClassVar[str] = "layer_norm"
 
     def __post_init__(self) -> None:
-        if not (is_number(self.epsilon) and 0 < self.epsilon < float("inf")):
-            raise InputError("LayerNorm: epsilon", "a number above 0", repr(self.epsilon))
+        _check_epsilon("LayerNorm", self.epsilon)
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return the input's shape."""
@@ -185,28 +183,97 @@ class LayerNorm(Layer):
         return (Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1]))
 
     def lower(self, site: Site) -> Lowered:
-        """Return the normalization; means are products with the constant row 1 / C."""
-        return _LoweredLayerNorm(self, site)
+        """Return the normalization of (C, positions times examples) in columns."""
+        return _LoweredLayerNorm(self, site, (1, site.input_shape[0], -1))
+
+
+@dataclass(frozen=True)
+class GroupNorm(Layer):
+    """y = weight (x - mean) / sqrt(variance + epsilon) + bias, over each group of channels (Wu and He, 2018).
+
+    Input (C, *size) or (features), whose channels are divided into `groups`; mean and variance are taken over all
+    numbers of a group in an example. Weight and bias have one number per channel.
+    """
+
+    groups: int
+    epsilon: float = 1e-5
+
+    kind: ClassVar[str] = "group_norm"
+
+    def __post_init__(self) -> None:
+        whole_number("GroupNorm: groups", self.groups, 1)
+        _check_epsilon("GroupNorm", self.epsilon)
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the input's shape."""
+        if input_shape[0] % self.groups:
+            raise InputError(f"{name}: input", f"channels in {self.groups} groups of the same size", input_shape)
+        return input_shape
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return weight and bias, each (C)."""
+        return (Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1]))
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the normalization of (groups, numbers of a group, examples) in columns."""
+        return _LoweredLayerNorm(self, site, (self.groups, -1, site.batch))
+
+
+@dataclass(frozen=True)
+class InstanceNorm(Layer):
+    """y = (x - mean) / sqrt(variance + epsilon), over each channel of each example (Ulyanov et al., 2016).
+
+    Input (C, *size). If it is `affine`, y is weight times this, plus bias, with one number each per channel.
+    """
+
+    epsilon: float = 1e-5
+    affine: bool = False
+
+    kind: ClassVar[str] = "instance_norm"
+
+    def __post_init__(self) -> None:
+        _check_epsilon("InstanceNorm", self.epsilon)
+        check_flag("InstanceNorm: affine", self.affine)
+
+    def output_shape(self, input_shape: Shape, name: str) -> Shape:
+        """Return the input's shape."""
+        if len(input_shape) < 2:
+            raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
+        return input_shape
+
+    def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
+        """Return weight and bias, each (C), or none."""
+        pair = (Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1]))
+        return pair if self.affine else ()
+
+    def lower(self, site: Site) -> Lowered:
+        """Return the normalization of (C, positions, examples) in columns."""
+        return _LoweredLayerNorm(self, site, (site.input_shape[0], -1, site.batch))
 
 
 class _LoweredLayerNorm(Lowered):
-    """The matrices: row (1, C), x, z and y (C, M), with M = positions times examples."""
+    """Normalizes the columns of matrices x and z (groups, K, M), whose means are products with row (1, K) of 1 / K.
 
-    def __init__(self, norm: LayerNorm, site: Site) -> None:
+    Weight and bias, if there are any, belong to the rows of x and y seen as (C, positions times examples).
+    """
+
+    def __init__(self, norm: LayerNorm | GroupNorm | InstanceNorm, site: Site, columns: Shape) -> None:
         new, channels = site.workspace.array, site.input_shape[0]
         self.norm = norm
         self.y, self.z, self.spare = (new((*site.input_shape, site.batch)) for _ in range(3))
         self.matrix = (channels, self.y.size // channels)
-        self.row = new((1, channels), 1 / channels)
-        self.mean, self.deviation = new((2, 1, self.matrix[1]))
-        self.weight, self.bias = (site.parameter(name)[:, None] for name in ("weight", "bias"))
+        self.columns = self.z.reshape(columns).shape
+        self.row = new((1, self.columns[1]), 1 / self.columns[1])
+        self.mean, self.deviation = new((2, self.columns[0], 1, self.columns[2]))
+        names = [parameter.name for parameter in norm.parameters(site.input_shape)]
+        self.numbers = [site.parameter(name)[:, None] for name in names]
         if site.wants_gradients:
-            self.dweight, self.dbias = (site.gradient(name) for name in ("weight", "bias"))
+            self.gradients = [site.gradient(name) for name in names]
             self.ones = site.workspace.ones(self.matrix[1])
 
     def forward(self, x: Array) -> Array:
         """Z = (X - mean) / sqrt(variance + epsilon), Y = weight Z + bias, with mean = row @ X, twice, as above."""
-        x, y, z, spare = (each.reshape(self.matrix) for each in (x, self.y, self.z, self.spare))
+        x, z, spare = (each.reshape(self.columns) for each in (x, self.z, self.spare))
         multiply("sum", self.row, x, out=self.mean)
         np.subtract(x, self.mean, out=z)
         multiply("sum", self.row, z, out=self.mean)
@@ -214,18 +281,33 @@ class _LoweredLayerNorm(Lowered):
         multiply("sum", self.row, np.multiply(z, z, out=spare), out=self.deviation)
         np.sqrt(np.add(self.deviation, self.norm.epsilon, out=self.deviation), out=self.deviation)
         np.divide(z, self.deviation, out=z)
-        np.add(np.multiply(z, self.weight, out=y), self.bias, out=y)
+        if not self.numbers:
+            return self.z
+        (weight, bias), y = self.numbers, self.y.reshape(self.matrix)
+        np.add(np.multiply(z.reshape(self.matrix), weight, out=y), bias, out=y)
         return self.y
 
     def backward(self, dy: Array) -> Array:
         """dX = (G - row G - Z row (Z G)) / deviation, with G = weight dY; dweight = (Z dY) 1, dbias = dY 1."""
-        dx, z, spare = (each.reshape(self.matrix) for each in (dy, self.z, self.spare))
-        row_sums("dweight", np.multiply(dx, z, out=spare), self.ones, out=self.dweight)
-        row_sums("dbias", dx, self.ones, out=self.dbias)
-        np.multiply(dx, self.weight, out=dx)
+        dx, z, spare = (each.reshape(self.columns) for each in (dy, self.z, self.spare))
+        if self.numbers:
+            self._affine_backward(dy.reshape(self.matrix))
         multiply("sum", self.row, np.multiply(dx, z, out=spare), out=self.mean)
         np.multiply(z, self.mean, out=spare)
         multiply("sum", self.row, dx, out=self.mean)
         np.subtract(np.subtract(dx, self.mean, out=dx), spare, out=dx)
         np.divide(dx, self.deviation, out=dx)
         return dy
+
+    def _affine_backward(self, dy: Array) -> None:
+        """Write dweight and dbias, and G in place of dY."""
+        dweight, dbias = self.gradients
+        spare = np.multiply(dy, self.z.reshape(self.matrix), out=self.spare.reshape(self.matrix))
+        row_sums("dweight", spare, self.ones, out=dweight)
+        row_sums("dbias", dy, self.ones, out=dbias)
+        np.multiply(dy, self.numbers[0], out=dy)
+
+
+def _check_epsilon(where: str, epsilon: float) -> None:
+    if not (is_number(epsilon) and 0 < epsilon < float("inf")):
+        raise InputError(f"{where}: epsilon", "a number above 0", repr(epsilon))

@@ -12,13 +12,21 @@ from lowered_cnn.layers import (
     ELU,
     AvgPool,
     BatchNorm,
+    Clip,
     Dropout,
     Flatten,
     GlobalMaxPool,
+    HardSigmoid,
+    HardSwish,
     LeakyReLU,
+    LogSoftmax,
     MaxPool,
     Pad,
+    PReLU,
     ReLU,
+    Reshape,
+    Scale,
+    Slice,
     Softmax,
 )
 from lowered_cnn.layers.activation import Elementwise
@@ -26,6 +34,7 @@ from lowered_cnn.layers.container import Stage
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.layers.layer import is_stock
+from lowered_cnn.layers.reshape import Permutation
 from lowered_cnn.lowering import Columns, col2im, im2col
 from lowered_cnn.tracing import Passage
 from lowered_cnn.verify.certificate import Check, worst
@@ -63,6 +72,9 @@ Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
 """y (*shape, N) of a custom layer, for x (C, *size, N) and its parameters by name."""
 
 
+Slope: TypeAlias = float | Array
+
+
 def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Check]:
     """Check every layer: forward, dX, its index maps and kinks; statistics and inference; then all gradients of J."""
     for name, passage in probe.passages().items():
@@ -83,7 +95,7 @@ def _forward(passage: Passage, own: Reference | None) -> Iterator[Check]:
     """Compare y with the loops; for activations, again on numbers whose exponentials overflow."""
     stage, x = passage.stage, passage.x
     yield from _compared_with_loops(stage, x, own)
-    if isinstance(stage.layer, Elementwise | Softmax):
+    if isinstance(stage.layer, Elementwise | Clip | PReLU | Softmax | LogSoftmax):
         yield from _compared_with_loops(stage, LARGE * x, own)
 
 
@@ -190,12 +202,16 @@ def parameter_gradients(probe: Probe) -> Iterator[Check]:
 
 
 def _statistics(probe: Probe) -> Iterator[Check]:
-    """Check what a batch normalization writes as the gradients of its statistics: momentum N (running - measured).
+    """Check what is written as the gradients of statistics: momentum N (running - measured), and 0 for constants.
 
-    If it is used in several places, this is the mean over them.
+    If a BatchNorm is used in several places, this is the mean over them.
     """
     uses: dict[str, list[Passage]] = {}
     for passage in probe.passages().values():
+        layer, site = passage.stage.layer, passage.stage.site
+        if isinstance(layer, Scale) and is_stock(layer) and not layer.learned:
+            for parameter in layer.parameters(site.input_shape):
+                yield _check(passage.stage, "statistics", float(np.abs(site.gradient(parameter.name)).max()), 0.0)
         if isinstance(passage.stage.layer, BatchNorm) and is_stock(passage.stage.layer):
             uses.setdefault(passage.stage.site.owner, []).append(passage)
     for passages in uses.values():
@@ -267,7 +283,7 @@ def _index_maps(stage: Stage) -> Iterator[Check]:
             columns.col2im(block, part)
         blocked = there - np.sum(x * columns.dx())
         yield _check(stage, "adjoint", float(np.max(np.abs([whole, blocked]))), 0.0)
-    if isinstance(layer, ReLU | MaxPool | GlobalMaxPool | Flatten | Pad):
+    if isinstance(layer, ReLU | MaxPool | GlobalMaxPool | Flatten | Reshape | Permutation | Slice | Pad):
         shape = layer.output_shape(site.input_shape, site.name)
         x = _integers((*site.input_shape, site.batch), -4, 4, 3)
         dy = _integers((*shape, site.batch), -4, 4, 4)
@@ -281,22 +297,26 @@ def _index_maps(stage: Stage) -> Iterator[Check]:
 def _kinks(stage: Stage) -> Iterator[Check]:
     """Check the gradient where it is not unique: it must be a subgradient, the one that the layer's docstring names."""
     layer, site = stage.layer, stage.site
-    if not (is_stock(layer) and isinstance(layer, ReLU | LeakyReLU | ELU | MaxPool | GlobalMaxPool)):
+    if not is_stock(layer):
+        return
+    for corner, before, there, behind in _corners(stage):
+        x = np.full((*site.input_shape, site.batch), corner)
+        dy = _integers(x.shape, 1, 4, 6)
+        stage.lowered.forward(x)
+        dx = stage.lowered.backward(dy.copy())
+        assert dx is not None
+        outside = np.maximum(np.minimum(before, behind) * dy - dx, dx - np.maximum(before, behind) * dy)
+        yield _check(stage, "subgradient", float(np.maximum(0.0, outside).max()), 0.0)
+        yield _check(stage, "tie rule", float(np.sum(dx != there * dy)), 0.0)
+    if not isinstance(layer, MaxPool | GlobalMaxPool):
         return
     shape = layer.output_shape(site.input_shape, site.name)
-    x = _integers((*site.input_shape, site.batch), 0 if isinstance(layer, ELU) else -1, 1, 5)
+    x = _integers((*site.input_shape, site.batch), -1, 1, 5)
     dy = _integers((*shape, site.batch), 1, 4, 6)
     y = stage.lowered.forward(x).copy()
     dx = stage.lowered.backward(dy.copy())
     assert dx is not None
     dx = dx.copy()
-    if isinstance(layer, ReLU | LeakyReLU | ELU):
-        at_zero = _slope_at_zero(layer)
-        low, high = min(at_zero, 1.0), max(at_zero, 1.0)
-        outside = np.maximum(low * dy - dx, dx - high * dy)
-        yield _check(stage, "subgradient", float(np.maximum(0.0, outside).max()), 0.0)
-        yield _check(stage, "tie rule", float(np.sum(dx != np.where(x > 0, 1.0, at_zero) * dy)), 0.0)
-        return
     # The maximum is convex: <dY, f(X + D)> >= <dY, f(X)> + <dX, D>, for every D.
     below = [0.0]
     for seed in range(8):
@@ -307,13 +327,25 @@ def _kinks(stage: Stage) -> Iterator[Check]:
     yield _check(stage, "tie rule", float(np.sum(dx != _first_of_equals(layer, x, dy))), 0.0)
 
 
-def _slope_at_zero(layer: ReLU | LeakyReLU | ELU) -> float:
-    match layer:
-        case LeakyReLU(slope=slope):
-            return slope
-        case ELU(alpha=alpha):
-            return alpha
-    return 0.0
+def _corners(stage: Stage) -> list[tuple[float, Slope, Slope, Slope]]:
+    """Return the kinks of an element-wise function: where they are, and the slopes before, on and behind each one."""
+    match stage.layer:
+        case ReLU():
+            return [(0.0, 0.0, 0.0, 1.0)]
+        case LeakyReLU(slope=slope) | ELU(alpha=slope):
+            return [(0.0, slope, slope, 1.0)]
+        case PReLU():
+            weight = stage.site.parameter("weight")
+            slopes = weight.reshape(-1, *(1 for _ in stage.site.input_shape))
+            return [(0.0, slopes, slopes, 1.0)]
+        case Clip(low=low, high=high):
+            corners = [(low, 0.0, 0.0, 1.0), (high, 1.0, 0.0, 0.0)]
+            return [corner for corner in corners if np.isfinite(corner[0])]
+        case HardSigmoid(alpha=alpha, beta=0.5) if alpha != 0:
+            return [(-0.5 / alpha, 0.0, 0.0, alpha), (0.5 / alpha, alpha, 0.0, 0.0)]
+        case HardSwish():
+            return [(-3.0, 0.0, 0.0, -0.5), (3.0, 1.5, 1.0, 1.0)]
+    return []
 
 
 def _first_of_equals(layer: MaxPool | GlobalMaxPool, x: Array, dy: Array) -> Array:

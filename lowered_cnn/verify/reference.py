@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,8 +14,12 @@ from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.layers import (
     ELU,
     GELU,
+    LRN,
+    AdaptiveAvgPool,
     AvgPool,
     BatchNorm,
+    ChannelShuffle,
+    Clip,
     Concat,
     Concatenate,
     Dense,
@@ -24,19 +28,31 @@ from lowered_cnn.layers import (
     GlobalAvgPool,
     GlobalMaxPool,
     Graph,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
+    InstanceNorm,
     Join,
     Layer,
     LayerNorm,
     LeakyReLU,
+    LogSoftmax,
     MaxPool,
     Multiply,
     Pad,
+    PixelShuffle,
+    PReLU,
     ReLU,
+    Reshape,
     Residual,
+    Resize,
+    Scale,
     Sigmoid,
     SiLU,
+    Slice,
     Softmax,
     Tanh,
+    Transpose,
 )
 from lowered_cnn.layers.container import Stage
 from lowered_cnn.layers.conv import Conv
@@ -72,7 +88,14 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
             return (layer.filters, *output), lambda at: transposed_at(x, weight, bias, slide, layer.groups, at)
         case Dense():
             weight, bias = site.parameter("weight"), _bias(stage, layer.units)
-            return (layer.units,), lambda at: bias[at] + sum(w * x[f] for f, w in enumerate(weight[at[0]]))
+            axis = _axis(layer.axis or 0, x)
+            shape = (*x.shape[:axis], layer.units, *x.shape[axis + 1 : -1])
+            return (
+                shape,
+                lambda at: (
+                    bias[at[axis]] + sum(w * x[*at[:axis], f, *at[axis + 1 :]] for f, w in enumerate(weight[at[axis]]))
+                ),
+            )
         case MaxPool() | AvgPool():
             window = layer.window(len(size), site.name)
             slide = slide_of(window, size)
@@ -83,10 +106,58 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
         case GlobalMaxPool() | GlobalAvgPool():
             pool = _maximum if isinstance(layer, GlobalMaxPool) else _mean
             return x.shape[:1], lambda at: pool([x[*at, *i] for i in np.ndindex(size)])
-        case BatchNorm() | LayerNorm():
+        case AdaptiveAvgPool():
+            parts = layer.output_shape(x.shape[:-1], site.name)[1:]
+            return (x.shape[0], *parts), lambda at: _mean(
+                [x[at[0], *i] for i in itertools.product(*map(_part, at[1:], parts, size))]
+            )
+        case Resize():
+            output = layer.output_shape(x.shape[:-1], site.name)
+            return output, lambda at: _resized(layer, x, output[1:], at)
+        case BatchNorm() | LayerNorm() | GroupNorm() | InstanceNorm():
             return x.shape[:-1], lambda at: _normalized(stage, x, at)
-        case Softmax():
-            return x.shape[:-1], lambda at: _scalars(lambda n: _softmax(x[:, *at[1:], n].tolist(), at[0]), x)
+        case LRN():
+            return x.shape[:-1], lambda at: _scalars(lambda n: _local_response(layer, x[:, *at[1:], n], at[0]), x)
+        case Softmax() | LogSoftmax():
+            axis = _axis(layer.axis, x)
+            share = _softmax if isinstance(layer, Softmax) else _log_softmax
+            return x.shape[:-1], lambda at: _scalars(
+                lambda n: share(x[*at[:axis], :, *at[axis + 1 :], n].tolist(), at[axis]), x
+            )
+        case PReLU():
+            weight = site.parameter("weight")
+            slopes = [float(weight[0 if layer.shared else channel]) for channel in range(x.shape[0])]
+            return x.shape[:-1], lambda at: _scalars(
+                lambda n: float(x[*at, n]) * (1 if x[*at, n] > 0 else slopes[at[0]]), x
+            )
+        case Scale():
+            names = [parameter.name for parameter in layer.parameters(site.input_shape)]
+            return (
+                x.shape[:-1],
+                lambda at: (
+                    x[at] * (_broadcast(site.parameter("weight"), at) if "weight" in names else 1)
+                    + (_broadcast(site.parameter("bias"), at) if "bias" in names else 0)
+                ),
+            )
+        case Reshape():
+            shape = layer.output_shape(x.shape[:-1], site.name)
+            return shape, lambda at: x[_place(_number(at, shape), x.shape[:-1])]
+        case Transpose():
+            return tuple(x.shape[axis] for axis in layer.axes), lambda at: x[
+                tuple(at[layer.axes.index(axis)] for axis in range(len(at)))
+            ]
+        case Slice():
+            axis = _axis(layer.axis, x)
+            taken = list(range(x.shape[axis]))[layer.start : layer.stop : layer.step]
+            return (*x.shape[:axis], len(taken), *x.shape[axis + 1 : -1]), lambda at: x[
+                *at[:axis], taken[at[axis]], *at[axis + 1 :]
+            ]
+        case ChannelShuffle(groups=groups):
+            return x.shape[:-1], lambda at: x[at[0] % groups * (x.shape[0] // groups) + at[0] // groups, *at[1:]]
+        case PixelShuffle(factor=r):
+            return (x.shape[0] // r ** len(size), *(h * r for h in size)), lambda at: x[
+                _number((at[0], *(i % r for i in at[1:])), (1, *(r for _ in size))), *(i // r for i in at[1:])
+            ]
         case Flatten():
             return (math.prod(x.shape[:-1]),), lambda at: next(
                 x[place] for number, place in enumerate(np.ndindex(x.shape[:-1])) if number == at[0]
@@ -100,7 +171,8 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
         case Graph():
             return _graph(stage, layer, x)
         case Dropout():
-            draws = site.noise.generator(site.name).random(x.shape, dtype=np.float32)
+            alike = (x.shape[0], *(1 for _ in size), x.shape[-1]) if layer.channels else x.shape
+            draws = np.broadcast_to(site.noise.generator(site.name).random(alike, dtype=np.float32), x.shape)
             return x.shape[:-1], lambda at: np.where(draws[at] < layer.rate, 0, x[at] / (1 - layer.rate))
         case _ if (function := scalar(layer)) is not None:
             return x.shape[:-1], lambda at: _scalars(lambda n: function(float(x[*at, n])), x)
@@ -112,6 +184,12 @@ def scalar(layer: object) -> Callable[[float], float] | None:
     match layer:
         case ReLU():
             return lambda x: x if x > 0 else 0.0
+        case Clip(low=low, high=high):
+            return lambda x: min(max(x, low), high)
+        case HardSigmoid(alpha=alpha, beta=beta):
+            return lambda x: min(max(alpha * x + beta, 0.0), 1.0)
+        case HardSwish():
+            return lambda x: x * min(max(x + 3, 0.0), 6.0) / 6
         case LeakyReLU(slope=slope):
             return lambda x: x if x > 0 else slope * x
         case ELU(alpha=alpha):
@@ -214,11 +292,13 @@ def _mean(values: list[Array]) -> Array:
 
 def _normalized(stage: Stage, x: Array, at: Shape) -> Array:
     layer, channel = stage.layer, at[0]
-    assert isinstance(layer, BatchNorm | LayerNorm)
-    weight, bias = (float(stage.site.parameter(name)[channel]) for name in ("weight", "bias"))
+    assert isinstance(layer, BatchNorm | LayerNorm | GroupNorm | InstanceNorm)
+    weight, bias = 1.0, 0.0
+    if not isinstance(layer, InstanceNorm) or layer.affine:
+        weight, bias = (float(stage.site.parameter(name)[channel]) for name in ("weight", "bias"))
 
     def value(n: int) -> float:
-        over = x[channel].ravel() if isinstance(layer, BatchNorm) else np.array([each[*at[1:], n] for each in x])
+        over = _normalized_with(layer, x, at, n)
         mean = math.fsum(over) / len(over)
         # The mean is rounded: where the deviation is much smaller than the mean, that error matters.
         rest = math.fsum(float(number) - mean for number in over) / len(over)
@@ -226,6 +306,105 @@ def _normalized(stage: Stage, x: Array, at: Shape) -> Array:
         return weight * (float(x[*at, n]) - mean - rest) / math.sqrt(variance + layer.epsilon) + bias
 
     return _scalars(value, x)
+
+
+def _normalized_with(layer: Layer, x: Array, at: Shape, n: int) -> Array:
+    """Return the numbers whose mean and variance normalize the one at this place of example n."""
+    over: Array
+    match layer:
+        case LayerNorm():
+            over = np.array([each[*at[1:], n] for each in x])
+        case GroupNorm(groups=groups):
+            together = len(x) // groups
+            first = at[0] // together * together
+            over = x[first : first + together, ..., n]
+        case InstanceNorm():
+            over = x[at[0], ..., n]
+        case _:
+            over = x[at[0]]
+    return over.reshape(-1)
+
+
+def _local_response(layer: LRN, channels: Array, k: int) -> float:
+    around = channels[max(0, k - layer.size // 2) : k + layer.size // 2 + 1].tolist()
+    base = layer.k + layer.alpha / layer.size * math.fsum(value**2 for value in around)
+    return float(channels[k]) / math.pow(base, layer.beta)
+
+
+def _part(part: int, parts: int, size: int) -> range:
+    """Return the positions of a part of an adaptive pooling."""
+    return range(math.floor(part * size / parts), math.ceil((part + 1) * size / parts))
+
+
+def _resized(layer: Resize, x: Array, output: Shape, at: Shape) -> Array:
+    """Sum, over the taps around the place on every axis, the products of their weights times the number there."""
+    size = x.shape[1:-1]
+    scale: Any = layer.scale
+    scales = scale if np.iterable(scale) else [scale] * len(size)
+    axes = [_interpolated(layer, *axis) for axis in zip(at[1:], size, output, scales, strict=True)]
+    total: Array = np.zeros(x.shape[-1])
+    for taps in itertools.product(*axes):
+        total += math.prod(weight for _, weight in taps) * x[at[0], *(place for place, _ in taps)]
+    return total
+
+
+def _interpolated(layer: Resize, i: int, size: int, output: int, scale: float | None) -> list[tuple[int, float]]:
+    """Return the places on an axis that are read for output i, and their weights."""
+    start = float(i) if layer.coordinates == "asymmetric" else i + 0.5
+    place = start * size / output if scale is None else start / scale
+    match layer.coordinates:
+        case "half_pixel":
+            place -= 0.5
+        case "pytorch_half_pixel":
+            place = place - 0.5 if output > 1 else 0.0
+        case "align_corners":
+            place = i * (size - 1) / (output - 1) if output > 1 else 0.0
+    if layer.mode == "nearest":
+        down = layer.rounding == "floor" or place - math.floor(place) <= 0.5
+        taps = {math.floor(place) if down else math.ceil(place): 1.0}
+    elif layer.mode == "linear":
+        taps = {k: max(0.0, 1 - abs(place - k)) for k in range(math.floor(place), math.floor(place) + 2)}
+    else:
+        taps = {k: _cubic(abs(place - k)) for k in range(math.floor(place) - 1, math.floor(place) + 3)}
+    return [(min(max(k, 0), size - 1), weight) for k, weight in taps.items()]
+
+
+def _cubic(d: float) -> float:
+    if d <= 1:
+        return 1.25 * d**3 - 2.25 * d**2 + 1
+    return -0.75 * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+
+def _axis(axis: int, x: Array) -> int:
+    return axis if axis >= 0 else x.ndim - 1 + axis
+
+
+def _broadcast(numbers: Array, at: Shape) -> float:
+    """Return the number that belongs to a place."""
+    ends = at[len(at) - numbers.ndim :]
+    return float(numbers[tuple(0 if n == 1 else i for i, n in zip(ends, numbers.shape, strict=True))])
+
+
+def _number(at: Shape, shape: Shape) -> int:
+    """Count the places before this one, in row-major order."""
+    number = 0
+    for i, n in zip(at, shape, strict=True):
+        number = number * n + i
+    return number
+
+
+def _place(number: int, shape: Shape) -> Shape:
+    """Return the place with this many places before it."""
+    at: list[int] = []
+    for n in reversed(shape):
+        number, i = divmod(number, n)
+        at.insert(0, i)
+    return tuple(at)
+
+
+def _log_softmax(z: list[float], k: int) -> float:
+    most = max(z)
+    return z[k] - most - math.log(math.fsum(math.exp(other - most) for other in z))
 
 
 def _softmax(z: list[float], k: int) -> float:
@@ -240,6 +419,10 @@ def _sigmoid(x: float) -> float:
 
 def _padded(layer: Pad, x: Array, at: Shape, before: list[int]) -> Array:
     place = tuple(i - b for i, b in zip(at[1:], before, strict=True))
+    if layer.mode == "edge":
+        place = tuple(min(max(i, 0), h - 1) for i, h in zip(place, x.shape[1:-1], strict=True))
+    elif layer.mode == "reflect":
+        place = tuple(h - 1 - abs(h - 1 - abs(i)) for i, h in zip(place, x.shape[1:-1], strict=True))
     return x[at[0], *place] if inside(place, x.shape[1:-1]) else np.full(x.shape[-1], layer.value)
 
 

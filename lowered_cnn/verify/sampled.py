@@ -9,9 +9,13 @@ from lowered_cnn.arrays import InputError, Shape
 from lowered_cnn.layers import (
     ELU,
     GELU,
+    LRN,
+    AdaptiveAvgPool,
     Add,
     AvgPool,
     BatchNorm,
+    ChannelShuffle,
+    Clip,
     Concat,
     Concatenate,
     Conv1D,
@@ -26,23 +30,36 @@ from lowered_cnn.layers import (
     GlobalAvgPool,
     GlobalMaxPool,
     Graph,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
+    InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
+    LogSoftmax,
     MaxPool,
     Multiply,
     Node,
     Pad,
+    PixelShuffle,
+    PReLU,
     ReLU,
+    Reshape,
     Residual,
+    Resize,
+    Scale,
     Sequential,
     Sigmoid,
     SiLU,
+    Slice,
     Softmax,
     Tanh,
+    Transpose,
 )
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.graph import X
+from lowered_cnn.layers.resize import Coordinates, Mode, Rounding
 from lowered_cnn.lowering import im2col
 from lowered_cnn.verify.specimens import CLASSES, Specimen
 from lowered_cnn.window import Lengths, Padding
@@ -103,7 +120,11 @@ class _Drawing:
         if self.chance(0.6):
             return self.convolved(shape)
         kinds = (self.convolution, self.transposed, self.pool, self.pointwise, self.norm, self.pad, self.branches)
-        return [self.one_of(*kinds, *kinds, self.collapsed)(shape)]
+        return [
+            self.one_of(*kinds, *kinds, self.collapsed, self.rearranged, self.rearranged, self.resized, self.dense)(
+                shape
+            )
+        ]
 
     def convolved(self, shape: Shape) -> list[Layer]:
         """Draw what is fused, in whole or in part: (1 x 1,) (norm,) convolution, (norm,) (ReLU,) (pool,) (ReLU)."""
@@ -156,7 +177,31 @@ class _Drawing:
 
     def pad(self, shape: Shape) -> Layer:
         """Draw a border."""
-        return Pad(tuple((self.number(0, 3), self.number(0, 3)) for _ in shape[1:]), self.one_of(0.0, 0.5, -1.0))
+        padding = tuple((self.number(0, 3), self.number(0, 3)) for _ in shape[1:])
+        return Pad(padding, self.one_of(0.0, 0.5, -1.0), self.one_of("constant", "constant", "edge", "reflect"))
+
+    def rearranged(self, shape: Shape) -> Layer:
+        """Draw a layer that puts the numbers of maps in other places, or leaves some out; maps are left."""
+        rank = len(shape)
+        axis, order = self.number(0, rank), tuple(int(axis) for axis in self.generator.permutation(rank))
+        merged = (*shape[: rank - 2], -1)
+        split = (shape[0], 1, *shape[1:])
+        return self.one_of(
+            Transpose(order), ChannelShuffle(self.one_of(1, 2, 3, shape[0])), PixelShuffle(self.one_of(1, 2)),
+            Reshape(merged if rank > 2 else split), Slice(axis, self.number(-3, 2), None, self.number(1, 3)),
+            Slice(axis, 0, self.one_of(-1, 2, 4)),
+        )  # fmt: skip
+
+    def resized(self, shape: Shape) -> Layer:
+        """Draw an interpolation, or means over parts."""
+        size = tuple(self.number(1, h + 4) for h in shape[1:])
+        scale = tuple(self.one_of(0.5, 1.0, 1.5, 2.0) for _ in shape[1:])
+        options: tuple[Mode, Coordinates, Rounding] = (
+            self.one_of("nearest", "linear", "cubic"),
+            self.one_of("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"),
+            self.one_of("round_prefer_floor", "floor"),
+        )
+        return self.one_of(Resize(scale, None, *options), Resize(None, size, *options), AdaptiveAvgPool(size))
 
     def collapsed(self, shape: Shape) -> Layer:
         """Draw a layer that leaves only features."""
@@ -164,20 +209,38 @@ class _Drawing:
 
     def dense(self, shape: Shape) -> Layer:
         """Draw a dense layer."""
-        return Dense(self.number(2, 9), bias=self.chance(0.5))
+        axis = self.number(-len(shape), len(shape)) if len(shape) > 1 else self.one_of(None, 0, -1)
+        return Dense(self.number(2, 9), self.chance(0.5), axis)
 
     def norm(self, shape: Shape) -> Layer:
         """Draw a normalization; not over a single channel, which would leave a constant, and ties after it."""
         batch = BatchNorm(self.one_of(0.1, 1.0), self.one_of(0.1, 1e-5))
         norm = self.one_of(batch, batch, LayerNorm(self.one_of(0.1, 1e-5)))
+        groups = self.one_of(1, 2, shape[0])
+        if math.prod(shape) > 2 * groups and self.chance(0.3):
+            epsilon = self.one_of(0.1, 1e-5)
+            one_each = len(shape) > 1 and groups == shape[0]
+            return InstanceNorm(epsilon, self.chance(0.5)) if one_each else GroupNorm(groups, epsilon)
         return norm if shape[0] > 1 else batch
 
     def pointwise(self, shape: Shape) -> Layer:
         """Draw an activation, or noise."""
         return self.one_of(
             ReLU(), ReLU(), LeakyReLU(self.one_of(0.01, -0.5, 1.5)), ELU(self.one_of(0.7, 1.0)), GELU(), GELU(True),
-            SiLU(), Sigmoid(), Tanh(), Softmax(), Dropout(self.one_of(0.0, 0.3, 0.6)),
+            SiLU(), Sigmoid(), Tanh(),
+            Softmax(self.number(-len(shape), len(shape))), LogSoftmax(self.number(0, len(shape))),
+            Dropout(self.one_of(0.0, 0.3, 0.6), self.chance(0.2)), HardSigmoid(self.one_of(1 / 6, 0.25)), HardSwish(),
+            Clip(self.one_of(0.0, -math.inf), self.one_of(1.0, 6.0)), PReLU(self.chance(0.3)),
+            LRN(self.one_of(1, 3, 5), 0.5),
+            self.scale(shape),
         )  # fmt: skip
+
+    def scale(self, shape: Shape) -> Layer:
+        """Draw a scale, a shift, or both."""
+        alike = tuple(self.one_of(1, n) for n in shape)
+        own = self.one_of(None, alike, alike[self.number(0, len(alike)) :])
+        weight, bias = self.one_of((True, True), (True, False), (False, True))
+        return Scale(own, weight, bias, self.chance(0.7), self.one_of(1.0, 0.1))
 
     def branches(self, shape: Shape) -> Layer:
         """Draw a container of some layers; a branch beside them has a window that leads to the same size."""

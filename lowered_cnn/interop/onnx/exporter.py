@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,9 +15,12 @@ from lowered_cnn.interop.onnx.package import onnx_package
 from lowered_cnn.layers import (
     ELU,
     GELU,
+    LRN,
+    AdaptiveAvgPool,
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
     Concatenate,
     Dense,
@@ -25,24 +29,38 @@ from lowered_cnn.layers import (
     GlobalAvgPool,
     GlobalMaxPool,
     Graph,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
+    InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
+    LogSoftmax,
     MaxPool,
     Multiply,
     Pad,
+    PixelShuffle,
+    PReLU,
     ReLU,
+    Reshape,
     Residual,
+    Resize,
+    Scale,
     Sequential,
     Sigmoid,
     SiLU,
+    Slice,
     Softmax,
     Tanh,
+    Transpose,
 )
+from lowered_cnn.layers.axes import axis_of
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.layers.graph import X
 from lowered_cnn.layers.layer import is_stock, qualified
+from lowered_cnn.layers.reshape import Permutation
 from lowered_cnn.network import Network
 from lowered_cnn.storage import write_whole
 from lowered_cnn.window import Sweep
@@ -140,8 +158,14 @@ class _Graph:
                 more = [padded - (o - 1) * s - e for padded, o, s, e in used]
                 where = _where(sweep, group=layer.groups, output_padding=more)
                 return self.node("ConvTranspose", name, [x, *self.owned(layer, name, shape)], **where)
-            case Dense():
+            case Dense(axis=None):
                 return self.node("Gemm", name, [x, *self.owned(layer, name, shape)], transB=1)
+            case Dense():
+                return self._dense_along_axis(layer, name, shape, x)
+            case AdaptiveAvgPool():
+                return self._adaptive_pool(layer, name, shape, x)
+            case Resize():
+                return self._resize(layer, name, shape, x)
             case MaxPool() | AvgPool():
                 return self._pool(layer, name, shape, x)
             case GlobalAvgPool() | GlobalMaxPool():
@@ -152,15 +176,52 @@ class _Graph:
                 rates: dict[str, Any] = {"epsilon": layer.epsilon, "momentum": 1 - layer.momentum}
                 return self.node("BatchNormalization", name, [x, *numbers], **rates)
             case LayerNorm():
-                if len(shape) != 1:
-                    raise InputError(f"{name}: input", "shape (features), because ONNX normalizes the last axes", shape)
                 numbers = self.owned(layer, name, shape)
-                return self.node("LayerNormalization", name, [x, *numbers], axis=1, epsilon=layer.epsilon)
+                return self._on_last_axis(
+                    0, name, shape, x, lambda own, x: self.node(
+                        "LayerNormalization", own, [x, *numbers], axis=-1, epsilon=layer.epsilon
+                    )
+                )  # fmt: skip
+            case GroupNorm():
+                return self._group_norm(layer, name, shape, x)
+            case InstanceNorm():
+                numbers = self.owned(layer, name, shape) if layer.affine else self._ones_and_zeros(name, shape[0])
+                return self.node("InstanceNormalization", name, [x, *numbers], epsilon=layer.epsilon)
+            case LRN():
+                return self._local_response(layer, name, shape, x)
+            case PReLU():
+                weight = self.parameters[own := qualified(name, "weight")]
+                slopes = self.constant(own, weight.reshape(-1, *(1 for _ in shape[1:])))
+                return self.node("PRelu", name, [x, slopes])
+            case Scale():
+                numbers = self.owned(layer, name, shape)
+                if layer.weight:
+                    x = self.node("Mul", f"{name}.product" if layer.bias else name, [x, numbers[0]])
+                return self.node("Add", name, [x, numbers[-1]]) if layer.bias else x
             case Dropout():
                 rate = self.constant(f"{name}.ratio", np.float32(layer.rate))
                 return self.node("Dropout", name, [x, rate])
             case Pad():
-                return self._pad(name, layer.pads(len(shape) - 1, name), layer.value, x)
+                return self._pad(name, layer.pads(len(shape) - 1, name), layer.value, x, layer.mode)
+            case Reshape():
+                return self._reshape(name, layer.output_shape(shape, name), x)
+            case Transpose():
+                return self._transpose(name, layer.axes, x)
+            case PixelShuffle() if len(shape) == 3:
+                return self.node("DepthToSpace", name, [x], blocksize=layer.factor, mode="CRD")
+            case Permutation():
+                seen, axes = layer.permutation(shape, name)
+                x = self._transpose(f"{name}.permuted", axes, self._reshape(f"{name}.seen", seen, x))
+                return self._reshape(name, layer.output_shape(shape, name), x)
+            case Slice():
+                return self._slice(layer, name, shape, x)
+            case Clip():
+                limits = ((f"{name}.{end}", getattr(layer, end)) for end in ("low", "high"))
+                return self.node("Clip", name, [x, *(self.constant(own, self.dtype.type(end)) for own, end in limits)])
+            case HardSigmoid():
+                return self.node("HardSigmoid", name, [x], alpha=layer.alpha, beta=layer.beta)
+            case HardSwish():
+                return self.node("HardSwish", name, [x])
             case SiLU():
                 return self.node("Mul", name, [x, self.node("Sigmoid", f"{name}.sigmoid", [x])])
             case GELU():
@@ -169,8 +230,9 @@ class _Graph:
                 return self.node("LeakyRelu", name, [x], alpha=layer.slope)
             case ELU():
                 return self.node("Elu", name, [x], alpha=layer.alpha)
-            case Softmax():
-                return self.node("Softmax", name, [x], axis=1)
+            case Softmax() | LogSoftmax():
+                axis = 1 + axis_of(layer.axis, shape, name)
+                return self.node(type(layer).__name__, name, [x], axis=axis)
             case Flatten():
                 return self.node("Flatten", name, [x], axis=1)
             case ReLU():
@@ -206,10 +268,90 @@ class _Graph:
             product = self.node("Mul", f"{name}.{number}", [product, other])
         return self.node("Mul", name, [product, last])
 
-    def _pad(self, name: str, border: Border, value: float, x: str) -> str:
+    def _reshape(self, name: str, shape: Shape, x: str) -> str:
+        """Add a Reshape; a length of 0 stands for that of the batch."""
+        return self.node("Reshape", name, [x, self.constant(f"{name}.shape", np.array([0, *shape], np.int64))])
+
+    def _transpose(self, name: str, axes: Sequence[int], x: str) -> str:
+        return self.node("Transpose", name, [x], perm=[0, *(axis + 1 for axis in axes)])
+
+    def _on_last_axis(self, axis: int, name: str, shape: Shape, x: str, add: Callable[[str, str], str]) -> str:
+        """Add what `add` adds for a name and an input; if it is not the last axis already, bring this one there."""
+        if axis == len(shape) - 1:
+            return add(name, x)
+        order = [*(other for other in range(len(shape)) if other != axis), axis]
+        y = add(f"{name}.last", self._transpose(f"{name}.first", order, x))
+        return self._transpose(name, [order.index(place) for place in range(len(shape))], y)
+
+    def _dense_along_axis(self, layer: Dense, name: str, shape: Shape, x: str) -> str:
+        """Add a product with the transposed weights, along the last axis."""
+
+        def add(own: str, x: str) -> str:
+            weight = self.constant(qualified(name, "weight"), self.parameters[qualified(name, "weight")].T)
+            if not layer.bias:
+                return self.node("MatMul", own, [x, weight])
+            bias = self.constant(qualified(name, "bias"), self.parameters[qualified(name, "bias")])
+            return self.node("Add", own, [self.node("MatMul", f"{own}.product", [x, weight]), bias])
+
+        return self._on_last_axis(axis_of(layer.axis or 0, shape, name), name, shape, x, add)
+
+    def _ones_and_zeros(self, name: str, count: int) -> list[str]:
+        ends = ((f"{name}.ones", np.ones), (f"{name}.zeros", np.zeros))
+        return [self.constant(own, values(count, self.dtype)) for own, values in ends]
+
+    def _group_norm(self, layer: GroupNorm, name: str, shape: Shape, x: str) -> str:
+        """Add an InstanceNormalization of groups, as of channels; GroupNormalization came after this operator set."""
+        groups = self._reshape(f"{name}.groups", (layer.groups, math.prod(shape) // layer.groups), x)
+        plain = self._ones_and_zeros(name, layer.groups)
+        z = self.node("InstanceNormalization", f"{name}.normalized", [groups, *plain], epsilon=layer.epsilon)
+        names = qualified(name, "weight"), qualified(name, "bias")
+        weight, bias = (self.constant(own, self.parameters[own].reshape(-1, *(1 for _ in shape[1:]))) for own in names)
+        product = self.node("Mul", f"{name}.product", [self._reshape(f"{name}.maps", shape, z), weight])
+        return self.node("Add", name, [product, bias])
+
+    def _local_response(self, layer: LRN, name: str, shape: Shape, x: str) -> str:
+        """Add an LRN, of images only: ONNX Runtime has no other."""
+        options: dict[str, Any] = {"size": layer.size, "alpha": layer.alpha, "beta": layer.beta, "bias": layer.k}
+        if len(shape) == 3:
+            return self.node("LRN", name, [x], **options)
+        images = self._reshape(f"{name}.images", (shape[0], math.prod(shape[1:]), 1), x)
+        return self._reshape(name, shape, self.node("LRN", f"{name}.normalized", [images], **options))
+
+    def _slice(self, layer: Slice, name: str, shape: Shape, x: str) -> str:
+        axis = axis_of(layer.axis, shape, name)
+        taken = range(shape[axis])[layer.start : layer.stop : layer.step]
+        numbers = {"start": taken.start, "stop": taken.stop, "axis": axis + 1, "step": taken.step}
+        return self.node(
+            "Slice", name, [x, *(self.constant(f"{name}.{own}", np.array([n])) for own, n in numbers.items())]
+        )
+
+    def _adaptive_pool(self, layer: AdaptiveAvgPool, name: str, shape: Shape, x: str) -> str:
+        size, parts = shape[1:], layer.output_shape(shape, name)[1:]
+        if any(h % p for h, p in zip(size, parts, strict=True)):
+            raise InputError(f"{name}: size", f"one that divides the input's size {size}, for ONNX", parts)
+        kernel = tuple(h // p for h, p in zip(size, parts, strict=True))
+        return self.node("AveragePool", name, [x], kernel_shape=kernel, strides=kernel)
+
+    def _resize(self, layer: Resize, name: str, shape: Shape, x: str) -> str:
+        """Add a Resize of all axes but those of the batch and the channels."""
+        if layer.mode == "cubic" and len(shape) != 3:
+            raise InputError(f"{name}: input", "shape (C, H, W) if it is cubic, for ONNX Runtime", shape)
+        size = layer.output_shape(shape, name)[1:]
+        scale: Any = layer.scale
+        if layer.size is not None:
+            inputs = [x, "", "", self.constant(f"{name}.size", np.array(size, np.int64))]
+        else:
+            scales = np.broadcast_to(np.array(scale, np.float32), len(size))
+            inputs = [x, "", self.constant(f"{name}.scale", scales)]
+        options: dict[str, Any] = {"mode": layer.mode, "coordinate_transformation_mode": layer.coordinates}
+        if layer.mode == "nearest":
+            options["nearest_mode"] = layer.rounding
+        return self.node("Resize", name, inputs, axes=list(range(2, len(shape) + 1)), **options)
+
+    def _pad(self, name: str, border: Border, value: float, x: str, mode: str = "constant") -> str:
         before, after = zip(*border, strict=True)
         pads = self.constant(f"{name}.pads", np.array([0, 0, *before, 0, 0, *after], np.int64))
-        return self.node("Pad", name, [x, pads, self.constant(f"{name}.value", self.dtype.type(value))])
+        return self.node("Pad", name, [x, pads, self.constant(f"{name}.value", self.dtype.type(value))], mode=mode)
 
     def _pool(self, layer: MaxPool | AvgPool, name: str, shape: Shape, x: str) -> str:
         """Add a pooling node with explicit padding, including what ceil_mode adds, some of it as a Pad if needed.
