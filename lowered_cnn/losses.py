@@ -96,8 +96,7 @@ class SoftmaxCrossEntropy(Loss):
     ) -> tuple[float, Array]:
         """Return J and dJ/dZ, for outputs z (n, classes, *size) and class numbers `targets` (n, *size)."""
         labels = _class_numbers(z, targets, self.ignore)
-        places = np.indices(labels.shape, sparse=True)
-        chosen = (*places[:1], labels, *places[1:])
+        chosen = _places(labels)
         sharp, smooth = 1 - self.label_smoothing, self.label_smoothing / z.shape[1]
         shifted = z - z.max(axis=1, keepdims=True)
         powers = np.exp(shifted)
@@ -267,6 +266,14 @@ def _along(axis: int, factors: Array, array: npt.NDArray[np.generic]) -> Array:
     """Return factors (length) in the shape that multiplies an array along this axis, in its type if that is a float."""
     shape: Shape = tuple(-1 if each == axis else 1 for each in range(array.ndim))
     return factors.astype(array.dtype if array.dtype.kind == "f" else factors.dtype).reshape(shape)
+
+
+def _places(labels: Labels) -> tuple[Labels, ...]:
+    """Return the indices into outputs (n, classes, *size) of those that the labels (n, *size) name."""
+    first, *others = (
+        np.arange(length).reshape(-1, *(1,) * (labels.ndim - 1 - axis)) for axis, length in enumerate(labels.shape)
+    )
+    return first, labels, *others
 
 
 def _values(where: str, z: Array, targets: Targets) -> npt.NDArray[np.generic]:

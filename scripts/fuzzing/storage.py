@@ -261,10 +261,11 @@ def check_kinds(state: State) -> None:
     assert all(type(length) is int and length > 0 for length in subject.input_shape), "input_shape"
     for record in state.history:
         assert (type(record.step), type(record.epoch), type(record.ends_epoch)) == (int, int, bool), "history"
-        for name in ("loss", "train_accuracy", "images_per_second", "learning_rate"):
+        for name in ("loss", "images_per_second", "learning_rate"):
             assert type(getattr(record, name)) in (int, float), name
-        for name in ("epoch_loss", "dev_loss", "dev_accuracy"):
+        for name in ("train_accuracy", "epoch_loss", "dev_loss", "dev_accuracy"):
             assert type(getattr(record, name)) in (int, float, type(None)), name
+        assert all(type(figure) in (int, float) for figure in record.dev_metrics.values()), "dev_metrics"
 
 
 def is_rate(value: object) -> bool:
