@@ -36,6 +36,7 @@ from lowered_cnn.layers import (
     SiLU,
     Site,
     Softmax,
+    Standardize,
     Tanh,
 )
 from lowered_cnn.ledger import summary
@@ -105,6 +106,7 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "Splits",
+    "Standardize",
     "State",
     "StepDecay",
     "Tanh",

@@ -10,6 +10,7 @@ from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.layers.normalization import BatchNorm, LayerNorm
 from lowered_cnn.layers.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from lowered_cnn.layers.reshape import Flatten, Pad
+from lowered_cnn.layers.standardize import Standardize
 
 __all__ = [
     "ELU",
@@ -41,5 +42,6 @@ __all__ = [
     "Sigmoid",
     "Site",
     "Softmax",
+    "Standardize",
     "Tanh",
 ]

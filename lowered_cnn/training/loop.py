@@ -74,6 +74,7 @@ class Training(Iterator[Record]):
         self.dev = None if dev is None else as_dataset("train: dev", dev)
         _check(network, self.data, recipe, self.dev, workers)
         network.input_range = image_range(self.data.dtype, chunks(self.data))
+        network.standardize(chunks(self.data))
         self.network = network
         self.recipe = recipe = with_python_numbers(recipe)
         self.average = None if recipe.average is None else copy.deepcopy(network)

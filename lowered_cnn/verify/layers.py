@@ -20,6 +20,7 @@ from lowered_cnn.layers import (
     Pad,
     ReLU,
     Softmax,
+    Standardize,
 )
 from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.layers.container import Stage
@@ -190,7 +191,7 @@ def parameter_gradients(probe: Probe) -> Iterator[Check]:
 
 
 def _statistics(probe: Probe) -> Iterator[Check]:
-    """Check what a batch normalization writes as the gradients of its statistics: momentum N (running - measured)."""
+    """Check what layers write as the gradients of their statistics: momentum N (running - measured), or nothing."""
     for passage in probe.passages().values():
         layer, site, x = passage.stage.layer, passage.stage.site, passage.x
         if isinstance(layer, BatchNorm) and is_stock(layer):
@@ -200,6 +201,9 @@ def _statistics(probe: Probe) -> Iterator[Check]:
                 error = float(np.abs(site.gradient(name) - off).max())
                 bound = 4 * (x[0].size + 8) * UNIT_ROUNDOFF * scale * site.batch
                 yield _check(passage.stage, "statistics", error, bound)
+        if isinstance(layer, Standardize) and is_stock(layer):
+            left = max(float(np.abs(site.gradient(p.name)).max()) for p in layer.parameters(site.input_shape))
+            yield _check(passage.stage, "statistics", left, 0.0)
 
 
 def _inference(probe: Probe) -> Iterator[Check]:

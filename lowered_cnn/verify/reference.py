@@ -29,6 +29,7 @@ from lowered_cnn.layers import (
     Sigmoid,
     SiLU,
     Softmax,
+    Standardize,
     Tanh,
 )
 from lowered_cnn.layers.container import LoweredBranches, Stage
@@ -77,6 +78,9 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
             return x.shape[:1], lambda at: pool([x[*at, *i] for i in np.ndindex(size)])
         case BatchNorm() | LayerNorm():
             return x.shape[:-1], lambda at: _normalized(stage, x, at)
+        case Standardize():
+            means, deviations = (site.parameter(name).tolist() for name in ("mean", "deviation"))
+            return x.shape[:-1], lambda at: (x[at] - means[at[0]]) / deviations[at[0]]
         case Softmax():
             return x.shape[:-1], lambda at: _scalars(lambda n: _softmax(x[:, *at[1:], n].tolist(), at[0]), x)
         case Flatten():

@@ -34,6 +34,7 @@ from lowered_cnn.layers import (
     Sigmoid,
     SiLU,
     Softmax,
+    Standardize,
     Tanh,
 )
 from lowered_cnn.layers.conv import Conv
@@ -170,7 +171,7 @@ class _Drawing:
         """Draw an activation, or noise."""
         return self.one_of(
             ReLU(), ReLU(), LeakyReLU(self.one_of(0.01, -0.5, 1.5)), ELU(self.one_of(0.7, 1.0)), GELU(), GELU(True),
-            SiLU(), Sigmoid(), Tanh(), Softmax(), Dropout(self.one_of(0.0, 0.3, 0.6)),
+            SiLU(), Sigmoid(), Tanh(), Softmax(), Dropout(self.one_of(0.0, 0.3, 0.6)), Standardize(),
         )  # fmt: skip
 
     def branches(self, shape: Shape) -> Layer:

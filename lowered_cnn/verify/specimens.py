@@ -31,6 +31,7 @@ from lowered_cnn.layers import (
     Sigmoid,
     SiLU,
     Softmax,
+    Standardize,
     Tanh,
 )
 from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
@@ -119,6 +120,8 @@ def specimens() -> dict[str, Specimen]:
         "batch norm of features": in_the_middle(BatchNorm(), FEATURES),
         "layer norm": in_the_middle(LayerNorm(0.1)),
         "layer norm of features": in_the_middle(LayerNorm(), FEATURES),
+        "standardize": in_the_middle(Standardize()),
+        "standardize features": in_the_middle(Standardize(), FEATURES),
         "relu": in_the_middle(ReLU()),
         "leaky relu": in_the_middle(LeakyReLU(0.2)),
         "elu": in_the_middle(ELU(0.7)),
@@ -148,7 +151,7 @@ def together() -> Specimen:
     """Return a network with every kind of layer for images."""
     pooled = Concatenate(GlobalAvgPool(), GlobalMaxPool())
     model = Sequential(
-        Pad(1), Conv2D(6, 3, bias=False), BatchNorm(), LeakyReLU(0.2), MaxPool(2),
+        Standardize(), Pad(1), Conv2D(6, 3, bias=False), BatchNorm(), LeakyReLU(0.2), MaxPool(2),
         Residual(Sequential(Conv2D(6, 3, padding="same"), ELU(0.7), Dropout(0.2)), Conv2D(6, 1)),
         ConvTranspose2D(4, 2, 2), SiLU(), LayerNorm(), AvgPool(2), GELU(),
         Concatenate(Conv2D(3, 1), Sequential(Softmax(), Conv2D(3, 3, padding="same"), ReLU())),

@@ -33,6 +33,7 @@ from lowered_cnn.layers import (
     Sigmoid,
     SiLU,
     Softmax,
+    Standardize,
     Tanh,
 )
 from lowered_cnn.layers.container import Branches
@@ -50,6 +51,9 @@ OPSET = 20
 """The first operator set with Gelu."""
 
 IR_VERSION = 9
+
+ABSORBED = 1e-30
+"""1 + this is 1 in either precision."""
 
 IMAGES, OUTPUTS = "images", "outputs"
 
@@ -145,6 +149,8 @@ class _Graph:
                 numbers = self.owned(layer, name, shape)
                 rates: dict[str, Any] = {"epsilon": layer.epsilon, "momentum": 1 - layer.momentum}
                 return self.node("BatchNormalization", name, [x, *numbers], **rates)
+            case Standardize():
+                return self._standardize(name, x)
             case LayerNorm():
                 if len(shape) != 1:
                     raise InputError(f"{name}: input", "shape (features), because ONNX normalizes the last axes", shape)
@@ -180,6 +186,18 @@ class _Graph:
         if isinstance(layer, Residual):
             return self.node("Add", name, ends)
         return self.node("Concat", name, ends, axis=1)
+
+    def _standardize(self, name: str, x: str) -> str:
+        """Add a normalization with the variance 1, and an epsilon that 1 absorbs: (x - mean) times 1 / deviation."""
+        mean, deviation = (self.parameters[f"{name}.{own}"] for own in ("mean", "deviation"))
+        numbers = {
+            "scale": 1 / deviation,
+            "bias": np.zeros_like(mean),
+            "mean": mean,
+            "variance": np.ones_like(mean),
+        }
+        inputs = [self.constant(f"{name}.{own}", values) for own, values in numbers.items()]
+        return self.node("BatchNormalization", name, [x, *inputs], epsilon=ABSORBED)
 
     def _pad(self, name: str, border: Border, value: float, x: str) -> str:
         before, after = zip(*border, strict=True)
