@@ -348,7 +348,8 @@ def test_models_too_large_for_the_images(tmp_path: Path, capsys: pytest.CaptureF
     tiny = Dataset(rng.integers(0, 255, (40, 1, 8, 8), dtype=np.uint8), np.arange(40) % 10, tuple("0123456789"))
     folder = write_data(tmp_path / "tiny", tiny, tiny)
     line = fails(["train", "--data", str(folder), "--model", "lenet5"], capsys)
-    assert line == "lowered-cnn train: conv2: expected an input of at least (5, 5) under a window of (5, 5), got (4, 4)"
+    wanted = "larger images (the network that fits any size is adaptive)"
+    assert line == f"lowered-cnn train: lenet5: images: expected {wanted}, got 8x8 pixels (HxW)"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "summary", "predict"])
