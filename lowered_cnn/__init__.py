@@ -60,6 +60,7 @@ from lowered_cnn.layers import (
     Site,
     Slice,
     Softmax,
+    Standardize,
     Tanh,
     Transpose,
 )
@@ -168,6 +169,7 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "Splits",
+    "Standardize",
     "State",
     "StepDecay",
     "Tanh",

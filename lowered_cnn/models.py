@@ -2,7 +2,29 @@
 
 from collections.abc import Callable
 
-from lowered_cnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, Sequential
+from lowered_cnn.arrays import InputError, Shape, check_rank
+from lowered_cnn.layers import (
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    MaxPool,
+    ReLU,
+    Sequential,
+    Standardize,
+)
+
+POOLED = 8
+"""The most positions along an axis of the last maps in `adaptive`."""
+
+STAGES = 3
+"""How many convolutions `adaptive` has at least."""
+
+FILTERS = 64
+"""Those of the last convolution in `adaptive`; each one before it has half as many, but no fewer than 8."""
 
 
 def compact(classes: int = 10) -> Sequential:
@@ -71,7 +93,42 @@ def deep(classes: int = 10) -> Sequential:
     )  # fmt: skip
 
 
+def adaptive(classes: int = 10, input_shape: Shape = (1, 28, 28)) -> Sequential:
+    """A network for images (C, H, W) of any size and on any scale: more is pooled, in more stages, if they are larger.
+
+    The inputs are standardized. Each stage is a 3x3 convolution, max pooling of the axes that are still longer than 8,
+    batch normalization and ReLU; the mean over all positions leads to the classes.
+    """
+    check_rank("adaptive: input shape", "C H W", input_shape)
+    size, pools = input_shape[1:], list[Shape]()
+    while max(size) > POOLED:
+        pools.append(tuple(2 if length > POOLED else 1 for length in size))
+        size = tuple(length // pool for length, pool in zip(size, pools[-1], strict=True))
+    layers: list[Layer] = [Standardize()]
+    stages = max(len(pools) + 1, STAGES)
+    for stage in range(stages):
+        layers.append(Conv2D(max(FILTERS >> (stages - 1 - stage), 8), 3, padding="same", bias=False))
+        layers += map(MaxPool, pools[stage : stage + 1])
+        layers += BatchNorm(), ReLU()
+    return Sequential(*layers, GlobalAvgPool(), Dense(classes))
+
+
 MODELS: dict[str, Callable[..., Sequential]] = {
-    model.__name__: model for model in (compact, lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook, deep)
+    model.__name__: model
+    for model in (compact, lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook, deep, adaptive)
 }
-"""The networks by name."""
+"""The networks by name; all take the number of classes, and `adaptive` the shape of the images too."""
+
+
+def model_for(name: str, classes: int, input_shape: Shape) -> Sequential:
+    """Return a named network for images of this shape; raises InputError if they are too small for it."""
+    if name == adaptive.__name__:
+        return adaptive(classes, input_shape)
+    model = MODELS[name](classes)
+    check_rank(f"{name}: images", "C H W", input_shape)
+    try:
+        model.output_shape(input_shape, "")
+    except InputError as error:
+        smaller = "larger images (the network that fits any size is adaptive)"
+        raise InputError(f"{name}: images", smaller, "{}x{} pixels (HxW)".format(*input_shape[1:])) from error
+    return model

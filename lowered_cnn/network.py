@@ -21,9 +21,10 @@ from lowered_cnn.arrays import (
     with_python_numbers,
 )
 from lowered_cnn.fusion import fuse
-from lowered_cnn.layers import Dropout, Flatten, Graph, Layer, Sequential, Sigmoid, Site, Softmax
+from lowered_cnn.layers import Dropout, Flatten, Graph, Layer, Sequential, Sigmoid, Site, Softmax, Standardize
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
+from lowered_cnn.layers.standardize import moments
 from lowered_cnn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, check_is_loss, share
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.prediction import Predictor
@@ -185,6 +186,22 @@ class Network:
         ranges = [found for found in (self.input_range, image_range(images.dtype, [images])) if found is not None]
         if ranges:
             self.input_range = min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def standardize(self, parts: Iterable[Images]) -> None:
+        """Measure what a first layer Standardize subtracts and divides by on images (N, *input shape) in parts.
+
+        Nothing happens if it was measured before, or if the first layer is another one.
+        """
+        model = self.model
+        if isinstance(model, Graph):
+            name, first = model.nodes[0].name, model.nodes[0].layer
+        else:
+            name, first = next(zip(model.names, model.layers, strict=True), ("", None))
+        if not isinstance(first, Standardize):
+            return
+        mean, deviation = (self.parameters[f"{name}.{own}"] for own in ("mean", "deviation"))
+        if not mean.any() and (deviation == 1).all():
+            mean[...], deviation[...] = moments(as_batch(images, self.input_shape) for images in parts)
 
     def check_scale(self, images: Images) -> None:
         """Raise InputError for images on another scale than the training images: floats from 0 to 255, say."""

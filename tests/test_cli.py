@@ -350,7 +350,53 @@ def test_models_too_large_for_the_images(tmp_path: Path, capsys: pytest.CaptureF
     tiny = Dataset(rng.integers(0, 255, (40, 1, 8, 8), dtype=np.uint8), np.arange(40) % 10, tuple("0123456789"))
     folder = write_data(tmp_path / "tiny", tiny, tiny)
     line = fails(["train", "--data", str(folder), "--model", "lenet5"], capsys)
-    assert line == "lowered-cnn train: conv2: expected an input of at least (5, 5) under a window of (5, 5), got (4, 4)"
+    wanted = "larger images (the network that fits any size is adaptive)"
+    assert line == f"lowered-cnn train: lenet5: images: expected {wanted}, got 8x8 pixels (HxW)"
+
+
+def other_images(*shape: int) -> Dataset:
+    """Return images of two classes that differ in their mean, on a scale of their own; the second class is rare."""
+    labels = (np.arange(60) % 12 == 0).astype(np.int64)
+    images = np.random.default_rng(0).normal(1000 + 300 * labels.reshape(-1, *(1,) * len(shape)), 100, (60, *shape))
+    return Dataset(images.astype(np.float32), labels, ("0", "1"))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 40), (2, 1, 1)])
+def test_images_of_any_size_and_scale_are_learned(
+    shape: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = other_images(*shape)
+    for name in ("train", "test"):
+        np.save(tmp_path / f"{name}-images.npy", data.images)
+        np.save(tmp_path / f"{name}-labels.npy", data.labels)
+    run = tmp_path / "run"
+    assert (
+        main(["train", "--data", str(tmp_path), "--epochs", "20", "--dev-size", "0", "--out", str(run), "--json"]) == 0
+    )
+    output = capsys.readouterr()
+    assert json.loads(output.out)["test_accuracy"] > 0.9
+    assert output.err.count("5 images of 1 and 55 images of 0: look at each class") == 1
+    config = json.loads((run / "config.json").read_text())
+    assert (config["model"], config["epochs"]) == ("adaptive", 20)
+
+
+def test_pictures_of_any_size_are_trained_on_tested_and_predicted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label, brightness in (("dark", 40), ("light", 180)):
+            (tmp_path / "data" / split / label).mkdir(parents=True)
+            for number in range(6):
+                pixels = generator.integers(brightness, brightness + 40, (*generator.integers(9, 30, 2), 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / split / label / f"{number}.png")
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(tmp_path / "data"), "--epochs", "20", "--dev-size", "2", "--out", run]) == 0
+    assert "test accuracy 100.00%" in capsys.readouterr().out
+    assert main(["evaluate", run]) == 0
+    assert "test accuracy 100.00%" in capsys.readouterr().out
+    assert main(["predict", run, str(tmp_path / "data" / "test" / "dark" / "3.png")]) == 0
+    assert ": dark (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["evaluate", "summary", "predict"])

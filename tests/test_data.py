@@ -38,7 +38,7 @@ from lowered_cnn.data import (
     read_image,
     read_image_folder,
 )
-from lowered_cnn.data.images import hold_out_tenth
+from lowered_cnn.data.images import hold_out_tenth, image_size
 
 
 def error_of(call: Callable[..., object], *args: Any) -> str:
@@ -553,10 +553,50 @@ def test_image_folder_is_in_colour_if_one_image_is(tmp_path: Path) -> None:
     assert splits.test.images[0, :, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_image_folder_refuses_other_sizes(tmp_path: Path) -> None:
-    save(tmp_path / "train" / "a" / "1.png", solid(0))
-    other = save(tmp_path / "test" / "a" / "2.png", random_bytes(3, 4))
-    assert error_of(load, tmp_path) == f"{other}: expected 4x3 pixels (HxW), as in 1.png, got 3x4"
+def test_pictures_of_several_sizes_are_fitted_to_the_median_of_those_to_train_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, size in (("train/a/1", (4, 6)), ("train/a/2", (4, 8)), ("train/a/3", (5, 8)), ("test/a/4", (90, 9))):
+        save(tmp_path / f"{name}.png", random_bytes(*size))
+    splits = load(tmp_path)
+    assert splits.train.image_shape == splits.test.image_shape == (1, 4, 8)
+    np.testing.assert_array_equal(splits.train.images[1, 0], random_bytes(4, 8))
+    (record,) = caplog.records
+    assert record.getMessage() == "3 of 4 pictures scaled and cropped at the centre to 4x8 pixels (HxW)"
+    for image, path in zip(splits.train.images, sorted((tmp_path / "train" / "a").iterdir()), strict=True):
+        np.testing.assert_array_equal(image, fit_image(read_image(path), (1, 4, 8)))
+
+
+def test_large_pictures_of_several_sizes_are_scaled_down(tmp_path: Path) -> None:
+    for name, size in (("train/a/1", (300, 448)), ("train/a/2", (300, 448)), ("train/a/3", (300, 500))):
+        save(tmp_path / f"{name}.png", random_bytes(*size))
+    save(tmp_path / "test" / "a" / "1.png", random_bytes(300, 448))
+    assert load(tmp_path).train.image_shape == (1, 150, 224)
+
+
+def test_the_size_is_that_of_the_picture_as_it_is_read(tmp_path: Path) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.jpg"
+        Image.fromarray(random_bytes(3, 5)).save(path, exif=exif)
+        assert image_size(path) == read_image(path).shape[1:]
+
+
+@pytest.mark.parametrize("size", [(4, 4), (9, 4), (3, 20), (5, 5), (1, 1)])
+def test_a_fitted_image_is_the_middle_of_the_picture(size: tuple[int, int]) -> None:
+    """A wide picture loses both ends, a tall one top and bottom; what is left keeps its shape."""
+    height, width = size
+    rows, columns = np.mgrid[:height, :width]
+    picture = (100 + rows - (height - 1) / 2 + 2 * (columns - (width - 1) / 2)).astype(np.uint8)[None]
+    fitted = fit_image(picture, (1, 1, 1))
+    assert abs(float(fitted.item()) - 100) <= 1.5
+
+
+def test_images_can_be_fitted_to_a_network(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png", random_bytes(4, 6))
+    save(tmp_path / "a" / "2.png", random_bytes(4, 6))
+    assert load(tmp_path, (3, 2, 5)).test.image_shape == (3, 2, 5)
 
 
 def test_image_folder_refuses_classes_that_lack_images(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load the network and the data, and print accuracy and loss."""
     folder = RunFolder.open(arguments.run)
-    test = load_data(arguments.data or folder.source).test
+    network = folder.network()
+    test = load_data(arguments.data or folder.source, network.input_shape).test
     if list(test.classes) != folder.classes:
         raise InputError("data: classes", ", ".join(folder.classes), ", ".join(test.classes))
-    result = evaluate_network(folder.network(), test)
+    result = evaluate_network(network, test)
     if arguments.json:
         print(json.dumps({"test_accuracy": result.accuracy, "test_loss": result.loss, "images": len(test)}))
     else:

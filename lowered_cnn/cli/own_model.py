@@ -16,7 +16,7 @@ from types import ModuleType
 from lowered_cnn.arrays import InputError, Shape
 from lowered_cnn.descriptions import JSON, describe
 from lowered_cnn.layers import Layer
-from lowered_cnn.models import MODELS
+from lowered_cnn.models import MODELS, model_for
 
 
 def model_name(text: str) -> str:
@@ -32,7 +32,7 @@ def made(model: str, classes: int, input_shape: Shape) -> Layer:
     A function is called with the number of classes and, if it needs a second argument, the shape of the images.
     """
     if model in MODELS:
-        return MODELS[model](classes)
+        return model_for(model, classes, input_shape)
     path, name = _parts(model)
     found = vars(_imported(path)).get(name)
     if callable(found) and not isinstance(found, Layer):

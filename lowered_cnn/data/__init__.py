@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from lowered_cnn.arrays import InputError
+from lowered_cnn.arrays import InputError, Shape
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Dataset, Examples, Splits
 from lowered_cnn.data.digest import digest
@@ -42,9 +42,15 @@ READERS: dict[str, Callable[[str | Path], Splits]] = {
 """The kinds of data, and the function that reads a folder of each."""
 
 
-def load(folder: str | Path | None = None) -> Splits:
-    """Load a folder of IDX files, of .npy files, or of one sub-folder of images per class; without one, load MNIST."""
-    return load_mnist() if folder is None else READERS[kind_of(folder)](folder)
+def load(folder: str | Path | None = None, shape: Shape | None = None) -> Splits:
+    """Load a folder of IDX files, of .npy files, or of one sub-folder of images per class; without one, load MNIST.
+
+    Images in files of their own are fitted to `shape` (C, H, W), if it is given: the input of a trained network.
+    """
+    if folder is None:
+        return load_mnist()
+    kind = kind_of(folder)
+    return read_image_folder(folder, shape) if kind == "images" else READERS[kind](folder)
 
 
 def kind_of(folder: str | Path | None) -> str:

@@ -3,7 +3,10 @@
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median_low
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,6 +26,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: the perceived brightness of red, green and blue
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # Pillow knows others, and runs programs for some
 MOST_PIXELS = 50_000_000
+LONGEST_SIDE = 224  # of pictures of several sizes: more detail would cost more than it tells
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # in EXIF
 HELD_OUT = 0.1
 MNIST_SIDE = 28
 MNIST_INK = 20  # the longer side of a digit
@@ -38,28 +43,19 @@ def read_image(path: str | Path) -> Bytes:
     so images of more than 50,000,000 pixels (1.25 GB) are refused before they are unpacked.
     """
     require_pillow()
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    check_is_file(Path(path), "a readable image")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
-            file = Image.open(path, formats=FORMATS)
-        with file:
-            if math.prod(file.size) > MOST_PIXELS:
-                wanted = f"an image of at most {MOST_PIXELS:,} pixels"
-                raise InputError(str(path), wanted, "{} x {}".format(*file.size))
-            return to_bytes(ImageOps.exif_transpose(file))  # cameras store a rotation without applying it
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError(str(path), f"an image of at most {MOST_PIXELS:,} pixels", error) from error
-    except Exception as error:  # what Pillow raises depends on how the file is broken
-        raise InputError(str(path), "a readable image", error) from error
+    with opened(path) as file:
+        return to_bytes(ImageOps.exif_transpose(file))  # cameras store a rotation without applying it
 
 
-def read_image_folder(folder: str | Path) -> Splits:
-    """Read `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*`, about a tenth of which becomes the test split."""
+def read_image_folder(folder: str | Path, shape: Shape | None = None) -> Splits:
+    """Read `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*`, about a tenth of which becomes the test split.
+
+    Pictures of several sizes are scaled and cropped, as `fit_image` does it, to the median height and width of those
+    to train on, scaled down to 224 pixels if one is longer. With `shape` (C, H, W), such as a network's input, all are
+    fitted to that. Either is logged, in one line.
+    """
     folder = Path(folder)
     if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
         train, test = class_files(folder / "train"), class_files(folder / "test")
@@ -67,8 +63,10 @@ def read_image_folder(folder: str | Path) -> Splits:
             raise InputError(str(folder / "test"), f"the classes {', '.join(train)}", ", ".join(test))
     else:
         train, test = hold_out_tenth(class_files(folder))
-    images = read_alike([path for split in (train, test) for paths in split.values() for path in paths])
+    paths = [path for split in (train, test) for paths in split.values() for path in paths]
     count = sum(map(len, train.values()))
+    size, channels = (common_size(paths[:count]), None) if shape is None else (shape[1:], shape[0])
+    images = read_alike(paths, size, channels)
     return Splits(labelled(images[:count], train), labelled(images[count:], test))
 
 
@@ -105,10 +103,51 @@ def is_framed(profiles: npt.NDArray[np.integer]) -> bool:
 
 
 def fit_image(image: Bytes, shape: Shape, where: str = "image") -> Bytes:
-    """Convert an image (C, H, W) to the channels (1 or 3) and the size of a network's input."""
+    """Convert an image (C, H, W) to the channels (1 or 3) and the size of a network's input.
+
+    It is scaled until it covers that size, and what is left over on two sides is cropped, so that no shape changes.
+    """
     check_rank(f"{where}: input shape of the network", "C H W", shape)
     channels, height, width = shape
-    return np.stack([resized(plane, height, width) for plane in with_channels(image, channels, where)])
+    image = with_channels(image, channels, where)
+    if image.shape[1:] == (height, width):
+        return image
+    across = min(image.shape[1] / height, image.shape[2] / width)
+    rows, columns = max(round(height * across), 1), max(round(width * across), 1)
+    top, left = (image.shape[1] - rows) // 2, (image.shape[2] - columns) // 2
+    middle = image[:, top : top + rows, left : left + columns]
+    return np.stack([resized(plane, height, width) for plane in middle])
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator["Image"]:
+    """Open an image file; what goes wrong then, or while it is read, becomes an InputError."""
+    require_pillow()
+    from PIL import Image
+
+    check_is_file(Path(path), "a readable image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+            file = Image.open(path, formats=FORMATS)
+        with file:
+            if math.prod(file.size) > MOST_PIXELS:
+                wanted = f"an image of at most {MOST_PIXELS:,} pixels"
+                raise InputError(str(path), wanted, "{} x {}".format(*file.size))
+            yield file
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(str(path), f"an image of at most {MOST_PIXELS:,} pixels", error) from error
+    except Exception as error:  # what Pillow raises depends on how the file is broken
+        raise InputError(str(path), "a readable image", error) from error
+
+
+def image_size(path: Path) -> Shape:
+    """Return the size (H, W) that `read_image` would return, from the head of the file."""
+    with opened(path) as file:
+        width, height = file.size
+        return (width, height) if file.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
 
 
 def require_pillow() -> None:
@@ -195,15 +234,27 @@ def number_of(path: Path) -> float:
     return int.from_bytes(hashlib.sha256(name).digest()[:6]) / 2**48
 
 
-def read_alike(paths: list[Path]) -> Bytes:
-    """Read images of the same size as (N, C, H, W), all in colour if any of them is."""
-    images = []
+def common_size(paths: list[Path]) -> Shape:
+    """Return the size (H, W) of images, or, if it differs, their median height and width, scaled down to 224 pixels."""
+    sizes = [image_size(path) for path in paths]
+    height, width = map(median_low, zip(*sizes, strict=True))
+    scale = 1.0 if len(set(sizes)) == 1 else min(1.0, LONGEST_SIDE / max(height, width))
+    return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def read_alike(paths: list[Path], size: Shape, channels: int | None) -> Bytes:
+    """Read images as (N, C, H, W) of this size (H, W); without a number of channels, all in colour if any is."""
+    images, fitted = [], 0
     for path in paths:
-        images.append(read_image(path))
-        (height, width), got = images[0].shape[1:], images[-1].shape[1:]
-        if got != (height, width):
-            raise InputError(str(path), f"{height}x{width} pixels (HxW), as in {paths[0].name}", "{}x{}".format(*got))
-    channels = max(len(image) for image in images)
+        image = read_image(path)
+        fitted += image.shape[1:] != size
+        images.append(fit_image(image, (len(image), *size), str(path)))
+    if fitted:
+        import logging
+
+        line = f"{fitted} of {len(paths)} pictures scaled and cropped at the centre to {size[0]}x{size[1]} pixels (HxW)"
+        logging.getLogger("lowered_cnn").warning(line)
+    channels = channels or max(len(image) for image in images)
     return np.stack([with_channels(image, channels, str(path)) for path, image in zip(paths, images, strict=True)])
 
 

@@ -30,6 +30,7 @@ from lowered_cnn.layers.pool import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPo
 from lowered_cnn.layers.reshape import ChannelShuffle, Flatten, Pad, PixelShuffle, Reshape, Slice, Transpose
 from lowered_cnn.layers.resize import AdaptiveAvgPool, Resize
 from lowered_cnn.layers.scale import Scale
+from lowered_cnn.layers.standardize import Standardize
 
 __all__ = [
     "ELU",
@@ -86,6 +87,7 @@ __all__ = [
     "Site",
     "Slice",
     "Softmax",
+    "Standardize",
     "Tanh",
     "Transpose",
 ]

@@ -4,10 +4,11 @@ from lowered_cnn.training.evaluation import Evaluation, evaluate
 from lowered_cnn.training.loop import Training, fit, train
 from lowered_cnn.training.metrics import Metric
 from lowered_cnn.training.ranks import Ranks, join_ranks
-from lowered_cnn.training.recipe import BEST, Recipe
+from lowered_cnn.training.recipe import ADAPTIVE, BEST, Recipe
 from lowered_cnn.training.state import Record, State
 
 __all__ = [
+    "ADAPTIVE",
     "BEST",
     "Evaluation",
     "Metric",

@@ -86,6 +86,11 @@ class Recipe:
         """Return the number of steps that `epochs` (by default all of them) take over that many examples."""
         return -(-examples // self.batch_size) * (self.epochs if epochs is None else epochs)
 
+    def at_least(self, steps: int, most: int, examples: int) -> "Recipe":
+        """Return the recipe with as many more epochs as these examples need for so many steps, but at most `most`."""
+        needed = min(-(-steps // self.steps(examples, 1)), most)
+        return replace(self, epochs=max(self.epochs, needed))
+
     def learning_rate(self, step: int, examples: int, losses: Sequence[float]) -> float:
         """Return the rate after that many steps over that many examples, and epochs with these losses."""
         factor = self.schedule.factor_after(step / self.steps(examples), losses)
@@ -108,3 +113,6 @@ BEST = Recipe(
     average=0.999,
 )
 """The recipe with the best accuracy on MNIST's dev split, for the network `deep`: about twelve minutes on 2 cores."""
+
+ADAPTIVE = Recipe(epochs=8, clip_norm=5.0)
+"""The recipe for other images than MNIST's, for the network `adaptive`; `at_least` makes it longer for small data."""

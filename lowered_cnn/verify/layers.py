@@ -28,6 +28,7 @@ from lowered_cnn.layers import (
     Scale,
     Slice,
     Softmax,
+    Standardize,
 )
 from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.layers.container import Stage
@@ -209,10 +210,10 @@ def _statistics(probe: Probe) -> Iterator[Check]:
     uses: dict[str, list[Passage]] = {}
     for passage in probe.passages().values():
         layer, site = passage.stage.layer, passage.stage.site
-        if isinstance(layer, Scale) and is_stock(layer) and not layer.learned:
+        if is_stock(layer) and (isinstance(layer, Standardize) or (isinstance(layer, Scale) and not layer.learned)):
             for parameter in layer.parameters(site.input_shape):
                 yield _check(passage.stage, "statistics", float(np.abs(site.gradient(parameter.name)).max()), 0.0)
-        if isinstance(passage.stage.layer, BatchNorm) and is_stock(passage.stage.layer):
+        if isinstance(layer, BatchNorm) and is_stock(layer):
             uses.setdefault(passage.stage.site.owner, []).append(passage)
     for passages in uses.values():
         stage = passages[0].stage  # that of the owner, which comes first

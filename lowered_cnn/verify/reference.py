@@ -51,6 +51,7 @@ from lowered_cnn.layers import (
     SiLU,
     Slice,
     Softmax,
+    Standardize,
     Tanh,
     Transpose,
 )
@@ -116,6 +117,9 @@ def reference(stage: Stage, x: Array) -> tuple[Shape, Values] | None:
             return output, lambda at: _resized(layer, x, output[1:], at)
         case BatchNorm() | LayerNorm() | GroupNorm() | InstanceNorm():
             return x.shape[:-1], lambda at: _normalized(stage, x, at)
+        case Standardize():
+            means, deviations = (site.parameter(name).tolist() for name in ("mean", "deviation"))
+            return x.shape[:-1], lambda at: (x[at] - means[at[0]]) / deviations[at[0]]
         case LRN():
             return x.shape[:-1], lambda at: _scalars(lambda n: _local_response(layer, x[:, *at[1:], n], at[0]), x)
         case Softmax() | LogSoftmax():

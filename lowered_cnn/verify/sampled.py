@@ -54,6 +54,7 @@ from lowered_cnn.layers import (
     SiLU,
     Slice,
     Softmax,
+    Standardize,
     Tanh,
     Transpose,
 )
@@ -232,7 +233,7 @@ class _Drawing:
             Dropout(self.one_of(0.0, 0.3, 0.6), self.chance(0.2)), HardSigmoid(self.one_of(1 / 6, 0.25)), HardSwish(),
             Clip(self.one_of(0.0, -math.inf), self.one_of(1.0, 6.0)), PReLU(self.chance(0.3)),
             LRN(self.one_of(1, 3, 5), 0.5),
-            self.scale(shape),
+            self.scale(shape), Standardize(),
         )  # fmt: skip
 
     def scale(self, shape: Shape) -> Layer:

@@ -52,6 +52,7 @@ from lowered_cnn.layers import (
     SiLU,
     Slice,
     Softmax,
+    Standardize,
     Tanh,
     Transpose,
 )
@@ -149,6 +150,8 @@ def specimens() -> dict[str, Specimen]:
         "batch norm of features": in_the_middle(BatchNorm(), FEATURES),
         "layer norm": in_the_middle(LayerNorm(0.1)),
         "layer norm of features": in_the_middle(LayerNorm(), FEATURES),
+        "standardize": in_the_middle(Standardize()),
+        "standardize features": in_the_middle(Standardize(), FEATURES),
         "relu": in_the_middle(ReLU()),
         "leaky relu": in_the_middle(LeakyReLU(0.2)),
         "elu": in_the_middle(ELU(0.7)),
@@ -259,7 +262,7 @@ def together() -> Specimen:
     """Return a network with every kind of layer for images."""
     pooled = Concatenate(GlobalAvgPool(), GlobalMaxPool())
     model = Sequential(
-        Pad(1), Conv2D(6, 3, bias=False), BatchNorm(), LeakyReLU(0.2), MaxPool(2),
+        Standardize(), Pad(1), Conv2D(6, 3, bias=False), BatchNorm(), LeakyReLU(0.2), MaxPool(2),
         Residual(Sequential(Conv2D(6, 3, padding="same"), ELU(0.7), Dropout(0.2)), Conv2D(6, 1)),
         ConvTranspose2D(4, 2, 2), SiLU(), LayerNorm(), AvgPool(2), GELU(),
         Scale(), ChannelShuffle(2), HardSwish(), Conv2D(8, 1), PixelShuffle(2), Slice(1, 0, 7), PReLU(),

@@ -52,6 +52,7 @@ from lowered_cnn.layers import (
     SiLU,
     Slice,
     Softmax,
+    Standardize,
     Tanh,
     Transpose,
 )
@@ -72,6 +73,9 @@ OPSET = 20
 """The first operator set with Gelu."""
 
 IR_VERSION = 9
+
+ABSORBED = 1e-30
+"""1 + this is 1 in either precision."""
 
 IMAGES, OUTPUTS = "images", "outputs"
 
@@ -175,6 +179,8 @@ class _Graph:
                 numbers = self.owned(layer, name, shape)
                 rates: dict[str, Any] = {"epsilon": layer.epsilon, "momentum": 1 - layer.momentum}
                 return self.node("BatchNormalization", name, [x, *numbers], **rates)
+            case Standardize():
+                return self._standardize(name, x)
             case LayerNorm():
                 numbers = self.owned(layer, name, shape)
                 return self._on_last_axis(
@@ -259,6 +265,18 @@ class _Graph:
                 case Layer():
                     ends[node.name] = self.add(node.layer, own, shapes[node.inputs[0]], taken[0])
         return ends[graph.outputs[0]]
+
+    def _standardize(self, name: str, x: str) -> str:
+        """Add a normalization with the variance 1, and an epsilon that 1 absorbs: (x - mean) times 1 / deviation."""
+        mean, deviation = (self.parameters[f"{name}.{own}"] for own in ("mean", "deviation"))
+        numbers = {
+            "scale": 1 / deviation,
+            "bias": np.zeros_like(mean),
+            "mean": mean,
+            "variance": np.ones_like(mean),
+        }
+        inputs = [self.constant(f"{name}.{own}", values) for own, values in numbers.items()]
+        return self.node("BatchNormalization", name, [x, *inputs], epsilon=ABSORBED)
 
     def _product(self, name: str, inputs: list[str]) -> str:
         """Add the product of any number of inputs."""
