@@ -21,7 +21,7 @@ from lowered_cnn.arrays import (
     with_python_numbers,
 )
 from lowered_cnn.fusion import fuse
-from lowered_cnn.layers import Dropout, Flatten, Graph, Layer, Sequential, Sigmoid, Site, Softmax, Standardize
+from lowered_cnn.layers import Dropout, Flatten, Graph, Join, Layer, Sequential, Sigmoid, Site, Softmax, Standardize
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.layers.standardize import moments
@@ -193,6 +193,7 @@ class Network:
         Nothing happens if it was measured before, or if the first layer is another one.
         """
         model = self.model
+        first: Layer | Join | None
         if isinstance(model, Graph):
             name, first = model.nodes[0].name, model.nodes[0].layer
         else:
