@@ -51,9 +51,9 @@ from lowered_cnn.ledger import summary
 from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy, softmax
 from lowered_cnn.lowering import col2im, im2col
 from lowered_cnn.network import Gradient, Network
-from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer
-from lowered_cnn.parameters import Parameter, ParameterVector
-from lowered_cnn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
+from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from lowered_cnn.parameters import Copied, Parameter, ParameterVector
+from lowered_cnn.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, StepDecay
 from lowered_cnn.storage import load, save
 from lowered_cnn.tracing import Trace, trace
 from lowered_cnn.training import Evaluation, Recipe, Record, State, Training, evaluate, fit, train
@@ -80,6 +80,7 @@ __all__ = [
     "ConvTranspose1D",
     "ConvTranspose2D",
     "ConvTranspose3D",
+    "Copied",
     "Cosine",
     "Dataset",
     "Dense",
@@ -111,6 +112,8 @@ __all__ = [
     "Pad",
     "Parameter",
     "ParameterVector",
+    "Plateau",
+    "RMSprop",
     "ReLU",
     "Recipe",
     "Record",

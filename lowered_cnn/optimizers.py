@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, is_number
+from lowered_cnn.arrays import Array, InputError, check_flag, is_number
 from lowered_cnn.parameters import ParameterVector
 
 
@@ -241,6 +241,80 @@ class _LoweredAdamW(LoweredOptimizer):
         self.adam.step(gradient, learning_rate, number)
 
 
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """Gradients divided by their recent size (Tieleman and Hinton, 2012), as in PyTorch.
+
+    v = alpha v + (1 - alpha) g'^2, w = w - learning_rate g' / (sqrt(v) + epsilon), with g' = g + l2 w (weights only).
+    If `centered`, g' is divided by its deviation (Graves, 2013): v - m^2 takes the place of v in w's equation, with
+    m = alpha m + (1 - alpha) g'. With momentum, w = w - learning_rate u and u = momentum u + g' / (sqrt(v) + epsilon).
+    """
+
+    learning_rate: float = 0.01
+    alpha: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("RMSprop", self.learning_rate, self.l2, alpha=self.alpha, momentum=self.momentum)
+        _check_epsilon("RMSprop", self.epsilon)
+        check_flag("RMSprop: centered", self.centered)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The mean square v; the mean m, if centered; the velocity u, if there is momentum."""
+        return ("square", *["mean"] * self.centered, *["velocity"] * (self.momentum > 0))
+
+    def lower(
+        self, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> LoweredOptimizer:
+        """Return the form that updates these values."""
+        return _LoweredRMSprop(self, values, buffers, decays, rates)
+
+
+class _LoweredRMSprop(LoweredOptimizer):
+    def __init__(
+        self, rmsprop: RMSprop, values: Array, buffers: Mapping[str, Array], decays: Array, rates: Array | float
+    ) -> None:
+        self.rmsprop = rmsprop
+        self.values = values
+        self.square = buffers["square"]
+        self.mean, self.velocity = (buffers.get(name, values[:0]) for name in ("mean", "velocity"))
+        self.decay = decays * rmsprop.l2
+        self.rates = rates
+        self.regularized, self.spare = np.empty_like(self.values), np.empty_like(self.values)
+
+    def step(self, gradient: Array, learning_rate: float, number: int) -> None:
+        """The step w = w - learning_rate g' / (sqrt(v) + epsilon), or - learning_rate u."""
+        rmsprop, spare = self.rmsprop, self.spare
+        if rmsprop.l2:
+            np.multiply(self.decay, self.values, out=self.regularized)
+            gradient = np.add(gradient, self.regularized, out=self.regularized)
+        self.square *= rmsprop.alpha
+        np.multiply(gradient, gradient, out=spare)
+        self.square += np.multiply(spare, 1 - rmsprop.alpha, out=spare)
+        update = np.divide(gradient, self._size(gradient), out=spare)
+        if rmsprop.momentum:
+            self.velocity *= rmsprop.momentum
+            self.velocity += update
+            update = self.velocity
+        self.values -= np.multiply(update, learning_rate * self.rates, out=spare)
+
+    def _size(self, gradient: Array) -> Array:
+        """Return sqrt(v) + epsilon; if centered, sqrt(v - m^2) + epsilon, with m brought up to date."""
+        square, spare = self.square, self.spare
+        if self.rmsprop.centered:
+            self.mean *= self.rmsprop.alpha
+            self.mean += np.multiply(gradient, 1 - self.rmsprop.alpha, out=spare)
+            np.subtract(square, np.multiply(self.mean, self.mean, out=spare), out=spare)
+            square = np.maximum(spare, 0, out=spare)  # rounding may take it below 0
+        np.sqrt(square, out=spare)
+        spare += self.rmsprop.epsilon
+        return spare
+
+
 def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
     if not (is_number(learning_rate) and 0 < learning_rate < float("inf")):
         raise InputError(f"{where}: learning_rate", "a number above 0", repr(learning_rate))
@@ -253,5 +327,9 @@ def _check(where: str, learning_rate: float, l2: float, **rates: float) -> None:
 
 def _check_adam(where: str, adam: Adam | AdamW, l2: float = 0.0) -> None:
     _check(where, adam.learning_rate, l2, beta1=adam.beta1, beta2=adam.beta2)
-    if not (is_number(adam.epsilon) and 0 < adam.epsilon < float("inf")):
-        raise InputError(f"{where}: epsilon", "a number above 0", repr(adam.epsilon))
+    _check_epsilon(where, adam.epsilon)
+
+
+def _check_epsilon(where: str, epsilon: float) -> None:
+    if not (is_number(epsilon) and 0 < epsilon < float("inf")):
+        raise InputError(f"{where}: epsilon", "a number above 0", repr(epsilon))

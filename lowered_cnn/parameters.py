@@ -5,6 +5,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,26 @@ class Parameter:
     decays: bool = False
     rate: float = 1.0
     statistic: bool = False
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What `ParameterVector.copy_from` did: the names of the parameters that were `copied`, and of all others.
+
+    `missing` are ours without a counterpart, `unused` theirs; `mismatched` are those whose shapes differ, with both
+    shapes: ours and theirs.
+    """
+
+    copied: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    mismatched: Mapping[str, tuple[Shape, Shape]]
+
+    def __str__(self) -> str:
+        shapes = [f"{name} {ours} from {theirs}" for name, (ours, theirs) in self.mismatched.items()]
+        others = {"missing": self.missing, "unused": self.unused, "mismatched": shapes}
+        found = [f"{what}: {', '.join(names)}" for what, names in others.items() if names]
+        return "; ".join([f"{len(self.copied)} copied", *found])
 
 
 def he_deviation(fan_in: int) -> float:
@@ -100,6 +121,26 @@ class ParameterVector(Mapping[str, Array]):
         """Return a vector laid out like `learned`: the factor on each entry's learning rate."""
         return self._spread(lambda p: p.rate)
 
+    def copy_from(self, other: Mapping[str, npt.ArrayLike]) -> Copied:
+        """Copy those parameters whose name and shape fit, and return which they were, and which others there are.
+
+        `other` is another network's `parameters`, or a mapping of arrays. Raises InputError, before anything is copied,
+        if it is neither, or if something in it is no array of real numbers.
+        """
+        if not isinstance(other, Mapping):
+            raise InputError("parameters: copy_from", "parameters, or a mapping of arrays", type(other).__name__)
+        theirs = {name: _real(f"parameters: copy_from: {name}", values) for name, values in other.items()}
+        shared = [name for name in self if name in theirs]
+        fitting = [name for name in shared if self[name].shape == theirs[name].shape]
+        for name in fitting:
+            self[name][...] = theirs[name]
+        return Copied(
+            copied=tuple(fitting),
+            missing=tuple(name for name in self if name not in theirs),
+            unused=tuple(name for name in theirs if name not in self),
+            mismatched={name: (self[name].shape, theirs[name].shape) for name in shared if name not in fitting},
+        )
+
     def _spread(self, value: Callable[[Parameter], float]) -> Array:
         spread = ParameterVector.zeros(self.parameters, self.vector.dtype)
         for p in self.parameters:
@@ -114,12 +155,18 @@ class ParameterVector(Mapping[str, Array]):
 
 def _write(where: str, there: Array, value: object) -> None:
     """Write a number, or an array of the same shape, into an array."""
-    try:
-        values = np.asarray(value)
-    except ValueError as error:  # rows of different lengths
-        raise InputError(where, f"shape {there.shape}", "rows of different lengths") from error
-    if values.dtype.kind not in "biuf":
-        raise InputError(where, "real numbers", repr(value) if values.dtype.kind == "O" else values.dtype)
+    values = _real(where, value)
     if values.ndim and values.shape != there.shape:
         raise InputError(where, f"shape {there.shape}", values.shape)
     there[...] = values
+
+
+def _real(where: str, value: object) -> npt.NDArray[Any]:
+    """Return a value as an array; raises InputError unless it is one of real numbers."""
+    try:
+        values = np.asarray(value)
+    except ValueError as error:
+        raise InputError(where, "an array", "rows of different lengths") from error
+    if values.dtype.kind not in "biuf":
+        raise InputError(where, "real numbers", repr(value) if values.dtype.kind == "O" else values.dtype)
+    return values

@@ -2,18 +2,28 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lowered_cnn.arrays import InputError, is_number
+from lowered_cnn.arrays import InputError, is_number, whole_number
 
 
 class Schedule(ABC):
-    """A function of training progress, from 0 (the first step) to just below 1 (the last one)."""
+    """A function of training progress, from 0 (the first step) to just below 1 (the last one).
+
+    It may also depend on the losses of the epochs so far, but keeps no state of its own.
+    """
 
     @abstractmethod
     def factor(self, progress: float) -> float:
         """Return the factor on the learning rate."""
+
+    def factor_after(self, progress: float, losses: Sequence[float]) -> float:
+        """Return the factor after epochs with these losses, those on the dev set if there is one.
+
+        By default, that is `factor(progress)`.
+        """
+        return self.factor(progress)
 
 
 @dataclass(frozen=True)
@@ -70,3 +80,43 @@ class OneCycle(Schedule):
         if progress < self.warmup:
             return self.start + (1 - self.start) * (1 - math.cos(math.pi * progress / self.warmup)) / 2
         return (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """Multiplied by `drop` whenever the loss has not improved for `patience` epochs, but never below `least`.
+
+    That is the loss on the dev set or, without one, the mean over the epoch. It has improved if it is more than
+    `min_delta` below the last one that had. After a drop, the count of epochs starts again. Keras' ReduceLROnPlateau
+    counts in the same way, PyTorch's waits for one epoch more.
+    """
+
+    drop: float = 0.1
+    patience: int = 5
+    min_delta: float = 1e-4
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.drop) and 0 < self.drop < 1):
+            raise InputError("Plateau: drop", "a factor between 0 and 1", repr(self.drop))
+        whole_number("Plateau: patience", self.patience, 1)
+        if not (is_number(self.min_delta) and 0 <= self.min_delta < math.inf):
+            raise InputError("Plateau: min_delta", "a finite number of at least 0", repr(self.min_delta))
+        if not (is_number(self.least) and 0 <= self.least <= 1):
+            raise InputError("Plateau: least", "a factor from 0 to 1", repr(self.least))
+
+    def factor(self, progress: float) -> float:
+        """Return 1, the factor before any loss is known."""
+        return 1.0
+
+    def factor_after(self, progress: float, losses: Sequence[float]) -> float:
+        """Return drop^(number of plateaus), or `least` if that is more."""
+        best, waited, drops = math.inf, 0, 0
+        for loss in losses:
+            if loss < best - self.min_delta:
+                best, waited = loss, 0
+            else:
+                waited += 1
+            if waited == self.patience:
+                waited, drops = 0, drops + 1
+        return max(self.drop**drops, self.least)

@@ -91,6 +91,8 @@ def test_train_numbers_its_runs(
     "options",
     [
         ["--optimizer", "adam", "--schedule", "constant"],
+        ["--optimizer", "adamw", "--schedule", "plateau"],
+        ["--optimizer", "rmsprop", "--learning-rate", "0.002"],
         ["--optimizer", "sgd", "--schedule", "step", "--learning-rate", "0.02"],
         ["--schedule", "cosine", "--model", "notebook"],
     ],
@@ -304,7 +306,7 @@ def test_settings_that_do_not_tell_how_images_are_framed_are_refused(
             ["--data", "nowhere"],
             "nowhere: expected a folder with four IDX or .npy files, or with one sub-folder of images per class,",
         ),
-        (["--model", "resnet"], "argument --model: invalid choice: 'resnet' (choose from"),
+        (["--model", "resnet"], "argument --model: expected FILE.py:NAME, or one of compact, lenet5, "),
         (["--speed"], "unrecognized arguments: --speed"),
     ],
 )

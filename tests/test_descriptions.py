@@ -26,10 +26,12 @@ OPTIMIZERS = st.one_of(
     st.builds(cnn.SGD, POSITIVE, FRACTIONS, st.booleans(), RATES),
     st.builds(cnn.Adam, POSITIVE, RATES, RATES, POSITIVE, RATES),
     st.builds(cnn.AdamW, POSITIVE, RATES, RATES, POSITIVE, RATES),
+    st.builds(cnn.RMSprop, POSITIVE, RATES, POSITIVE, RATES, st.booleans(), RATES),
 )
 SCHEDULES = st.one_of(
     st.builds(cnn.Constant), st.builds(cnn.Cosine), st.builds(cnn.OneCycle, FRACTIONS, RATES),
     st.builds(cnn.StepDecay, st.lists(FRACTIONS, max_size=3).map(tuple), FRACTIONS),
+    st.builds(cnn.Plateau, FRACTIONS, st.integers(1), POSITIVE, FRACTIONS),
 )  # fmt: skip
 LOSSES = st.one_of(st.builds(cnn.SoftmaxCrossEntropy, RATES), st.builds(cnn.MeanSquaredError))
 AUGMENTATIONS = st.builds(

@@ -26,8 +26,9 @@ from lowered_cnn import (
     Residual,
     Sequential,
 )
-from lowered_cnn.arrays import Shape
+from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.interop.pytorch import load_pytorch, pytorch_names, save_pytorch
+from lowered_cnn.verify.sampled import draw
 
 MODEL = Sequential(
     Conv2D(6, 3, groups=2, bias=False), BatchNorm(), ReLU(), MaxPool(2),
@@ -123,11 +124,124 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
     save_file({"0.weight": np.zeros((2, 1, 3), np.float32)}, path)
     with pytest.raises(InputError) as caught:
         load_pytorch(path, model, (1, 5))
-    assert str(caught.value) == f"{path}: expected tensors ['0.bias', '0.weight'], got ['0.weight']"
+    assert str(caught.value) == f"{path}: expected 0.bias for conv1.bias, got only 0.weight"
     save_file({"0.weight": np.zeros((2, 1, 4), np.float32), "0.bias": np.zeros(2, np.float32)}, path)
     with pytest.raises(InputError) as caught:
         load_pytorch(path, model, (1, 5))
-    assert str(caught.value) == f"{path}: conv1.weight: expected (2, 1, 3), got (2, 1, 4)"
+    assert str(caught.value) == f"{path}: 0.weight for conv1.weight: expected (2, 1, 3), got (2, 1, 4)"
+
+
+class Renamed:
+    """A drawn network whose parameters have names that nobody could guess, in the order of its layers."""
+
+    def __init__(self, seed: int) -> None:
+        specimen = draw(seed)
+        self.model, self.shape = specimen.model, specimen.input_shape
+        self.network = disturbed(self.model, self.shape)
+        ours = list(pytorch_names(self.model, self.shape))
+        numbers = np.random.default_rng(seed).permutation(len(ours))
+        self.map = {name: f"block.{number}" for name, number in zip(ours, numbers, strict=True)}
+        self.state: dict[str, Array] = {theirs: self.network.parameters[name] for name, theirs in self.map.items()}
+
+    def load(self, source: Any, names: Any) -> Array:
+        return load_pytorch(source, self.model, self.shape, names).parameters.vector
+
+    def refusal(self, state: dict[str, Array], names: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            self.load(state, names)
+        return str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_other_names_are_taken_by_a_map_or_in_order(seed: int, tmp_path: Path) -> None:
+    case = Renamed(seed)
+    counted = {"block.num_batches_tracked": np.array(3), **case.state}
+    save_file(counted, tmp_path / "model.safetensors")
+    for source, names in (
+        (tmp_path / "model.safetensors", case.map),
+        (dict(sorted(counted.items())), case.map),
+        (counted, "order"),
+    ):
+        np.testing.assert_array_equal(case.load(source, names), case.network.parameters.vector)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_tensor_that_does_not_fit_is_named(seed: int) -> None:
+    case = Renamed(seed)
+    place = seed % len(case.map)
+    ours, theirs = list(case.map.items())[place]
+    values = case.state[theirs]
+    wrong = case.state | {theirs: values[None]}
+    for names in (case.map, "order"):
+        told = f"tensors: {theirs} for {ours}: expected {values.shape}, got {values[None].shape}"
+        assert case.refusal(wrong, names) == told
+        told = f"tensors: {theirs}: expected floating-point numbers, got int64"
+        assert case.refusal(case.state | {theirs: values.astype(np.int64)}, names) == told
+        told = f"tensors: expected {len(case.map)} tensors, as the network has, got extra besides"
+        assert case.refusal(case.state | {"extra": values}, names) == told
+    fewer = {name: array for name, array in case.state.items() if name != theirs}
+    assert case.refusal(fewer, case.map).startswith(f"tensors: expected {theirs} for {ours}, got only ")
+    cut = dict(list(case.state.items())[:-1])
+    assert case.refusal(cut, "order").startswith(f"tensors: expected a tensor for {list(case.map)[-1]}, got only ")
+    shorter = {name: other for name, other in case.map.items() if name != ours}
+    assert case.refusal(case.state, shorter).startswith(f"tensors: expected a tensor for {ours}, got only ")
+
+
+def test_names_without_sense_are_told(tmp_path: Path) -> None:
+    path, model = tmp_path / "model.safetensors", Sequential(Dense(1))
+    save_file({"weight": np.ones((1, 2), np.float32)}, path)
+    arguments: list[tuple[Any, Any, str]] = [
+        (path, "order", "load_pytorch: names: expected a map, as a safetensors file does not keep the order"),
+        (
+            path,
+            "sorted",
+            'load_pytorch: names: expected a map from dense1.weight, dense1.bias, or "order", got \'sorted',
+        ),
+        (path, {"conv1.weight": "weight"}, "load_pytorch: names: expected a map from dense1.weight, dense1.bias, or "),
+        ({}, "order", "tensors: expected a tensor for dense1.weight, got none"),
+        ({"weight": [[1], [2, 3]]}, "order", "tensors: weight: expected an array, got ValueError: "),
+    ]
+    for source, names, told in arguments:
+        with pytest.raises(InputError) as caught:
+            load_pytorch(source, model, (2,), names)
+        assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_module_that_is_no_sequential_is_loaded(double: bool, tmp_path: Path, torch: Any) -> None:
+    from safetensors.torch import save_file as save_tensors
+
+    nn = torch.nn
+
+    class Net(nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(1, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+            self.head = nn.Linear(4 * 6 * 6, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(torch.relu(self.norm(self.stem(x))).flatten(1))
+
+    torch.manual_seed(0)
+    theirs = Net().double() if double else Net()
+    images: Array = normal(5, 1, 8, 8).astype(np.float64 if double else np.float32)
+    theirs(torch.tensor(images))
+    model = Sequential(Conv2D(4, 3), BatchNorm(), ReLU(), Flatten(), Dense(3))
+    modules = {"conv1": "stem", "batch_norm1": "norm", "dense1": "head"}
+    names = {}
+    for ours in pytorch_names(model, (1, 8, 8)):
+        layer, parameter = ours.split(".")
+        names[ours] = f"{modules[layer]}.{parameter}"
+    save_tensors(theirs.state_dict(), tmp_path / "model.safetensors")
+    with torch.no_grad():
+        expected = theirs.eval()(torch.tensor(images)).numpy()
+    for network in (
+        load_pytorch(theirs.state_dict(), model, (1, 8, 8), "order"),
+        load_pytorch(tmp_path / "model.safetensors", model, (1, 8, 8), names),
+    ):
+        assert network.parameters.vector.dtype == images.dtype
+        assert_close(network.predict(images), expected, 1e-12 if double else 1e-5)
 
 
 def test_whole_numbers_are_not_taken_for_parameters(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,12 @@ from lowered_cnn import (
     MeanSquaredError,
     Network,
     OneCycle,
+    Plateau,
     Recipe,
     Record,
     ReLU,
     Residual,
+    RMSprop,
     Sequential,
     SoftmaxCrossEntropy,
     StepDecay,
@@ -50,6 +52,7 @@ from lowered_cnn import (
 )
 from lowered_cnn.descriptions import describe
 from lowered_cnn.optimizers import Optimizer
+from lowered_cnn.schedules import Schedule
 from lowered_cnn.storage import read_checked, write_checked
 from lowered_cnn.training import loop, machine
 from lowered_cnn.training.state import Subject
@@ -60,8 +63,11 @@ optimizers = st.one_of(
     st.builds(SGD, st.just(0.05), st.just(0.8), st.just(True)),
     st.builds(Adam, st.just(0.01), l2=st.sampled_from([0.0, 1e-3])),
     st.builds(AdamW, st.just(0.01)),
+    st.builds(RMSprop, momentum=st.sampled_from([0.0, 0.9]), centered=st.booleans()),
 )
-schedules = st.sampled_from([Constant(), Cosine(), OneCycle(), StepDecay(at=(0.3, 0.7))])
+schedules = st.sampled_from(
+    [Constant(), Cosine(), OneCycle(), StepDecay(at=(0.3, 0.7)), Plateau(0.5, patience=1, min_delta=0.05, least=0.2)]
+)
 augmentations = st.sampled_from([None, Augmentation(shift=1, elastic=0.5, flip=True), Augmentation(cutout=3)])
 recipes = st.builds(
     Recipe,
@@ -193,6 +199,7 @@ def test_a_network_without_parameters_is_resumed(tmp_path: Path) -> None:
         SGD(np.float64(0.05), np.float64(0.9), True),
         Adam(np.float64(0.01), np.float64(0.9), np.float64(0.99), np.float64(1e-8), np.float64(1e-3)),
         AdamW(np.float64(0.01), weight_decay=np.float64(0.01)),
+        RMSprop(np.float64(0.01), np.float64(0.9), np.float64(1e-8), np.float64(0.9), True, np.float64(1e-3)),
     ],
 )
 def test_numbers_from_numpy_are_the_same_numbers_once_resumed(optimizer: Optimizer, tmp_path: Path) -> None:
@@ -222,6 +229,46 @@ def test_a_learning_rate_that_is_set_stays(tmp_path: Path) -> None:
     for wrong in wrongs:
         with pytest.raises(InputError, match=r"^training: learning_rate: expected a finite number of at least 0, got "):
             training.learning_rate = wrong
+
+
+@pytest.mark.parametrize("dev", [DEV, None])
+def test_a_plateau_is_resumed_and_extended_to_the_bit(dev: Dataset | None, tmp_path: Path) -> None:
+    """With a loss that often improves by less than is asked for."""
+    recipe = Recipe(8, 50, SGD(0.5, momentum=0.9), Plateau(0.5, patience=1, min_delta=0.2))
+    whole = Training(Network(MODEL, SHAPE), DATA, recipe, dev=dev)
+    expected = outcome(whole, list(whole))
+    losses = [record.epoch_loss if dev is None else record.dev_loss for record in whole.history]
+    known = [[loss for loss in losses[:epoch] if loss is not None] for epoch in range(8)]
+    rates = [0.5 * recipe.schedule.factor_after(0, before) for before in known]
+    assert [record.learning_rate for record in whole.history] == rates
+    assert len(set(rates)) > 2
+    for cut in range(13):
+        short = dataclasses.replace(recipe, epochs=6)
+        training = Training(Network(MODEL, SHAPE), DATA, short, dev=dev)
+        records = list(itertools.islice(training, cut))
+        training.save(tmp_path / "checkpoint")
+        resumed = Training.resume(tmp_path / "checkpoint", DATA, dev=dev, epochs=8)
+        assert outcome(resumed, records + list(resumed)) == expected
+
+
+class Mixed(Schedule):
+    """Falls with progress and with the number of epochs."""
+
+    def factor(self, progress: float) -> float:
+        return 1 - progress
+
+    def factor_after(self, progress: float, losses: Sequence[float]) -> float:
+        return self.factor(progress) if losses else 1.0
+
+
+def test_an_extension_knows_the_losses_so_far(tmp_path: Path) -> None:
+    training = Training(Network(MODEL, SHAPE), DATA, Recipe(3, 50, SGD(0.1), Mixed()))
+    for name in ("first", "second", "third"):
+        training.save(tmp_path / name)
+        next(training)
+    assert len(list(Training.resume(tmp_path / "second", DATA, epochs=4))) == 7
+    with pytest.raises(InputError, match=r"would jump from 0\.0666667 to 0\.075, got 4$"):
+        Training.resume(tmp_path / "third", DATA, epochs=4)
 
 
 # --- where it is, and what it leaves ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowered_cnn import Constant, Cosine, InputError, OneCycle, StepDecay
+from lowered_cnn import Constant, Cosine, InputError, OneCycle, Plateau, StepDecay
 from lowered_cnn.schedules import Schedule
 
 progress = st.floats(0, 1, exclude_max=True)
@@ -55,6 +55,65 @@ def test_one_cycle_goes_up_and_then_down(warmup: float, start: float) -> None:
     down = [schedule.factor(at) for at in np.linspace(warmup, 1, 20)]
     assert all(a <= b for a, b in itertools.pairwise(up))
     assert all(a > b for a, b in itertools.pairwise(down))
+
+
+# Losses on a coarse grid often repeat, or differ by exactly min_delta.
+losses = st.lists(st.integers(0, 8).map(lambda number: number / 4), max_size=40)
+plateaus = st.builds(
+    Plateau,
+    st.sampled_from([0.1, 0.5]),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.25, 0.3]),
+    st.sampled_from([0, 0.2]),
+)
+
+
+@given(plateau=plateaus, losses=losses)
+def test_plateaus_are_those_of_pytorch_which_waits_for_an_epoch_more(
+    plateau: Plateau, losses: list[float], torch: Any
+) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        factor=plateau.drop,
+        patience=plateau.patience - 1,
+        threshold=plateau.min_delta,
+        threshold_mode="abs",
+        min_lr=plateau.least,
+        eps=0,
+    )
+    for count, loss in enumerate(losses, 1):
+        theirs.step(loss)
+        assert plateau.factor_after(0.5, losses[:count]) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
+def test_a_plateau_begins_at_1_and_counts_losses_that_are_no_numbers() -> None:
+    plateau = Plateau(0.5, patience=2)
+    assert plateau.factor(0.9) == plateau.factor_after(0.9, []) == 1
+    nan = float("nan")
+    assert [plateau.factor_after(0.9, [nan] * count) for count in range(6)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+@given(progress, losses)
+def test_a_schedule_of_progress_ignores_the_losses(at: float, losses: list[float]) -> None:
+    for schedule in (Constant(), StepDecay(), Cosine(), OneCycle()):
+        assert schedule.factor_after(at, losses) == schedule.factor(at)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"drop": 1}, "Plateau: drop: expected a factor between 0 and 1, got 1"),
+        ({"drop": "a"}, "Plateau: drop: expected a factor between 0 and 1, got 'a'"),
+        ({"patience": 0}, "Plateau: patience: expected a whole number of at least 1, got 0"),
+        ({"min_delta": float("inf")}, "Plateau: min_delta: expected a finite number of at least 0, got inf"),
+        ({"least": 2}, "Plateau: least: expected a factor from 0 to 1, got 2"),
+    ],
+)
+def test_plateaus_without_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Plateau(**settings)
+    assert str(caught.value) == message
 
 
 def test_points_outside_the_training_are_refused() -> None:

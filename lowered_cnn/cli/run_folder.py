@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lowered_cnn.arrays import InputError, whole_number
+from lowered_cnn.cli.own_model import import_again
 from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
@@ -148,6 +149,10 @@ class RunFolder:
         """Return one of the settings that are whole numbers."""
         return whole_number(f"{self.path / CONFIG}: {name}", self.config.get(name), 0)
 
+    def import_model(self) -> None:
+        """Import the file with the network's own layers, if it has any."""
+        import_again(str(self.path / CONFIG), self.config.get("model_file"))
+
     def open_metrics(self, steps: int) -> TextIO:
         """Open `metrics.jsonl` to go on after the lines of the first steps; raises OSError if it cannot be written.
 
@@ -164,6 +169,7 @@ class RunFolder:
 
     def network(self) -> Network:
         """Return the trained network; raises InputError unless it has one output per class."""
+        self.import_model()
         network = load(self.path / "model.safetensors")
         if network.output_shape != (len(self.classes),):
             where = str(self.path / CONFIG)

@@ -15,12 +15,15 @@ import numpy as np
 from lowered_cnn import (
     SGD,
     Adam,
+    AdamW,
     Constant,
     Cosine,
     Dataset,
     InputError,
     Network,
+    Plateau,
     Recipe,
+    RMSprop,
     StepDecay,
     Training,
     __version__,
@@ -28,6 +31,7 @@ from lowered_cnn import (
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.cli.errors import expected_errors
+from lowered_cnn.cli.own_model import made, model_name, settings
 from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
 from lowered_cnn.cli.running import Interval, follow, follow_along, warn
 from lowered_cnn.cli.stopping import exit_code
@@ -46,12 +50,18 @@ from lowered_cnn.verify import verify_forms
 DEFAULT = Recipe()
 RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST)}
 """Each recipe with its network."""
-OPTIMIZERS: dict[str, Optimizer] = {"sgd": DEFAULT.optimizer, "adam": Adam()}
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": DEFAULT.optimizer,
+    "adam": Adam(),
+    "adamw": AdamW(),
+    "rmsprop": RMSprop(0.001),
+}
 SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
     "step": StepDecay(),
     "cosine": Cosine(),
     "one-cycle": DEFAULT.schedule,
+    "plateau": Plateau(),
 }
 DEV_PART = 12
 """By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""
@@ -67,12 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     recipes = "default: 99.1 %% of MNIST in ten seconds on 2 cores; best: 99.7 %% in about twelve minutes"
     parser.add_argument("--recipe", choices=RECIPES, help=f"{recipes} (default)")
-    parser.add_argument("--model", choices=MODELS, help=f"the network ({_by_recipe(lambda model, _: model)})")
+    text = f"the network: {', '.join(MODELS)}, or one of your own ({_by_recipe(lambda model, _: model)})"
+    parser.add_argument("--model", type=model_name, metavar="MODEL|FILE.py:NAME", help=text)
     epochs, batch_size = _by_recipe(lambda _, recipe: recipe.epochs), _by_recipe(lambda _, recipe: recipe.batch_size)
     parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
     parser.add_argument("--batch-size", type=at_least(1), help=f"({batch_size})")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="(sgd)")
-    parser.add_argument("--learning-rate", type=positive(), help="its peak (sgd: 0.05, adam: 0.001)")
+    parser.add_argument("--learning-rate", type=positive(), help="its peak (sgd: 0.05, the others: 0.001)")
     parser.add_argument("--schedule", choices=SCHEDULES, help="(one-cycle)")
     text = "stop when the dev accuracy has not improved in that many epochs, and keep the best weights (never)"
     parser.add_argument("--patience", type=at_least(1), metavar="EPOCHS", help=text)
@@ -120,7 +131,7 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
     dev_size = len(splits.train) // DEV_PART if arguments.dev_size is None else arguments.dev_size
     data, dev = _hold_out(splits.train, dev_size, seed)
     model, recipe = _chosen(arguments, seed)
-    network = Network(MODELS[model](len(data.classes)), data.image_shape, seed=seed)
+    network = Network(made(model, len(data.classes), data.image_shape), data.image_shape, seed=seed)
     if arguments.verify and not _verified(network, recipe, ranks):
         return 1
     workers = arguments.workers or (usable_cores() if POSIX else 1)
@@ -158,6 +169,7 @@ def _resume(arguments: argparse.Namespace, ranks: Ranks) -> int:
             raise InputError(f"--{name.replace('_', '-')}", wanted, value)
     folder = RunFolder.open(arguments.resume, CHECKPOINT)
     with nullcontext() if ranks.number else folder.locked():
+        folder.import_model()
         source = arguments.data or folder.source
         splits = load_data(source)
         data, dev = _hold_out(splits.train, folder.number("dev_size"), folder.number("seed"))
@@ -227,7 +239,7 @@ def _chosen(arguments: argparse.Namespace, seed: int) -> tuple[str, Recipe]:
     model, recipe = RECIPES[arguments.recipe or "default"]
     optimizer = OPTIMIZERS[arguments.optimizer] if arguments.optimizer else recipe.optimizer
     if arguments.learning_rate is not None:
-        assert isinstance(optimizer, SGD | Adam)
+        assert isinstance(optimizer, SGD | Adam | AdamW | RMSprop)
         optimizer = dataclasses.replace(optimizer, learning_rate=arguments.learning_rate)
     recipe = dataclasses.replace(
         recipe,
@@ -252,7 +264,7 @@ def _config(source: Path | None, model: str, dev_size: int, training: Training) 
         "data": str(source.resolve()) if source else None,
         "mnist_style": is_mnist_style(training.data),
         "dev_size": dev_size,
-        "model": model,
+        **settings(model, training.network.model),
         "workers": training.workers,
         "seed": training.recipe.seed,
         "training_images": len(training.data),

@@ -29,7 +29,7 @@ from lowered_cnn.training.machine import machine
 from lowered_cnn.training.ranks import Alone, Ranks
 from lowered_cnn.training.recipe import Recipe
 from lowered_cnn.training.reduction import Rank, most_shards
-from lowered_cnn.training.state import Record, State, Subject
+from lowered_cnn.training.state import Record, State, Subject, losses
 from lowered_cnn.training.worker import Step, Task
 from lowered_cnn.training.workers import POSIX, Team, team
 
@@ -126,7 +126,7 @@ class Training(Iterator[Record]):
         """The rate of the next step: the schedule's, or the one that was set, which stays until it is set again."""
         if self._learning_rate is not None:
             return self._learning_rate
-        return float(self.recipe.optimizer.learning_rate * self.recipe.schedule.factor(self.step / self.steps))
+        return self.recipe.learning_rate(self.step, len(self.data), losses(self.history))
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
@@ -370,7 +370,8 @@ class Training(Iterator[Record]):
         subject = state.subject
         network = Network(subject.model, subject.input_shape, dtype=subject.dtype)
         if epochs is not None:
-            recipe = subject.recipe.extended(epochs, state.step, len(as_dataset("train: data", data)))
+            examples = len(as_dataset("train: data", data))
+            recipe = subject.recipe.extended(epochs, state.step, examples, losses(state.history))
             state = replace(state, subject=replace(subject, recipe=recipe))
         training = cls(network, data, state.subject.recipe, dev=dev, workers=workers, engine=engine)
         training.restore(state)

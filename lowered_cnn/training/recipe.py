@@ -1,6 +1,6 @@
 """The recipe: every choice that training involves, except the network, the data and the machine."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lowered_cnn.arrays import InputError, is_number, whole_number
@@ -82,13 +82,15 @@ class Recipe:
         """Return the number of steps that `epochs` (by default all of them) take over that many examples."""
         return -(-examples // self.batch_size) * (self.epochs if epochs is None else epochs)
 
-    def extended(self, epochs: int, step: int, examples: int) -> "Recipe":
+    def learning_rate(self, step: int, examples: int, losses: Sequence[float]) -> float:
+        """Return the rate after that many steps over that many examples, and epochs with these losses."""
+        factor = self.schedule.factor_after(step / self.steps(examples), losses)
+        return float(self.optimizer.learning_rate * factor)
+
+    def extended(self, epochs: int, step: int, examples: int, losses: Sequence[float]) -> "Recipe":
         """Return the recipe with more epochs; raises InputError if the rate after this step would then jump."""
         longer = replace(self, epochs=whole_number("resume: epochs", epochs, self.epochs))
-        before, after = (
-            recipe.optimizer.learning_rate * recipe.schedule.factor(step / recipe.steps(examples))
-            for recipe in (self, longer)
-        )
+        before, after = (recipe.learning_rate(step, examples, losses) for recipe in (self, longer))
         if before != after:
             jump = f"the learning rate of {self.schedule!r} would jump from {before:g} to {after:g}"
             raise InputError("resume: epochs", f"{self.epochs}, as {jump}", epochs)

@@ -1,5 +1,6 @@
 """The state of a training: all that decides how it goes on, as a handful of flat arrays and numbers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from lowered_cnn.arrays import Array, InputError, Shape
@@ -28,6 +29,12 @@ class Record:
     dev_accuracy: float | None
     images_per_second: float
     learning_rate: float
+
+
+def losses(history: Iterable[Record]) -> list[float]:
+    """Return the loss of each epoch: on the dev set or, without one, the mean over its examples."""
+    found = (record.epoch_loss if record.dev_loss is None else record.dev_loss for record in history)
+    return [loss for loss in found if loss is not None]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from lowered_cnn import (
     Cosine,
     MeanSquaredError,
     OneCycle,
+    Plateau,
     Recipe,
+    RMSprop,
     StepDecay,
     __all__,
 )
@@ -32,7 +34,8 @@ DEEP = b"[" * 3000 + b"]" * 3000
 
 VALUES: tuple[object, ...] = (
     *(drawn(seed).model for seed in range(12)),
-    *(SGD(0.1, 0.9, True, 1e-3), Adam(), AdamW(), Constant(), Cosine(), OneCycle(), StepDecay(), MeanSquaredError()),
+    *(SGD(0.1, 0.9, True, 1e-3), Adam(), AdamW(), RMSprop(0.1, momentum=0.9, centered=True), MeanSquaredError()),
+    *(Constant(), Cosine(), OneCycle(), StepDecay(), Plateau(least=0.01)),
     *(Augmentation(shift=2, rotation=12, elastic=0.6), Recipe(patience=3, min_delta=0.1, clip_norm=1), BEST),
 )
 
