@@ -147,11 +147,11 @@ class Stage:
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        """Return the layer's dx, after showing it to the taps; the layer may overwrite dy."""
+        """Return the layer's dx if it is wanted, after showing it to the taps; the layer may overwrite dy."""
         heard = dy.copy() if self.taps else dy
         dx = self.lowered.backward(dy)
-        if dx is not None or self.site.wants_dx:
-            dx = self._conforming("dx", dx, (*self.site.input_shape, self.site.batch))
+        wants_dx, shape = self.site.wants_dx, (*self.site.input_shape, self.site.batch)
+        dx = self._conforming("dx", dx, shape) if wants_dx else None  # nothing before the layer may be able to use it
         for tap in self.taps:
             tap.backward(self, heard, dx)
         return dx

@@ -247,7 +247,7 @@ class Training(Iterator[Record]):
             if self.average is not None and not self.step:  # the caller may have changed the network since
                 self.average.parameters.vector[...] = self.network.parameters.vector
             capacity = Capacity(self.workers, self._batch_size, self.data.dtype)
-            task = Task.of(self.recipe, self._rank)
+            task = Task.of(self.recipe, self._rank, self.network)
             assembled = team(self.network, task, capacity, self._buffers, self.engine)
             self._team = self._ending.enter_context(assembled)
             self._buffers = self._team.buffers
@@ -405,8 +405,8 @@ def fit(
 
 def _follow(average: Network, network: Network, decay: float) -> None:
     """Set average to decay average + (1 - decay) w."""
-    average.parameters.vector *= decay
-    average.parameters.vector += (1 - decay) * network.parameters.vector
+    vector = average.parameters.vector
+    vector += (1 - decay) * (network.parameters.vector - vector)  # what is frozen stays as it is, to the bit
 
 
 def _check(network: Network, data: Examples, recipe: Recipe, dev: Examples | None, workers: int) -> None:
@@ -424,3 +424,4 @@ def _check(network: Network, data: Examples, recipe: Recipe, dev: Examples | Non
     if recipe.patience is not None and dev is None:
         raise InputError("train: dev", "data to test on, as the recipe has patience", None)
     check_loss(network, recipe.loss)
+    recipe.adapted(network.parameters.parameters)

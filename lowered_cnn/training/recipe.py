@@ -1,12 +1,13 @@
 """The recipe: every choice that training involves, except the network, the data and the machine."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lowered_cnn.arrays import InputError, is_number, whole_number
 from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
 from lowered_cnn.optimizers import SGD, Optimizer
+from lowered_cnn.parameters import Parameter, adapted
 from lowered_cnn.schedules import OneCycle, Schedule
 
 SHARD_SIZES = range(16, 33)
@@ -23,6 +24,11 @@ class Recipe:
     (Polyak and Juditsky, 1992). Its decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up.
     With `patience` training ends early once the dev accuracy has not improved by more than `min_delta` in that many
     epochs, and the network ends up with the weights of the best one.
+
+    Parameters that are `frozen` keep their values, and so do the statistics of layers in which nothing learns; `rates`
+    multiply the learning rate of others. Both go by patterns of names, in which * is any text: `frozen=("conv*",)`,
+    `rates={"dense2": 10.0}`. A pattern fits a parameter, or a layer and all that is in it. Of several rates that fit,
+    the last counts.
     """
 
     epochs: int = 3
@@ -36,6 +42,8 @@ class Recipe:
     average: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    frozen: Sequence[str] = ()
+    rates: Mapping[str, float] | Sequence[tuple[str, float]] = ()
 
     def __post_init__(self) -> None:
         whole_number("Recipe: epochs", self.epochs, 1)
@@ -57,6 +65,18 @@ class Recipe:
             whole_number("Recipe: patience", self.patience, 1)
         if not (is_number(self.min_delta) and 0 <= self.min_delta < 1):
             raise InputError("Recipe: min_delta", "a number from 0 up to, but not including, 1", repr(self.min_delta))
+        object.__setattr__(self, "frozen", (self.frozen,) if isinstance(self.frozen, str) else tuple(self.frozen))
+        object.__setattr__(self, "rates", _pairs(self.rates))
+        for pattern in self.frozen:
+            if not isinstance(pattern, str):
+                raise InputError("Recipe: frozen", 'patterns of names, such as "conv*"', repr(pattern))
+
+    def adapted(self, parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+        """Return a network's parameters with their rates, 0 for those that are frozen.
+
+        Raises InputError for a pattern that fits none of them, and if nothing is left to learn.
+        """
+        return adapted(parameters, self.frozen, tuple(_pairs(self.rates)))
 
     @property
     def shard_size(self) -> int:
@@ -95,6 +115,19 @@ class Recipe:
             jump = f"the learning rate of {self.schedule!r} would jump from {before:g} to {after:g}"
             raise InputError("resume: epochs", f"{self.epochs}, as {jump}", epochs)
         return longer
+
+
+def _pairs(rates: object) -> tuple[tuple[str, float], ...]:
+    """Return rates by name, which a description can hold; raises InputError for anything else."""
+    wanted = 'numbers above 0 by name, such as {"dense2": 10.0} (frozen=("dense2",) for 0)'
+    try:
+        pairs = tuple((name, rate) for name, rate in dict(rates).items())  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise InputError("Recipe: rates", wanted, repr(rates)) from error
+    for name, rate in pairs:
+        if not (isinstance(name, str) and is_number(rate) and 0 < rate < float("inf")):
+            raise InputError("Recipe: rates", wanted, f"{name!r}: {rate!r}")
+    return pairs
 
 
 BEST = Recipe(
