@@ -124,6 +124,18 @@ MUTANTS = [
     Mutant("layers.pool:_LoweredGlobalMaxPool.backward", "self.dx.fill(0)", "pass", "global max pool"),
     Mutant("layers.pool:_LoweredMaxPool.backward", "self.border.gradient.fill(0)", "pass", "max pool"),
     Mutant("layers.conv_transpose:_LoweredConvTranspose.backward", "self.dweight.fill(0)", "pass", "conv transpose 2d"),
+    Mutant("layers.join:_LoweredMultiply._times_others", "if other != place", "if other > place", "graph"),
+    Mutant("layers.join:_LoweredMultiply.forward", "for x in xs[2:]", "for x in xs[3:]", "graph"),
+    Mutant("layers.join:_LoweredAdd.forward", "for x in xs[2:]", "for x in xs[3:]", "graph"),
+    Mutant("layers.graph:LoweredGraph._add_shared", "total += apart", "total -= apart", "graph, one layer used twice"),
+    Mutant("layers.graph:LoweredGraph._add_shared", "total /= 1 +", "total /= 2 +", "graph, one layer used twice"),
+    Mutant("layers.join:Concat.output_shape", "sum(", "max(", "graph, one layer used twice"),
+    Mutant(
+        "layers.graph:LoweredGraph._packed_dx",
+        "step.dy.reshape",
+        "-step.dy.reshape",
+        "graph, packed",
+    ),
     # missing sums
     Mutant(
         "lowering:Columns.col2im",

@@ -37,7 +37,7 @@ class Folded(Layer):
 class _LoweredFolded(Lowered):
     def __init__(self, folded: Folded, site: Site) -> None:
         self.folded, self.site, self.norm_site = folded, site, site.sibling(folded.norm_name)
-        own = [replace(p, name=f"{site.name}.{p.name}") for p in folded.whole.parameters(site.input_shape)]
+        own = [replace(p, name=f"{site.owner}.{p.name}") for p in folded.whole.parameters(site.input_shape)]
         self.whole_site = replace(site, parameters=ParameterVector.zeros(own, site.workspace.dtype))
         self.whole = folded.whole.lower(self.whole_site)
 

@@ -28,9 +28,9 @@ COUNT = "num_batches_tracked"
 def pytorch_names(model: Layer, input_shape: Sequence[int]) -> dict[str, str]:
     """Return a map from the name of each parameter here to PyTorch's name for it.
 
-    Layers are numbered as the modules of a `torch.nn.Sequential`. A global pooling layer is two modules there:
-    AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1), and Flatten. A Residual is a module with `body` and `shortcut`, and a
-    Concatenate one with `branch1`, `branch2`, ... In a Graph, nodes are modules of their names.
+    Layers are numbered as the modules of a `torch.nn.Sequential`, unless they were given names. A global pooling layer
+    is two modules there: AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1), and Flatten. A Residual is a module with `body`
+    and `shortcut`, and a Concatenate one with `branch1`, `branch2`, ... In a Graph, nodes are modules of their names.
     """
     return dict(_names(model, tuple(input_shape)))
 
@@ -132,7 +132,8 @@ def _names(layer: Layer, shape: Shape) -> list[tuple[str, str]]:
         return [(parameter.name, parameter.name) for parameter in layer.parameters(shape)]
     found, place = [], 0
     for own, inner, inside in layer.steps(shape):
-        found += [(qualified(own, ours), qualified(str(place), theirs)) for ours, theirs in _names(inner, inside)]
+        module = str(place) if layer.given is None else own
+        found += [(qualified(own, ours), qualified(module, theirs)) for ours, theirs in _names(inner, inside)]
         place += 2 if isinstance(inner, GlobalAvgPool | GlobalMaxPool) else 1
     return found
 

@@ -180,9 +180,9 @@ class LoweredSequential(LoweredContainer):
         return x
 
     def backward(self, dy: Array) -> Array | None:
-        """Apply the chain rule from the last layer to the first one that has parameters."""
+        """Apply the chain rule from the last layer to the first one that learns."""
         for stage in reversed(self.stages):
-            dx = stage.backward(dy)
+            dx = stage.backward(dy) if stage.site.wants_gradients else None
             if dx is None:
                 return None
             dy = dx

@@ -190,16 +190,26 @@ def parameter_gradients(probe: Probe) -> Iterator[Check]:
 
 
 def _statistics(probe: Probe) -> Iterator[Check]:
-    """Check what a batch normalization writes as the gradients of its statistics: momentum N (running - measured)."""
+    """Check what a batch normalization writes as the gradients of its statistics: momentum N (running - measured).
+
+    If it is used in several places, this is the mean over them.
+    """
+    uses: dict[str, list[Passage]] = {}
     for passage in probe.passages().values():
-        layer, site, x = passage.stage.layer, passage.stage.site, passage.x
-        if isinstance(layer, BatchNorm) and is_stock(layer):
-            scale = float(np.abs(x).max()) + float(np.square(x).max()) + 1
-            for name, measured in statistics(passage.stage, x).items():
-                off = layer.momentum * site.batch * (site.parameter(name) - measured)
-                error = float(np.abs(site.gradient(name) - off).max())
-                bound = 4 * (x[0].size + 8) * UNIT_ROUNDOFF * scale * site.batch
-                yield _check(passage.stage, "statistics", error, bound)
+        if isinstance(passage.stage.layer, BatchNorm) and is_stock(passage.stage.layer):
+            uses.setdefault(passage.stage.site.owner, []).append(passage)
+    for passages in uses.values():
+        stage = passages[0].stage  # that of the owner, which comes first
+        layer, site = stage.layer, stage.site
+        assert isinstance(layer, BatchNorm)
+        scale = max(float(np.abs(each.x).max()) + float(np.square(each.x).max()) + 1 for each in passages)
+        measured = [statistics(each.stage, each.x) for each in passages]
+        for name in measured[0]:
+            mean = np.mean([each[name] for each in measured], axis=0)
+            off = layer.momentum * site.batch * (site.parameter(name) - mean)
+            error = float(np.abs(site.gradient(name) - off).max())
+            bound = 4 * (passages[0].x[0].size + 8) * UNIT_ROUNDOFF * scale * site.batch
+            yield _check(stage, "statistics", error, bound)
 
 
 def _inference(probe: Probe) -> Iterator[Check]:
@@ -224,7 +234,7 @@ def _gradient_at_inference(probe: Probe, passage: Passage, name: str) -> Check:
     stage.lowered.backward(dy.copy())
 
     def value(direction: Array, t: float) -> float:
-        with probe.moved(f"{stage.site.name}.{name}", t * direction):
+        with probe.moved(f"{stage.site.owner}.{name}", t * direction):
             return float(np.sum(stage.lowered.forward(x) * dy))
 
     gradient, size = stage.site.gradient(name).copy(), float(np.sum(np.abs(y * dy)))

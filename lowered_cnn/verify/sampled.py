@@ -9,8 +9,10 @@ from lowered_cnn.arrays import InputError, Shape
 from lowered_cnn.layers import (
     ELU,
     GELU,
+    Add,
     AvgPool,
     BatchNorm,
+    Concat,
     Concatenate,
     Conv1D,
     Conv2D,
@@ -23,10 +25,13 @@ from lowered_cnn.layers import (
     Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    Graph,
     Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    Multiply,
+    Node,
     Pad,
     ReLU,
     Residual,
@@ -37,6 +42,7 @@ from lowered_cnn.layers import (
     Tanh,
 )
 from lowered_cnn.layers.conv import Conv
+from lowered_cnn.layers.graph import X
 from lowered_cnn.lowering import im2col
 from lowered_cnn.verify.specimens import CLASSES, Specimen
 from lowered_cnn.window import Lengths, Padding
@@ -179,7 +185,10 @@ class _Drawing:
             return self.pointwise(shape)
         self.depth += 1
         inner, after = self.run(shape, self.number(0, 3))
+        graph = self.graph(shape) if self.chance(0.25) else None
         self.depth -= 1
+        if graph is not None:
+            return graph
         body = Sequential(*inner)
         kind = self.one_of(Sequential, Residual, Concatenate)
         if kind is Sequential or len(after) != len(shape):
@@ -188,6 +197,37 @@ class _Drawing:
             return Residual(body) if after == shape else Residual(body, self.beside(shape, after))
         other = self.beside(shape, (self.one_of(*CHANNELS), *after[1:]))
         return Concatenate(*self.one_of((body, other), (other, body), (other, body, self.beside(shape, after))))
+
+    def graph(self, shape: Shape) -> Layer:
+        """Draw nodes that take any earlier ones; what nothing takes meets in the last one, as features."""
+        nodes: list[Node] = []
+        shapes = {X: shape}
+        for number in range(self.number(2, 6)):
+            node, after = self.node(f"node{number}", self.one_of(*shapes) if nodes else X, nodes, shapes)
+            nodes, shapes = [*nodes, node], {**shapes, node.name: after}
+        taken = {name for node in nodes for name in node.inputs}
+        for name in shapes.keys() - taken:
+            flat = GlobalAvgPool() if len(shapes[name]) > 1 else Flatten()
+            nodes.append(Node(f"end of {name}", flat, name))
+        ends = sorted(node.name for node in nodes if node.name.startswith("end"))
+        return Graph(*nodes, Node("ends", Concat(), ends))
+
+    def node(self, name: str, taken: str, nodes: list[Node], shapes: dict[str, Shape]) -> tuple[Node, Shape]:
+        """Draw some layers, layers that are there once more, or a join with another tensor of the same shape."""
+        shape, layers = shapes[taken], [node for node in nodes if isinstance(node.layer, Layer) and not node.shares]
+        again = [node for node in layers if shapes[node.inputs[0]] == shape]
+        if again and self.chance(0.3):
+            node = self.one_of(*again)
+            return Node(name, node.layer, taken, shares=node.name), shapes[node.name]
+        if self.chance(0.5):
+            join = self.one_of(Add(), Multiply(), Concat(self.number(0, len(shape))))
+            alike = [other for other, theirs in shapes.items() if theirs == shape]
+            inputs = (taken, *(self.one_of(*alike) for _ in range(self.number(1, 3))))
+            after = join.output_shape([shape] * len(inputs), name)
+            if math.prod(after) <= LARGEST[len(after) - 1]:
+                return Node(name, join, inputs), after
+        inner, after = self.run(shape, self.number(1, 3))
+        return Node(name, Sequential(*inner), taken), after
 
     def beside(self, shape: Shape, after: Shape) -> Layer:
         """Return a layer, or two, that turn `shape` into `after`."""

@@ -6,8 +6,10 @@ from lowered_cnn.arrays import Shape
 from lowered_cnn.layers import (
     ELU,
     GELU,
+    Add,
     AvgPool,
     BatchNorm,
+    Concat,
     Concatenate,
     Conv1D,
     Conv2D,
@@ -20,10 +22,13 @@ from lowered_cnn.layers import (
     Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    Graph,
     Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    Multiply,
+    Node,
     Pad,
     ReLU,
     Residual,
@@ -33,6 +38,7 @@ from lowered_cnn.layers import (
     Softmax,
     Tanh,
 )
+from lowered_cnn.layers.graph import X
 from lowered_cnn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 
 FEATURES: Shape = (8,)
@@ -136,12 +142,48 @@ def specimens() -> dict[str, Specimen]:
         "concatenate": in_the_middle(
             Concatenate(Conv2D(2, 1), Sequential(), Sequential(Dropout(0.3), AvgPool(3, 1, 1)))
         ),
+        "graph": in_the_middle(excitation(4, 6, 5)),
+        "graph, one layer used twice": in_the_middle(
+            Graph(
+                Node("conv", Conv2D(4, 3, padding=1), X),
+                Node("norm", BatchNorm(), "conv"),
+                Node("act", Tanh(), "norm"),
+                Node("conv again", Conv2D(4, 3, padding=1), "act", shares="conv"),
+                Node("norm again", BatchNorm(), "conv again", shares="norm"),
+                Node("all", Concat(1), ("norm again", "act", X)),
+            )
+        ),
+        "graph, packed": Specimen(
+            Sequential(
+                Graph(
+                    Node("conv", Conv2D(3, 2), "image"),
+                    Node("flat", Flatten(), "conv"),
+                    Node("more", Dense(2), "rest"),
+                    Node("sum", Add(), ("more", "more", "rest")),
+                    Node("both", Concat(), ("flat", "sum")),
+                    inputs={"image": (2, 3, 3), "rest": (2,)},
+                    outputs=("both", "conv", "more"),
+                ),
+                Dense(CLASSES),
+            ),
+            (20,),
+        ),
         "sequential in sequential": in_the_middle(nested),
         "fused by rows": Specimen(fused, (2, 9, 7)),
         "fused, of odd sizes": Specimen(odd, (2, 9, 9)),
         "fused by winograd": Specimen(winograd, (2, 8, 8)),
         "fused by winograd, not all seen": Specimen(unseen, (2, 8, 9)),
     }
+
+
+def excitation(channels: int, height: int, width: int) -> Graph:
+    """Return squeeze and excitation (Hu et al., 2018) with skips that cross: two sums take each other's branches."""
+    return Graph(
+        Node("a", Conv2D(channels, 3, padding=1), X), Node("b", Conv2D(channels, 1), X), Node("c", Tanh(), "a"),
+        Node("first", Add(), ("b", "c", X)), Node("second", Add(), ("a", "b")),
+        Node("squeeze", AvgPool((height, width)), "first"), Node("gate", Sigmoid(), "squeeze"),
+        Node("excited", Multiply(), ("second", "gate", "c")),
+    )  # fmt: skip
 
 
 def together() -> Specimen:
