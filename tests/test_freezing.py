@@ -1,5 +1,6 @@
 """Freezing and rates by name: what is frozen keeps its bits, the rest learns as before, and costs no more."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,17 +36,39 @@ from lowered_cnn import (
 )
 from lowered_cnn.arrays import Array
 from lowered_cnn.gemm import listen
+from lowered_cnn.optimizers import LoweredOptimizer
 from lowered_cnn.parameters import Parameter, adapted, fits
 from lowered_cnn.verify.sampled import draw
 from lowered_cnn.verify.specimens import CLASSES
 
 SEEDS = range(40)
+
+
+@dataclass(frozen=True)
+class Creeping(Optimizer):
+    """A user's own, which knows nothing of rates: it moves whatever it is given."""
+
+    learning_rate: float = 0.01
+
+    def lower(self, values: Array, buffers: Any, decays: Array, rates: Any) -> LoweredOptimizer:
+        return LoweredCreeping(values)
+
+
+class LoweredCreeping(LoweredOptimizer):
+    def __init__(self, values: Array) -> None:
+        self.values = values
+
+    def step(self, gradient: Array, learning_rate: float, number: int) -> None:
+        self.values += learning_rate
+
+
 OPTIMIZERS: list[Optimizer] = [
     SGD(0.05, 0.9, l2=0.1),
     SGD(0.05, 0.8, nesterov=True),
     Adam(0.01, l2=0.1),
     AdamW(0.01, weight_decay=0.5),
     RMSprop(0.001, momentum=0.5),
+    Creeping(),
 ]
 recipe: Any = Recipe
 """As a caller without type checks makes one."""
@@ -175,7 +198,10 @@ def test_a_frozen_batch_norm_uses_its_running_statistics() -> None:
 
 def test_shared_parameters_are_frozen_wherever_they_are_used() -> None:
     graph = Graph(
-        Node("a", Dense(6), "x"), Node("b", Dense(6), "a"), Node("c", Dense(6), "b", shares="b"), Node("d", Dense(3), "c")
+        Node("a", Dense(6), "x"),
+        Node("b", Dense(6), "a"),
+        Node("c", Dense(6), "b", shares="b"),
+        Node("d", Dense(3), "c"),
     )
     data = Dataset(np.random.default_rng(0).random((32, 5)), np.arange(32) % 3)
     network = Network(graph, (5,))
@@ -216,7 +242,10 @@ def test_rates_of_1_change_no_bit() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frozen": ("conv2",)}, "Recipe: frozen: expected patterns of the network's layers or parameters, got 'conv2'"),
+        (
+            {"frozen": ("conv2",)},
+            "Recipe: frozen: expected patterns of the network's layers or parameters, got 'conv2'",
+        ),
         ({"rates": {"conv2": 2.0}}, "Recipe: rates: expected patterns of the network's layers or parameters, got 'con"),
         ({"frozen": ("*",)}, "Recipe: frozen: expected something that is left to learn, got all parameters"),
         ({"frozen": ("conv1", "dense1")}, "Recipe: frozen: expected something that is left to learn"),
