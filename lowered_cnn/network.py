@@ -180,6 +180,54 @@ class Network:
         gradients.statistics /= count
         return Gradient(value, outputs, gradients)
 
+    def split(self, at: str) -> tuple["Network", "Network"]:
+        """Return two networks, with copies of the parameters: what comes before the layer called `at`, and the rest.
+
+        The second takes the outputs of the first, and `parameters.copy_from` copies back what it has learned. In a
+        graph, the rest are the layers that depend on `at`. Raises InputError if they need more than one tensor.
+        """
+        before, rest = self.model.split(at)
+        trunk = Network(before, self.input_shape, dtype=self.parameters.vector.dtype)
+        head = Network(rest, trunk.output_shape, dtype=self.parameters.vector.dtype)
+        trunk.input_range = self.input_range
+        for part in (trunk, head):
+            part.parameters.copy_from(self.parameters)
+        return trunk, head
+
+    def with_head(self, head: Layer | Sequence[Layer], at: str | None = None, *, seed: int = 0) -> "Network":
+        """Return a network with another end: `head` instead of the layer called `at` and what comes after it.
+
+        By default, that is the last layer with parameters. The head takes its name, and is initialized from `seed`; all
+        other parameters are copied. Raises InputError as `split` does, and if the head does not fit.
+        """
+        at = self._last_with_parameters() if at is None else at
+        trunk, _ = self.split(at)
+        model = trunk.model.followed_by(at, head if isinstance(head, Layer) else Sequential(head))
+        network = Network(model, self.input_shape, seed=seed, dtype=self.parameters.vector.dtype)
+        network.parameters.copy_from(trunk.parameters)
+        network.input_range = self.input_range
+        return network
+
+    def _last_with_parameters(self) -> str:
+        owners = [name for name in self.model.names for own in self.parameters if own.startswith(f"{name}.")]
+        if not owners:
+            raise InputError("with_head: at", "a layer's name, as no layer has parameters", None)
+        return owners[-1]
+
+    def for_inputs(self, input_shape: Sequence[int]) -> "Network":
+        """Return the same network, with copies of the parameters, for inputs of another shape.
+
+        Raises InputError, which names the first parameter, if that would change a parameter's shape.
+        """
+        shape = as_input_shape(input_shape)
+        self.model.output_shape(shape, "")
+        for parameter in self.model.parameters(shape):
+            check_shape(f"for_inputs: {parameter.name}", self.parameters[parameter.name].shape, parameter.shape)
+        network = Network(self.model, shape, dtype=self.parameters.vector.dtype)
+        network.parameters.copy_from(self.parameters)
+        network.input_range = self.input_range
+        return network
+
     def learn_scale(self, images: Images) -> None:
         """Widen the range of the training images to these; raises InputError for images on another scale."""
         self.check_scale(images)

@@ -50,7 +50,8 @@ class Optimizer(ABC):
 class Update:
     """An optimizer at work on a slice of the parameter vector: `learned` and `statistics` are its two parts.
 
-    Its state is `buffers`, of which it uses the same slice, and `steps`, the number of steps taken.
+    Its state is `buffers`, of which it uses the same slice, and `steps`, the number of steps taken. Entries whose rate
+    is 0 are frozen: no optimizer sees them.
     """
 
     def __init__(
@@ -62,13 +63,19 @@ class Update:
         self.statistics = slice(max(part.start, end), max(part.stop, end))
         self._learning_rate = optimizer.learning_rate
         self._length, self._values = len(parameters.vector), parameters.vector[self.statistics]
-        rates = parameters.rates()[self.learned]
-        self._optimizer = optimizer.lower(
-            parameters.vector[self.learned],
-            {name: buffer[self.learned] for name, buffer in buffers.items()},
-            parameters.decays()[self.learned],
-            1.0 if np.all(rates == 1) else rates,
-        )
+        decays, rates = parameters.decays(), parameters.rates()
+        self._optimizers = [
+            (
+                run,
+                optimizer.lower(
+                    parameters.vector[run],
+                    {name: buffer[run] for name, buffer in buffers.items()},
+                    decays[run],
+                    1.0 if np.all(rates[run] == 1) else rates[run],
+                ),
+            )
+            for run in _learning(rates, self.learned)
+        ]
 
     def step(self, gradients: ParameterVector, learning_rate: float | None = None) -> None:
         """Update the slice in place: learned entries by the optimizer, statistics by subtracting their "gradient".
@@ -79,8 +86,15 @@ class Update:
             raise InputError("update: gradients", "network.gradient(...).parameters", type(gradients).__name__)
         rate = self._learning_rate if learning_rate is None else learning_rate
         self.steps += 1
-        self._optimizer.step(gradients.vector[self.learned], rate, self.steps)
+        for run, optimizer in self._optimizers:
+            optimizer.step(gradients.vector[run], rate, self.steps)
         self._values -= gradients.vector[self.statistics]
+
+
+def _learning(rates: Array, part: slice) -> list[slice]:
+    """Return the runs of entries in a part of the vector that learn: those with a rate above 0."""
+    edges = part.start + np.flatnonzero(np.diff(rates[part] != 0, prepend=False, append=False))
+    return [slice(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import itertools
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ class Parameter:
     """A parameter of a layer: its name and shape, how it is initialized, whether it decays, and how fast it learns.
 
     It is drawn from N(initial, deviation^2); with a deviation of 0, every entry is `initial`. L2 and weight decay apply
-    to it only if it `decays`, as weights do and biases do not. `rate` multiplies the learning rate.
+    to it only if it `decays`, as weights do and biases do not. `rate` multiplies the learning rate; 0 freezes it.
 
     A `statistic` is measured in training, not learned: no optimizer sees it, and its "gradient" is N times the amount
     that a step subtracts from it.
@@ -56,6 +57,37 @@ class Copied:
 def he_deviation(fan_in: int) -> float:
     """Return sqrt(2 / fan_in), which preserves the variance from layer to layer through ReLU (He et al., 2015)."""
     return math.sqrt(2 / fan_in)
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Return whether a pattern, in which * is any text, fits a parameter's name or that of something it is in.
+
+    "conv1" and "conv*" fit conv1.weight, and "conv1" does not fit conv10.weight.
+    """
+    return any(fnmatchcase(prefix, pattern) for prefix in itertools.accumulate(name.split("."), "{}.{}".format))
+
+
+def adapted(
+    parameters: Sequence[Parameter], frozen: Sequence[str], rates: Sequence[tuple[str, float]]
+) -> tuple[Parameter, ...]:
+    """Return the parameters with the rates that patterns give them, and 0 for those that are `frozen`.
+
+    Of several patterns with a rate, the last that fits counts. Raises InputError for a pattern that fits none of them,
+    and if nothing is left to learn.
+    """
+    for where, patterns in ("frozen", frozen), ("rates", [pattern for pattern, _ in rates]):
+        for pattern in patterns:
+            if not any(fits(pattern, p.name) for p in parameters):
+                got = f"{pattern!r}, which fits none of {', '.join(p.name for p in parameters)}"
+                raise InputError(f"Recipe: {where}", "patterns of the network's layers or parameters", got)
+    changed = []
+    for p in parameters:
+        rate = next((rate for pattern, rate in reversed(rates) if fits(pattern, p.name)), 1.0)
+        is_frozen = any(fits(pattern, p.name) for pattern in frozen)
+        changed.append(replace(p, rate=0.0 if is_frozen else p.rate * rate))
+    if frozen and not any(p.rate for p in changed if not p.statistic):
+        raise InputError("Recipe: frozen", "something that is left to learn", "all parameters")
+    return tuple(changed)
 
 
 class ParameterVector(Mapping[str, Array]):

@@ -44,6 +44,8 @@ def drawn(rng: np.random.Generator) -> Recipe:
         clip_norm=one_of(None, 0.05, 10.0),
         average=one_of(None, 0.9),
         patience=one_of(None, 1, 2),
+        frozen=one_of((), ("conv1", "batch_norm1"), ("batch_norm2", "dense1.bias")),
+        rates=one_of({}, {"conv*": 0.1, "dense1": 2.0}),
     )
 
 

@@ -82,6 +82,8 @@ recipes = st.builds(
     average=st.sampled_from([None, 0.9]),
     patience=st.sampled_from([None, 1, 2]),
     min_delta=st.sampled_from([0.0, 0.02]),
+    frozen=st.sampled_from([(), ("conv1", "batch_norm1"), ("batch_norm2", "dense1.bias")]),
+    rates=st.sampled_from([(), {"conv*": 0.1, "dense1": 2.0}]),
 )
 
 

@@ -86,6 +86,18 @@ class Sequential(Container):
             parameter for own, layer, shape in self.steps(input_shape) for parameter in parameters_of(own, layer, shape)
         )
 
+    def split(self, at: str) -> tuple["Sequential", "Sequential"]:
+        """Return the layers before the one called `at`, and those from it on, with their names."""
+        check_is_among("split: at", at, self.names)
+        place = self.names.index(at)
+        parts = slice(None, place), slice(place, None)
+        before, after = (Sequential(self.layers[part], given=self.names[part]) for part in parts)
+        return before, after
+
+    def followed_by(self, name: str, layer: Layer) -> "Sequential":
+        """Return the same layers and, after them, one more of this name."""
+        return Sequential((*self.layers, layer), given=(*self.names, name))
+
     def lower(self, site: Site) -> "LoweredSequential":
         """Lower every layer; those before the first one that learns need no dx, and those before it no gradients."""
         stages: list[Stage] = []
@@ -147,11 +159,11 @@ class Stage:
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        """Return the layer's dx, after showing it to the taps; the layer may overwrite dy."""
+        """Return the layer's dx if it is wanted, after showing it to the taps; the layer may overwrite dy."""
         heard = dy.copy() if self.taps else dy
         dx = self.lowered.backward(dy)
-        if dx is not None or self.site.wants_dx:
-            dx = self._conforming("dx", dx, (*self.site.input_shape, self.site.batch))
+        wants_dx, shape = self.site.wants_dx, (*self.site.input_shape, self.site.batch)
+        dx = self._conforming("dx", dx, shape) if wants_dx else None  # nothing before the layer may be able to use it
         for tap in self.taps:
             tap.backward(self, heard, dx)
         return dx
@@ -212,6 +224,12 @@ def check_names(where: str, names: Sequence[object]) -> None:
     """Raise InputError unless these are different texts, none of them empty."""
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise InputError(where, "a different text for each", list(names))
+
+
+def check_is_among(where: str, name: object, names: Sequence[str]) -> None:
+    """Raise InputError unless a layer of this name is among those with these names."""
+    if name not in names:
+        raise InputError(where, f"one of {', '.join(names)}", repr(name))
 
 
 def parameters_of(name: str, layer: Layer, input_shape: Shape) -> tuple[Parameter, ...]:

@@ -13,7 +13,9 @@ from lowered_cnn.arrays import Array, Images, InputError, Shape, check_shape, ch
 from lowered_cnn.layers.container import (
     Container,
     LoweredContainer,
+    Sequential,
     Stage,
+    check_is_among,
     check_names,
     parameters_of,
 )
@@ -124,6 +126,11 @@ class Graph(Container):
         return tuple(node.layer for node in self.nodes if isinstance(node.layer, Layer))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each node."""
+        return tuple(node.name for node in self.nodes)
+
+    @property
     def is_packed(self) -> bool:
         """Whether inputs, or outputs, are packed into one."""
         return len(self.inputs) > 0 or len(self.outputs) > 1
@@ -183,6 +190,32 @@ class Graph(Container):
             parts[name] = outputs[:, start:end].reshape(len(outputs), *shapes[name])
             start = end
         return parts
+
+    def split(self, at: str) -> tuple["Graph | Sequential", "Graph"]:
+        """Return two graphs: the second is the node called `at` and all that depend on it, the first all others.
+
+        The second takes the first one's output. Raises InputError if one tensor does not suffice for that.
+        """
+        check_is_among("split: at", at, self.names)
+        after = {at}
+        for node in self.nodes:
+            if not after.isdisjoint(node.inputs):
+                after.add(node.name)
+        before = [node for node in self.nodes if node.name not in after]
+        if not before:
+            return Sequential(), self
+        rest = [node for node in self.nodes if node.name in after]
+        taken = {name for node in rest for name in node.inputs} | set(self.outputs)
+        shared = {node.shares for node in rest if node.shares is not None}
+        cut = sorted((taken | shared) - after)
+        if len(cut) > 1 or shared - after:
+            raise InputError(f"split: {at}", "one tensor, and no parameters, that both parts need", ", ".join(cut))
+        head = [_with_input(node, cut[0], X) for node in rest]
+        return Graph(*before, inputs=self.inputs, outputs=cut), Graph(*head, outputs=self.outputs)
+
+    def followed_by(self, name: str, layer: Layer) -> "Graph":
+        """Return the same nodes and, after the first output, one more of this name."""
+        return Graph(*self.nodes, Node(name, layer, self.outputs[0]), inputs=self.inputs)
 
     def lower(self, site: Site) -> "LoweredGraph":
         """Lower every node, in order."""
@@ -306,6 +339,10 @@ class LoweredGraph(LoweredContainer):
             assert step.dy is not None
             np.copyto(self.dx[part], step.dy.reshape(-1, self.dx.shape[-1]))
         return self.dx
+
+
+def _with_input(node: Node, before: str, now: str) -> Node:
+    return replace(node, inputs=tuple(now if name == before else name for name in node.inputs))
 
 
 def _parts(shapes: Iterable[Shape]) -> list[slice]:

@@ -78,6 +78,7 @@ class ShardGradients:
         shard_size: int,
         seed: int,
         gradient: Array,
+        frozen: frozenset[str] = frozenset(),
     ) -> None:
         self._network = network
         self._loss = loss
@@ -85,6 +86,7 @@ class ShardGradients:
         self._shard_size = shard_size
         self._seed = seed
         self._gradient = gradient
+        self._frozen = frozen
         self._lowered: dict[int, LoweredNetwork] = {}
         self._spares: dict[int, Array] = {}
 
@@ -104,7 +106,8 @@ class ShardGradients:
         """Return where, on the way forward, a number that is not finite first appears in these shards, if one does."""
         for shard in shards:
             images, targets, weights = self._examples(batch, shard)
-            lowered, sentinel = self._network.lower(len(images), seed=self._seed, fused=False), _Sentinel()
+            lowered = self._network.lower(len(images), seed=self._seed, fused=False, frozen=self._frozen)
+            sentinel = _Sentinel()
             with np.errstate(all="ignore"), lowered.tapped(sentinel):
                 z = lowered.forward(images, position=(batch.step, shard))
                 loss, _ = share(self._loss, z, targets, batch.total, weights)
@@ -131,7 +134,9 @@ class ShardGradients:
 
     def _lowered_for(self, count: int) -> LoweredNetwork:
         if count not in self._lowered:
-            self._lowered[count] = self._network.lower(count, seed=self._seed, gradients=self._gradient)
+            self._lowered[count] = self._network.lower(
+                count, seed=self._seed, gradients=self._gradient, frozen=self._frozen
+            )
         return self._lowered[count]
 
     def _spare(self, depth: int) -> Array:

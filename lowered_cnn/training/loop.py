@@ -271,7 +271,7 @@ class Training(Iterator[Record]):
             if self.average is not None and not self.step:  # the caller may have changed the network since
                 self.average.parameters.vector[...] = self.network.parameters.vector
             capacity = Capacity.of(self.data, self.workers, self._batch_size)
-            task = Task.of(self.recipe, self._rank)
+            task = Task.of(self.recipe, self._rank, self.network)
             assembled = team(self.network, task, capacity, self._buffers, self.engine)
             self._team = self._ending.enter_context(assembled)
             self._buffers = self._team.buffers
@@ -434,8 +434,8 @@ def fit(
 
 def _follow(average: Network, network: Network, decay: float) -> None:
     """Set average to decay average + (1 - decay) w."""
-    average.parameters.vector *= decay
-    average.parameters.vector += (1 - decay) * network.parameters.vector
+    vector = average.parameters.vector
+    vector += (1 - decay) * (network.parameters.vector - vector)  # what is frozen stays as it is, to the bit
 
 
 def _check(
@@ -464,3 +464,4 @@ def _check(
     if recipe.monitor not in (None, "dev_accuracy", "dev_loss", *metrics):
         wanted = f"a figure that the recipe monitors, {recipe.monitor}"
         raise InputError("train: metrics", wanted, ", ".join(metrics) or "none")
+    recipe.adapted(network.parameters.parameters)

@@ -1,13 +1,14 @@
 """The recipe: every choice that training involves, except the network, the data and the machine."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lowered_cnn.arrays import InputError, is_number, whole_number
 from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
 from lowered_cnn.optimizers import SGD, Optimizer
+from lowered_cnn.parameters import Parameter, adapted
 from lowered_cnn.schedules import OneCycle, Schedule
 
 SHARD_SIZES = range(16, 33)
@@ -25,6 +26,11 @@ class Recipe:
     With `patience` training ends early once the dev accuracy (if targets are not class numbers, the dev loss) has not
     improved by more than `min_delta` in that many epochs, and the network ends up with the weights of the best one.
     `monitor` chooses another figure: "dev_accuracy", "dev_loss", or a metric by its name, of which more is better.
+
+    Parameters that are `frozen` keep their values, and so do the statistics of layers in which nothing learns; `rates`
+    multiply the learning rate of others. Both go by patterns of names, in which * is any text: `frozen=("conv*",)`,
+    `rates={"dense2": 10.0}`. A pattern fits a parameter, or a layer and all that is in it. Of several rates that fit,
+    the last counts.
     """
 
     epochs: int = 3
@@ -39,6 +45,8 @@ class Recipe:
     patience: int | None = None
     min_delta: float = 0.0
     monitor: str | None = None
+    frozen: Sequence[str] = ()
+    rates: Mapping[str, float] | Sequence[tuple[str, float]] = ()
 
     def __post_init__(self) -> None:
         whole_number("Recipe: epochs", self.epochs, 1)
@@ -62,6 +70,18 @@ class Recipe:
             raise InputError("Recipe: min_delta", "a finite number of at least 0", repr(self.min_delta))
         if not isinstance(self.monitor, str | None):
             raise InputError("Recipe: monitor", "dev_accuracy, dev_loss or a metric's name", repr(self.monitor))
+        object.__setattr__(self, "frozen", (self.frozen,) if isinstance(self.frozen, str) else tuple(self.frozen))
+        object.__setattr__(self, "rates", _pairs(self.rates))
+        for pattern in self.frozen:
+            if not isinstance(pattern, str):
+                raise InputError("Recipe: frozen", 'patterns of names, such as "conv*"', repr(pattern))
+
+    def adapted(self, parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+        """Return a network's parameters with their rates, 0 for those that are frozen.
+
+        Raises InputError for a pattern that fits none of them, and if nothing is left to learn.
+        """
+        return adapted(parameters, self.frozen, tuple(_pairs(self.rates)))
 
     @property
     def shard_size(self) -> int:
@@ -104,6 +124,19 @@ class Recipe:
             jump = f"the learning rate of {self.schedule!r} would jump from {before:g} to {after:g}"
             raise InputError("resume: epochs", f"{self.epochs}, as {jump}", epochs)
         return longer
+
+
+def _pairs(rates: object) -> tuple[tuple[str, float], ...]:
+    """Return rates by name, which a description can hold; raises InputError for anything else."""
+    wanted = 'numbers above 0 by name, such as {"dense2": 10.0} (frozen=("dense2",) for 0)'
+    try:
+        pairs = tuple((name, rate) for name, rate in dict(rates).items())  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise InputError("Recipe: rates", wanted, repr(rates)) from error
+    for name, rate in pairs:
+        if not (isinstance(name, str) and is_number(rate) and 0 < rate < float("inf")):
+            raise InputError("Recipe: rates", wanted, f"{name!r}: {rate!r}")
+    return pairs
 
 
 BEST = Recipe(

@@ -9,7 +9,7 @@ from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss
 from lowered_cnn.network import Network
 from lowered_cnn.optimizers import Optimizer, Update
-from lowered_cnn.parameters import ParameterVector
+from lowered_cnn.parameters import Parameter, ParameterVector
 from lowered_cnn.training.board import Board
 from lowered_cnn.training.gradients import Batch, ShardGradients, Totals, shard_count
 from lowered_cnn.training.recipe import Recipe
@@ -27,12 +27,14 @@ class Task:
     seed: int
     shard_size: int
     rank: Rank
+    parameters: tuple[Parameter, ...]
+    """The network's, with the rates of the recipe: 0 for those that are frozen."""
 
     @classmethod
-    def of(cls, recipe: Recipe, rank: Rank) -> "Task":
+    def of(cls, recipe: Recipe, rank: Rank, network: Network) -> "Task":
         """Take from a recipe what workers need; its schedule need not be sent to them."""
-        r = recipe
-        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.shard_size, rank)
+        r, parameters = recipe, recipe.adapted(network.parameters.parameters)
+        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.shard_size, rank, parameters)
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Worker:
             shard_size=task.shard_size,
             seed=task.seed,
             gradient=reduction.gradient,
+            frozen=frozenset(p.name for p in task.parameters if not p.rate),
         )
-        owned = network.parameters.parameters
+        owned = task.parameters
         buffers = dict(zip(task.optimizer.buffers, board.buffers, strict=True))
         self._update = Update(task.optimizer, ParameterVector(owned, board.parameters), buffers, reduction.part)
         self._sum = ParameterVector(owned, board.gradients[0])
