@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 
-from lowered_cnn.arrays import InputError, whole_number
+from lowered_cnn.arrays import InputError, Shape, whole_number
 from lowered_cnn.cli.own_model import import_again
 from lowered_cnn.data.dataset import check_classes
 from lowered_cnn.descriptions import JSON
@@ -144,6 +144,15 @@ class RunFolder:
         if source is not None and not (isinstance(source, str) and source):
             raise InputError(f"{self.path / CONFIG}: data", "a folder, or null for MNIST", repr(source))
         return None if source is None else Path(source)
+
+    @property
+    def input_shape(self) -> Shape | None:
+        """The shape of the images that the network was trained on, or None for a run that did not record it."""
+        shape = self.config.get("input_shape")
+        if shape is None:
+            return None
+        lengths = shape if isinstance(shape, list) else [shape]
+        return tuple(whole_number(f"{self.path / CONFIG}: input_shape", length, 1) for length in lengths)
 
     def number(self, name: str) -> int:
         """Return one of the settings that are whole numbers."""

@@ -31,6 +31,7 @@ from lowered_cnn import (
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.cli.errors import expected_errors
+from lowered_cnn.cli.origin import Origin
 from lowered_cnn.cli.own_model import made, model_name, settings
 from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
 from lowered_cnn.cli.running import Interval, follow, follow_along, warn
@@ -86,6 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", choices=RECIPES, help=f"{recipes} (default, or adaptive for other images)")
     text = f"the network: {', '.join(MODELS)}, or one of your own ({_by_recipe(lambda model, _: model)})"
     parser.add_argument("--model", type=model_name, metavar="MODEL|FILE.py:NAME", help=text)
+    text = "start from the network of an earlier run or of an ONNX file, with a new head if the classes are others"
+    parser.add_argument("--from", type=Path, metavar="RUN|FILE.onnx", help=text)
+    text = "do not train layers whose names fit, such as 'conv*'; may be given several times"
+    parser.add_argument("--freeze", action="append", metavar="PATTERN", help=text)
     epochs, batch_size = _by_recipe(lambda _, recipe: recipe.epochs), _by_recipe(lambda _, recipe: recipe.batch_size)
     parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
     parser.add_argument("--batch-size", type=at_least(1), help=f"({batch_size})")
@@ -133,12 +138,18 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
     begun = time.perf_counter()
     if arguments.out and ranks.number == 0:
         check_out(arguments.out)
-    splits = load_data(arguments.data)
+    origin = _origin(arguments)
+    splits = load_data(arguments.data, origin.network.input_shape if origin else None)
     seed = DEFAULT.seed if arguments.seed is None else arguments.seed
     dev_size = len(splits.train) // DEV_PART if arguments.dev_size is None else arguments.dev_size
     data, dev = _hold_out(splits.train, dev_size, seed)
     model, recipe = _chosen(arguments, data, seed)
-    network = Network(made(model, len(data.classes), data.image_shape), data.image_shape, seed=seed)
+    if origin is not None:
+        network, changes = origin.adapted(data, seed)
+        described = origin.settings
+    else:
+        network = Network(made(model, len(data.classes), data.image_shape), data.image_shape, seed=seed)
+        described, changes = settings(model, network.model), []
     if arguments.verify and not _verified(network, recipe, ranks):
         return 1
     workers = arguments.workers or (usable_cores() if POSIX else 1)
@@ -151,13 +162,22 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
         check_out(folder.path)  # another training may have begun and ended there since
         try:
             training.save(folder.checkpoint)
-            folder.write_config(_config(arguments.data, model, dev_size, training))
+            folder.write_config(_config(arguments.data, described, dev_size, training))
+            for line in changes:
+                warn(line)
             _tell_of_imbalance(data)
             return _complete(training, splits.test, folder, arguments, begun)
         except BaseException:
             if not training.step:
                 folder.remove()
             raise
+
+
+def _origin(arguments: argparse.Namespace) -> Origin | None:
+    path = getattr(arguments, "from")
+    if path is not None and arguments.model is not None:
+        raise InputError("--model", f"nothing with --from, which takes it from {path}", arguments.model)
+    return None if path is None else Origin.of(path)
 
 
 def _verified(network: Network, recipe: Recipe, ranks: Ranks) -> bool:
@@ -179,7 +199,7 @@ def _resume(arguments: argparse.Namespace, ranks: Ranks) -> int:
     with nullcontext() if ranks.number else folder.locked():
         folder.import_model()
         source = arguments.data or folder.source
-        splits = load_data(source)
+        splits = load_data(source, folder.input_shape)
         data, dev = _hold_out(splits.train, folder.number("dev_size"), folder.number("seed"))
         workers, epochs = arguments.workers or folder.number("workers"), arguments.epochs
         training = Training.resume(folder.checkpoint, data, dev=dev, workers=workers, engine=ranks, epochs=epochs)
@@ -269,6 +289,7 @@ def _chosen(arguments: argparse.Namespace, data: Dataset, seed: int) -> tuple[st
         schedule=SCHEDULES[arguments.schedule] if arguments.schedule else recipe.schedule,
         patience=arguments.patience,
         seed=seed,
+        frozen=tuple(arguments.freeze or ()),
     )
     return arguments.model or model, recipe
 
@@ -278,13 +299,14 @@ def _by_recipe(value: Callable[[str, Recipe], object]) -> str:
     return ", ".join(f"{name}: {value(*chosen)}" for name, chosen in RECIPES.items())
 
 
-def _config(source: Path | None, model: str, dev_size: int, training: Training) -> dict[str, JSON]:
+def _config(source: Path | None, described: dict[str, JSON], dev_size: int, training: Training) -> dict[str, JSON]:
     return {
         "lowered_cnn": __version__,
         "data": str(source.resolve()) if source else None,
         "mnist_style": is_mnist_style(training.data),
         "dev_size": dev_size,
-        **settings(model, training.network.model),
+        **described,
+        "input_shape": list(training.network.input_shape),
         "workers": training.workers,
         "seed": training.recipe.seed,
         "training_images": len(training.data),

@@ -1,0 +1,52 @@
+"""Where a training goes on from with --from: the network of an earlier run, or an ONNX model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lowered_cnn.arrays import InputError
+from lowered_cnn.cli.run_folder import RunFolder
+from lowered_cnn.data import Dataset
+from lowered_cnn.descriptions import JSON
+from lowered_cnn.layers import Dense
+from lowered_cnn.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """A network, the names of its classes if they are known, and what a run remembers of it."""
+
+    network: Network
+    classes: list[str] | None
+    settings: dict[str, JSON]
+
+    @classmethod
+    def of(cls, path: Path) -> "Origin":
+        """Read the network of a run's folder or of an ONNX file."""
+        where: dict[str, JSON] = {"from": str(path.resolve())}
+        if path.is_dir():
+            folder = RunFolder.open(path)
+            model = {name: folder.config.get(name) for name in ("model", "model_file")}
+            return cls(folder.network(), folder.classes, {**model, **where})
+        if path.suffix == ".onnx":
+            from lowered_cnn.interop.onnx import from_onnx
+
+            return cls(from_onnx(path), None, {"model": path.name, "model_file": None, **where})
+        raise InputError("--from", "the folder of a run, or FILE.onnx", path)
+
+    def adapted(self, data: Dataset, seed: int) -> tuple[Network, list[str]]:
+        """Return the network for these data, and lines that tell what has changed.
+
+        It is for their size and, unless the classes are the same, has a new head.
+
+        Raises InputError if the network cannot take images of that shape, or a dense layer as its head.
+        """
+        network, changes = self.network, []
+        if network.input_shape != data.image_shape:
+            network = network.for_inputs(data.image_shape)
+            changes.append(f"inputs {network.input_shape} instead of {self.network.input_shape}")
+        classes = len(data.classes)
+        if network.output_shape != (classes,) or self.classes not in (None, list(data.classes)):
+            network = network.with_head(Dense(classes), seed=seed)
+            names, before = ", ".join(data.classes), self.network.output_shape[0]
+            changes.append(f"a new {network.model.names[-1]} for the classes {names}, instead of {before} others")
+        return network, changes
