@@ -1,7 +1,7 @@
 """Fine-tune a small ResNet from PyTorch on digits that it has never seen, a few of each, here and in PyTorch.
 
 It is trained on MNIST's 0 to 4 and exported by PyTorch (extra `bench`). The table has the accuracy on the test images
-of 5 to 9 and the seconds of the training, each with its standard deviation over some seeds.
+of 5 to 9 and the seconds of the training on one core, each with its standard deviation over some seeds.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from torch import nn
 from torch.nn import functional
 
 from lowered_cnn import SGD, Dataset, Dense, Network, OneCycle, Recipe, evaluate, fit, load_mnist
-from lowered_cnn.cores import usable_cores
 from lowered_cnn.data.batches import batches
 from lowered_cnn.interop.onnx import from_onnx
 
@@ -48,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--each", type=int, default=20, help="how many images of each new digit")
     parsed = parser.parse_args()
-    torch.set_num_threads(usable_cores())
+    torch.set_num_threads(1)
     mnist = load_mnist()
     module = pretrained(only(mnist.train, OLD))
     network = exported(module)
@@ -60,10 +59,13 @@ def main() -> None:
     print(f"| {len(NEW)} x {parsed.each} images | " + " | ".join(f"{name} | seconds" for name in programs) + " |")
     print("|---|" + "---|---|" * len(programs))
     for way in WAYS:
+        results: dict[str, list[Result]] = {name: [] for name in programs}
+        for seed in range(parsed.seeds):
+            for name, run in programs.items():
+                results[name].append(run(way, some(only(mnist.train, NEW), parsed.each, seed), seed))
         cells = []
-        for run in programs.values():
-            results = [run(way, some(only(mnist.train, NEW), parsed.each, seed), seed) for seed in range(parsed.seeds)]
-            accuracies, seconds = zip(*results, strict=True)
+        for found in results.values():
+            accuracies, seconds = zip(*found, strict=True)
             cells += [f"{mean(accuracies, 100, 1)} %", mean(seconds, 1, 2)]
         print(f"| {way} | " + " | ".join(cells) + " |", flush=True)
 
@@ -143,7 +145,7 @@ def trained(module: Any, parameters: Any, images: Any, labels: Any, recipe: Reci
 
 def theirs(module: Any, way: str, few: Dataset, test: Dataset, seed: int) -> Result:
     torch.manual_seed(seed)
-    module, recipe, images = copy.deepcopy(module), with_seed(WAYS[way], seed), tensor(few)
+    module, recipe, images = copy.deepcopy(module), replace(WAYS[way], seed=seed), tensor(few)
     trunk, head = module[:-1], nn.Linear(64, len(few.classes))
     module[-1] = head
     start = time.perf_counter()
@@ -178,25 +180,21 @@ def exported(module: Any) -> Network:
 
 
 def ours(network: Network, way: str, few: Dataset, test: Dataset, seed: int) -> Result:
-    recipe = with_seed(WAYS[way], seed)
+    recipe = replace(WAYS[way], seed=seed)
     network = network.with_head(Dense(len(few.classes)), seed=seed)
     trunk, head = network.split(network.model.names[-1])
     start = time.perf_counter()
     if way == "everything":
-        fit(network, few, recipe, workers=usable_cores())
+        fit(network, few, recipe)
     elif way == "head on a frozen trunk":
-        fit(network, few, with_seed(recipe, seed, frozen=tuple(trunk.parameters)), workers=usable_cores())
+        fit(network, few, replace(recipe, frozen=tuple(trunk.parameters)))
     else:
-        fit(head, Dataset(trunk.predict(few.images), few.labels), recipe)
+        fit(head, Dataset(trunk.predict(few.images, workers=1), few.labels), recipe)
         network.parameters.copy_from(head.parameters)
     seconds = time.perf_counter() - start
     accuracy = evaluate(network, test).accuracy
     assert accuracy is not None
     return accuracy, seconds
-
-
-def with_seed(recipe: Recipe, seed: int, **changes: Any) -> Recipe:
-    return replace(recipe, seed=seed, **changes)
 
 
 if __name__ == "__main__":
