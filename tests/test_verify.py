@@ -33,6 +33,7 @@ from lowered_cnn import (
 )
 from lowered_cnn.arrays import Array, Mask, Shape
 from lowered_cnn.cli import main
+from lowered_cnn.layers import Container
 from lowered_cnn.layers.activation import Elementwise
 from lowered_cnn.layers.layer import Lowered, Site
 from lowered_cnn.models import MODELS
@@ -81,9 +82,7 @@ def test_every_layer_is_among_the_specimens() -> None:
         return set().union(*map(kinds, layer.__subclasses__())) or {layer}
 
     def used(layer: Layer) -> set[Any]:
-        inside = [getattr(layer, name) for name in ("layers", "body", "shortcut") if hasattr(layer, name)]
-        nested = [each for part in inside for each in (part if isinstance(part, tuple) else (part,))]
-        return {type(layer)}.union(*map(used, nested))
+        return {type(layer)}.union(*map(used, layer.inside if isinstance(layer, Container) else ()))
 
     found = set().union(*(used(specimen.model) for specimen in specimens().values()))
     ours = {kind for kind in kinds(Layer) if kind.__module__.startswith("lowered_cnn.layers.")}

@@ -267,7 +267,7 @@ def together() -> Specimen:
         ConvTranspose2D(4, 2, 2), SiLU(), LayerNorm(), AvgPool(2), GELU(),
         Scale(), ChannelShuffle(2), HardSwish(), Conv2D(8, 1), PixelShuffle(2), Slice(1, 0, 7), PReLU(),
         Resize(size=6, mode="linear"), InstanceNorm(0.1), AdaptiveAvgPool(4), Reshape((4, 2, 4)), Transpose((0, 2, 1)),
-        LRN(3, 0.5), HardSigmoid(), Conv2D(4, 1), GroupNorm(2, 0.1), Clip(-1.5, 1.5), LogSoftmax(),
+        LRN(3, 0.5), HardSigmoid(), Conv2D(4, 1), excitation(4, 4, 2), GroupNorm(2, 0.1), Clip(-1.5, 1.5), LogSoftmax(),
         Concatenate(Conv2D(3, 1), Sequential(Softmax(), Conv2D(3, 3, padding="same"), ReLU())),
         pooled, Flatten(), Dense(12), Tanh(), Dense(8), Sigmoid(), Dense(CLASSES),
     )  # fmt: skip
