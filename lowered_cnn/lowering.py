@@ -110,14 +110,20 @@ class Border:
         padded, plain = (channels, *sweep.padded, batch), (channels, *sweep.size, batch)
         self._needed = padded != plain
         self._interior = (slice(None), *sweep.interior)
-        self._padded = workspace.array(padded if self._needed else (0,), value)
-        self.gradient = workspace.array(padded if wants_dx else (0,))
-        self._dx = workspace.array(plain) if self._needed and wants_dx else self.gradient
+        self._padded, self._value = workspace.temporary(padded if self._needed else (0,)), value
+        self._padded.fill(value)
+        # Shared memory has to be padded anew each time.
+        self._frame = [(slice(None), *margin) for margin in sweep.margins if workspace.shares]
+        inner = workspace.temporary if self._needed else workspace.output
+        self.gradient = inner(padded if wants_dx else (0,))
+        self._dx = workspace.output(plain) if self._needed and wants_dx else self.gradient
 
     def around(self, x: Array) -> Array:
         """Return x (C, *size, N) with its border: (C, *padded size, N)."""
         if not self._needed:
             return x
+        for margin in self._frame:
+            self._padded[margin] = self._value
         np.copyto(self._padded[self._interior], x)
         return self._padded
 

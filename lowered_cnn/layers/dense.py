@@ -43,7 +43,7 @@ class _LoweredDense(Lowered):
         new = site.workspace.array
         self.weight = site.parameter("weight")
         self.bias = site.parameter("bias")[:, None] if dense.bias else None
-        self.y = new((dense.units, site.batch))
+        self.y = site.workspace.output((dense.units, site.batch))
         self.x = self.y
         self.dx = new((*site.input_shape, site.batch)) if site.wants_dx else None
         if site.wants_gradients:

@@ -68,7 +68,7 @@ class _LoweredMaxPool(Lowered):
             self.sweep, channels, batch, site.workspace, value=-math.inf, wants_dx=site.wants_gradients
         )
         self.taps = list(itertools.product(*map(range, self.sweep.window.kernel)))
-        self.y = new((channels, *self.sweep.output, batch))
+        self.y = site.workspace.output((channels, *self.sweep.output, batch))
         self.windows = self.y
         if site.wants_gradients:
             self.routed = new(self.y.shape)
@@ -138,7 +138,7 @@ class _LoweredAvgPool(Lowered):
         self.batch = site.batch
         self.columns = Columns(sweep, channels, site.batch, site.workspace, wants_dx=site.wants_gradients)
         self.row = new((1, 1, taps), 1 / taps)
-        self.y = new((channels, *sweep.output, site.batch))
+        self.y = site.workspace.output((channels, *sweep.output, site.batch))
         self.matrix = (channels, 1, self.y.size // channels)
         # Corrects for taps that do not count: KH KW over the number of those that do.
         counted = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
@@ -200,7 +200,7 @@ class _LoweredGlobalAvgPool(Lowered):
     def __init__(self, site: Site) -> None:
         channels, positions = site.input_shape[0], math.prod(site.input_shape[1:])
         self.row = site.workspace.array((1, 1, positions), 1 / positions)
-        self.y = site.workspace.array((channels, site.batch))
+        self.y = site.workspace.output((channels, site.batch))
         self.matrix = (channels, positions, site.batch)
         self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
 
@@ -234,7 +234,7 @@ class _LoweredGlobalMaxPool(Lowered):
 
     def __init__(self, site: Site) -> None:
         channels, positions = site.input_shape[0], math.prod(site.input_shape[1:])
-        self.y = site.workspace.array((channels, site.batch))
+        self.y = site.workspace.output((channels, site.batch))
         self.matrix = (channels, positions, site.batch)
         self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
         self.x = self.dx
