@@ -39,6 +39,12 @@ def windows(padded: Array, sweep: Sweep) -> Array:
     )
 
 
+def copy_positions(out: Array, x: Array) -> None:
+    """Copy an activation (..., N) whose positions may be apart: the N numbers of a position at once, as one item."""
+    item = np.dtype((np.void, x.shape[-1] * x.itemsize))
+    np.copyto(out.view(item), x.view(item))
+
+
 def im2col(x: Array, sweep: Sweep) -> Array:
     """Return the columns (C, *taps, *positions, N) of an activation (C, *size, N), all at once."""
     check_shape("im2col: x", (*x.shape[:1], *sweep.size, *x.shape[-1:]), x.shape)
@@ -164,7 +170,7 @@ class Columns:
     def im2col(self, block: Block) -> Array:
         """Return a block of columns, (C, *taps, *positions of the block, N); the next block overwrites it."""
         columns = self.empty(block)
-        np.copyto(columns, self._windows[self._at(block)])
+        copy_positions(columns, self._windows[self._at(block)])
         return columns
 
     def clear(self) -> None:

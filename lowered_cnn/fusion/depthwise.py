@@ -13,12 +13,13 @@ import numpy as np
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion.engine import Plan
 from lowered_cnn.gemm import multiply
+from lowered_cnn.lowering import copy_positions
 
 
 class Depthwise:
     """The matrices, for each channel and a block of R rows: weight (1, KH KW), columns (KH KW, R line), z (1, R line).
 
-    A line is a row of a phase, all examples; the phases are (P, C, R + above, line).
+    A line is a row of a phase, all examples; the phases are (P, C, R + above, line), of a few channels at a time.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -36,25 +37,32 @@ class Depthwise:
         line = math.prod(self.line)
         self.taps = [(self.phases.index((p, q)), i * line + j * site.batch) for (i, p), (j, q) in moves]
         self.beyond = beside * site.batch
-        fixed = len(self.phases) * channels * self.above * line
-        self.blocks = plan.blocks(1, (len(self.phases) + len(moves) + 1) * channels * line, fixed)
-        most = max(last - first for first, last in self.blocks)
-        self.memory = temporary((fixed + len(self.phases) * channels * most * line,))
-        self.columns = temporary((len(moves) * channels * most * line,))
-        self.z = temporary((channels * most * line,))
+        numbers = len(self.phases) + len(moves) + 1
+        cut = plan.blocks(1, numbers * line, len(self.phases) * self.above * line)
+        most = max(last - first for first, last in cut)
+        step = channels
+        if site.workspace.block_bytes is not None:
+            channel_bytes = (numbers * most + len(self.phases) * self.above) * line * site.workspace.dtype.itemsize
+            step = max(1, site.workspace.block_bytes // channel_bytes)
+        self.blocks = [(slice(c, c + step), *rows) for c in range(0, channels, step) for rows in cut]
+        step = min(step, channels)
+        self.memory = temporary((len(self.phases) * step * (most + self.above) * line,))
+        self.columns = temporary((len(moves) * step * most * line,))
+        self.z = temporary((step * most * line,))
         self.zeros = site.workspace.array((most * line,))
 
     def forward(self, x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
         """Write weight @ columns + bias, or its maximum with 0: weight (C, 1, KH KW), bias (C), y (C, OH, OW, N)."""
-        for first, last in self.blocks:
-            z = _front(self.z, (len(x), 1, (last - first) * math.prod(self.line)))
+        for block, first, last in self.blocks:
+            target = y[block, first:last]
+            z = _front(self.z, (len(target), 1, (last - first) * math.prod(self.line)))
             meant = z[..., : z.shape[-1] - self.beyond]
-            multiply("forward", weight, self._columns(x, first, last), out=meant)
+            multiply("forward", weight[block], self._columns(x[block], first, last), out=meant)
             if bias is not None:
-                np.add(meant, bias[:, None, None], out=meant)
+                np.add(meant, bias[block, None, None], out=meant)
             if relu:
                 np.maximum(meant, self.zeros[: meant.shape[-1]], out=meant)
-            np.copyto(y[:, first:last], z.reshape(len(x), last - first, *self.line)[:, :, : y.shape[2]])
+            np.copyto(target, z.reshape(*target.shape[:2], *self.line)[:, :, : target.shape[2]])
 
     def _columns(self, x: Array, first: int, last: int) -> Array:
         """Return the columns (C, KH KW, R line) but for the last ones, which mean nothing."""
@@ -82,7 +90,7 @@ class Depthwise:
             source.append(slice(at + low * stride, max(0, at + high * stride), stride))
         if phase[*inside].size < phase.size:
             phase.fill(0)
-        np.copyto(phase[*inside], x[*source])
+        copy_positions(phase[*inside], x[*source])
 
 
 def _front(memory: Array, shape: Shape) -> Array:

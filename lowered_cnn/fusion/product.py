@@ -12,7 +12,7 @@ import numpy as np
 from lowered_cnn.arrays import Array
 from lowered_cnn.fusion.engine import Engine, Plan
 from lowered_cnn.gemm import multiply
-from lowered_cnn.lowering import Border, windows
+from lowered_cnn.lowering import Border, copy_positions, windows
 
 
 class ProductEngine(Engine):
@@ -58,7 +58,7 @@ class ProductEngine(Engine):
         part = self.windows[:, :, :, first:last]
         if not self.pointwise:
             columns = self.columns[: part.size].reshape(part.shape)
-            np.copyto(columns, part)
+            copy_positions(columns, part)
             part = columns
         groups, filters, taps = self.weight.shape
         length = (last - first) * math.prod(self.patched)
