@@ -162,7 +162,7 @@ def test_the_rest_learns_as_if_nothing_were_frozen(seed: int) -> None:
         results.append({name: values.copy() for name, values in network.parameters.items()})
     free, held = results
     for name in network.parameters.keys() - frozen_names(network, patterns):
-        assert_allclose(held[name], free[name], rtol=1e-12, atol=1e-14, err_msg=name)
+        assert_allclose(held[name], free[name], rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -249,10 +249,12 @@ def test_freezing_stops_some_gradients_and_changes_no_other(seed: int, data: st.
         lowered = network.lower(len(images), frozen=frozen)
         y = lowered.forward(images, position=(0,)).copy()
         lowered.backward(y.copy())
-    np.testing.assert_array_equal(y, all_learn["y"])
+    assert_same({"y": y}, all_learn, 1e-9)  # what needs no gradient may be lowered in another way
     for name in learned:
-        expected = np.zeros_like(all_learn[name]) if name in frozen else all_learn[name]
-        np.testing.assert_array_equal(lowered.gradients[name], expected, err_msg=name)
+        expected = 0 * all_learn[name] if name in frozen else all_learn[name]
+        scale = 1 + np.abs(all_learn[name]).max()
+        np.testing.assert_allclose(lowered.gradients[name] / scale, expected / scale, atol=1e-9, err_msg=name)
+        assert name not in frozen or not lowered.gradients[name].any()
 
 
 def test_a_frozen_trunk_takes_no_product_on_the_way_back() -> None:

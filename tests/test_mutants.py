@@ -100,7 +100,7 @@ MUTANTS = [
     Mutant("fusion.winograd:WinogradEngine._add_dx", "views.after.fill(0)", "pass", "fused by winograd"),
     Mutant("fusion.winograd:WinogradEngine.start", "self.sum.fill(0)", "pass", "fused by winograd"),
     Mutant("fusion.winograd:WinogradEngine.start", "self.gradient.rows.fill(0)", "pass", "fused by winograd"),
-    Mutant("layers.join:_LoweredAdd.backward", "np.copyto(dx, dy)", "pass", "residual"),
+    Mutant("layers.join:_LoweredAdd.backward", "np.copyto(dx, dy)", "None", "residual"),
     # left over from the step before
     Mutant("fusion.winograd:WinogradEngine.finish", "rest.fill(0)", "pass", "fused by winograd, not all seen"),
     Mutant("fusion.winograd:WinogradEngine.finish", "rest.fill(0)", "pass", "sampled 21"),
@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant("layers.join:_LoweredAdd.forward", "for x in xs[2:]", "for x in xs[3:]", "graph"),
     Mutant("layers.graph:LoweredGraph._add_shared", "total += apart", "total -= apart", "graph, one layer used twice"),
     Mutant("layers.graph:LoweredGraph._add_shared", "total /= 1 +", "total /= 2 +", "graph, one layer used twice"),
-    Mutant("layers.join:Concat.output_shape", "sum(", "max(", "graph, one layer used twice"),
+    Mutant("layers.join:_LoweredConcat.backward", "(dy[part])", "(dy[part][::-1])", "graph, one layer used twice"),
     Mutant(
         "layers.graph:LoweredGraph._packed_dx",
         "step.dy.reshape",

@@ -84,7 +84,7 @@ class _LoweredClip(Lowered):
     def __init__(self, clip: Clip, site: Site) -> None:
         shape = (*site.input_shape, site.batch)
         self.low, self.high = clip.low, clip.high
-        self.y = site.workspace.array(shape)
+        self.y = site.workspace.output(shape)
         if site.wants_gradients:
             self.active, self.below = site.workspace.mask(shape), site.workspace.mask(shape)
 
@@ -133,7 +133,9 @@ class _LoweredPReLU(Lowered):
 
     def __init__(self, site: Site) -> None:
         self.weight = site.parameter("weight")[:, None]
-        self.y, self.negative, self.spare = (site.workspace.array((*site.input_shape, site.batch)) for _ in range(3))
+        shape = (*site.input_shape, site.batch)
+        self.y = site.workspace.output(shape)
+        self.negative, self.spare = (site.workspace.temporary(shape) for _ in range(2))
         self.zeros = site.workspace.array(self.y.shape[-2:])
         self.matrix = (len(self.weight), self.y.size // len(self.weight))
         if site.wants_gradients:
@@ -451,7 +453,8 @@ class LogSoftmax(_AlongAxis):
 class _LoweredLogSoftmax(Lowered):
     def __init__(self, axis: int, site: Site) -> None:
         self.axis = axis_of(axis, site.input_shape, site.name)
-        self.y, self.powers = (site.workspace.array((*site.input_shape, site.batch)) for _ in range(2))
+        shape = (*site.input_shape, site.batch)
+        self.y, self.powers = site.workspace.output(shape), site.workspace.temporary(shape)
 
     def forward(self, x: Array) -> Array:
         """Y = X - max - log(sum over k of exp(X - max))."""

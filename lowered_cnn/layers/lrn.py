@@ -51,7 +51,9 @@ class _LoweredLRN(Lowered):
     def __init__(self, lrn: LRN, site: Site) -> None:
         new, channels = site.workspace.array, site.input_shape[0]
         self.lrn = lrn
-        self.y, self.base, self.spare, self.sum = (new((*site.input_shape, site.batch)) for _ in range(4))
+        shape = (*site.input_shape, site.batch)
+        self.y = site.workspace.output(shape)
+        self.base, self.spare, self.sum = (site.workspace.temporary(shape) for _ in range(3))
         self.matrix = (channels, self.y.size // channels)
         self.x = self.y
         self.band = new((channels, channels))

@@ -260,15 +260,15 @@ class _LoweredLayerNorm(Lowered):
     def __init__(self, norm: LayerNorm | GroupNorm | InstanceNorm, site: Site, columns: Shape) -> None:
         new, channels = site.workspace.array, site.input_shape[0]
         self.norm = norm
+        names = [parameter.name for parameter in norm.parameters(site.input_shape)]
+        self.numbers = [site.parameter(name)[:, None] for name in names]
         shape = (*site.input_shape, site.batch)
-        self.y = site.workspace.output(shape)
-        self.z, self.spare = (site.workspace.temporary(shape) for _ in range(2))
+        self.y, self.spare = site.workspace.output(shape), site.workspace.temporary(shape)
+        self.z = site.workspace.temporary(shape) if self.numbers else self.y
         self.matrix = (channels, self.y.size // channels)
         self.columns = self.z.reshape(columns).shape
         self.row = new((1, self.columns[1]), 1 / self.columns[1])
         self.mean, self.deviation = new((2, self.columns[0], 1, self.columns[2]))
-        names = [parameter.name for parameter in norm.parameters(site.input_shape)]
-        self.numbers = [site.parameter(name)[:, None] for name in names]
         if site.wants_gradients:
             self.gradients = [site.gradient(name) for name in names]
             self.ones = site.workspace.ones(self.matrix[1])
@@ -283,10 +283,9 @@ class _LoweredLayerNorm(Lowered):
         multiply("sum", self.row, np.multiply(z, z, out=spare), out=self.deviation)
         np.sqrt(np.add(self.deviation, self.norm.epsilon, out=self.deviation), out=self.deviation)
         np.divide(z, self.deviation, out=z)
-        if not self.numbers:
-            return self.z
-        (weight, bias), y = self.numbers, self.y.reshape(self.matrix)
-        np.add(np.multiply(z.reshape(self.matrix), weight, out=y), bias, out=y)
+        if self.numbers:
+            (weight, bias), y = self.numbers, self.y.reshape(self.matrix)
+            np.add(np.multiply(z.reshape(self.matrix), weight, out=y), bias, out=y)
         return self.y
 
     def backward(self, dy: Array) -> Array:

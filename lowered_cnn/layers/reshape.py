@@ -95,7 +95,7 @@ class _LoweredPermutation(Lowered):
         seen, axes = layer.permutation(site.input_shape, site.name)
         self.x_shape = (*seen, site.batch)
         self.order = (*axes, len(axes))
-        self.y = site.workspace.array((*layer.output_shape(site.input_shape, site.name), site.batch))
+        self.y = site.workspace.output((*layer.output_shape(site.input_shape, site.name), site.batch))
         self.y_shape = tuple(self.x_shape[axis] for axis in self.order)
         self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
 
@@ -227,7 +227,7 @@ class _LoweredSlice(Lowered):
     def __init__(self, layer: Slice, site: Site) -> None:
         axis = axis_of(layer.axis, site.input_shape, site.name)
         self.part: Index = (*[slice(None)] * axis, slice(layer.start, layer.stop, layer.step))
-        self.y = site.workspace.array((*layer.output_shape(site.input_shape, site.name), site.batch))
+        self.y = site.workspace.output((*layer.output_shape(site.input_shape, site.name), site.batch))
         self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
 
     def forward(self, x: Array) -> Array:

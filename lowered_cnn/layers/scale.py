@@ -73,7 +73,7 @@ class _LoweredScale(Lowered):
         self.shape = (*(1 for _ in site.input_shape[len(shape) :]), *shape)
         numbers = {name: site.parameter(name).reshape(*self.shape, 1) for name in names}
         self.weight, self.bias = numbers.get("weight"), numbers.get("bias")
-        self.x = self.y = site.workspace.array((*site.input_shape, site.batch))
+        self.x = self.y = site.workspace.output((*site.input_shape, site.batch))
         if site.wants_gradients:
             self.learned = scale.learned
             self.gradients = {name: site.gradient(name) for name in names}

@@ -47,7 +47,7 @@ class _LoweredStandardize(Lowered):
     """The matrices: x and y (channels, M), with M = positions times examples."""
 
     def __init__(self, site: Site) -> None:
-        self.y = site.workspace.array((*site.input_shape, site.batch))
+        self.y = site.workspace.output((*site.input_shape, site.batch))
         self.matrix = (len(self.y), self.y.size // len(self.y))
         self.mean, self.deviation = (site.parameter(name)[:, None] for name in ("mean", "deviation"))
         self.wants_dx = site.wants_dx
