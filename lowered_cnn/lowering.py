@@ -39,6 +39,12 @@ def windows(padded: Array, sweep: Sweep) -> Array:
     )
 
 
+def copy_positions(out: Array, x: Array) -> None:
+    """Copy an activation (..., N) whose positions may be apart: the N numbers of a position at once, as one item."""
+    item = np.dtype((np.void, x.shape[-1] * x.itemsize))
+    np.copyto(out.view(item), x.view(item))
+
+
 def im2col(x: Array, sweep: Sweep) -> Array:
     """Return the columns (C, *taps, *positions, N) of an activation (C, *size, N), all at once."""
     check_shape("im2col: x", (*x.shape[:1], *sweep.size, *x.shape[-1:]), x.shape)
@@ -110,14 +116,20 @@ class Border:
         padded, plain = (channels, *sweep.padded, batch), (channels, *sweep.size, batch)
         self._needed = padded != plain
         self._interior = (slice(None), *sweep.interior)
-        self._padded = workspace.array(padded if self._needed else (0,), value)
-        self.gradient = workspace.array(padded if wants_dx else (0,))
-        self._dx = workspace.array(plain) if self._needed and wants_dx else self.gradient
+        self._padded, self._value = workspace.temporary(padded if self._needed else (0,)), value
+        self._padded.fill(value)
+        # Shared memory has to be padded anew each time.
+        self._frame = [(slice(None), *margin) for margin in sweep.margins if workspace.shares]
+        inner = workspace.temporary if self._needed else workspace.output
+        self.gradient = inner(padded if wants_dx else (0,))
+        self._dx = workspace.output(plain) if self._needed and wants_dx else self.gradient
 
     def around(self, x: Array) -> Array:
         """Return x (C, *size, N) with its border: (C, *padded size, N)."""
         if not self._needed:
             return x
+        for margin in self._frame:
+            self._padded[margin] = self._value
         np.copyto(self._padded[self._interior], x)
         return self._padded
 
@@ -158,7 +170,7 @@ class Columns:
     def im2col(self, block: Block) -> Array:
         """Return a block of columns, (C, *taps, *positions of the block, N); the next block overwrites it."""
         columns = self.empty(block)
-        np.copyto(columns, self._windows[self._at(block)])
+        copy_positions(columns, self._windows[self._at(block)])
         return columns
 
     def clear(self) -> None:

@@ -377,7 +377,7 @@ class LoweredNetwork:
         parameters, wants_gradients = network.parameters, training or wants_dx
         self.input_shape = network.input_shape
         self.noise = noise
-        self.workspace = Workspace(parameters.vector.dtype, block_bytes)
+        self.workspace = Workspace(parameters.vector.dtype, block_bytes, shares=not wants_gradients)
         self.x = self.workspace.array((*network.input_shape, batch))
         self.dy = self.workspace.array((*network.output_shape, batch) if wants_gradients else (0,))
         self.gradients = ParameterVector(parameters.parameters if wants_gradients else (), gradients)

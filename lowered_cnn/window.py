@@ -97,6 +97,12 @@ class Sweep:
         return tuple(h + sum(p) for h, p in zip(self.size, self.pads, strict=True))
 
     @property
+    def margins(self) -> list[tuple[slice, ...]]:
+        """Where the padding lies in the padded input: before and after each axis."""
+        sides = [(slice(0, p[0]), slice(p[0] + h, None)) for p, h in zip(self.pads, self.size, strict=True)]
+        return [(*(slice(None),) * axis, side) for axis, both in enumerate(sides) for side in both]
+
+    @property
     def interior(self) -> tuple[slice, ...]:
         """Where the input lies in the padded one."""
         return tuple(slice(p[0], p[0] + h) for h, p in zip(self.size, self.pads, strict=True))

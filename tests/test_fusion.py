@@ -11,7 +11,6 @@ from running import as_activation, as_images, assert_close, normal
 from lowered_cnn import BatchNorm, Conv1D, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, Network, ReLU, Sequential
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion import fuse
-from lowered_cnn.fusion.folded import Folded
 from lowered_cnn.fusion.fused import FusedConv
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.models import MODELS
@@ -53,7 +52,7 @@ def assert_fusion_changes_nothing(
         assert_close(again, expected, 1e-12 if dtype == np.float64 else 2e-5)
     if not len(network.parameters.statistics):  # with them, inference is another function
         inference = network.lower(batch, training=False, block_bytes=block_bytes)
-        np.testing.assert_array_equal(inference.forward(images), lowered.forward(images))
+        assert_close(inference.forward(images), plain[0], 1e-12 if dtype == np.float64 else 2e-5)
 
 
 @given(
@@ -108,11 +107,11 @@ def test_a_pool_may_drop_all_that_is_not_padding(padding: Any, patch: Shape) -> 
 @pytest.mark.parametrize("place", [(0, 0), (3, 3), (4, 7)])
 def test_outputs_that_do_not_see_an_infinite_pixel_stay_what_they_are(value: float, place: Shape) -> None:
     network = Network(Sequential(Conv2D(16, 3, padding=1)), (16, 8, 8))
-    images = normal(2, 16, 8, 8).astype(np.float32)
+    images = normal(8, 16, 8, 8).astype(np.float32)
     finite = network.predict(images)
     images[0, 3, *place] = value
     with np.errstate(invalid="ignore"):
-        fused, plain = network.predict(images), network.lower(2, training=False, fused=False).forward(images)
+        fused, plain = network.predict(images), network.lower(8, training=False, fused=False).forward(images)
     seen = ~np.isfinite(fused)
     assert 0 < seen.sum() < seen[0].size
     assert seen.sum() == (~np.isfinite(plain)).sum()
@@ -121,16 +120,19 @@ def test_outputs_that_do_not_see_an_infinite_pixel_stay_what_they_are(value: flo
 
 
 def test_winograds_numbers_overflow_later_than_its_bound_says() -> None:
-    """Up to 64 C g x: overflow raises in the tests. Beyond, the plain form may still do."""
+    """Up to 64 C g x: overflow raises in the tests. Beyond, the plain form may still do.
+
+    With fewer than 8 examples, prediction would not use Winograd's form.
+    """
     network = Network(Sequential(Conv2D(16, 3, padding=1, bias=False)), (16, 8, 8))
     weight, largest = network.parameters["conv1.weight"], float(np.finfo(np.float32).max)
     for seed in range(20):
         weight[...] = 0.1 * np.sign(normal(*weight.shape, seed=seed))
-        signs = np.sign(normal(1, 16, 8, 8, seed=seed))
+        signs = np.sign(normal(8, 16, 8, 8, seed=seed))
         network.predict((0.999 * largest / (64 * 16 * 0.1) * signs).astype(np.float32))
     weight[...] = 1e-3
-    images = np.resize(np.array([2e38, 2e38, -2e38, -2e38], np.float32), (1, 16, 8, 8))
-    assert np.isfinite(network.lower(1, training=False, fused=False).forward(images)).all()
+    images = np.resize(np.array([2e38, 2e38, -2e38, -2e38], np.float32), (8, 16, 8, 8))
+    assert np.isfinite(network.lower(8, training=False, fused=False).forward(images)).all()
     with pytest.raises(FloatingPointError, match="overflow"):
         network.predict(images)
 
@@ -204,9 +206,8 @@ def test_a_batch_normalization_is_folded_for_inference_only() -> None:
     model = Sequential(conv, norm, ReLU(), MaxPool(2), Conv2D(2, 1), ReLU(), BatchNorm())
     training, inference = fuse(model, fold=False), fuse(model, fold=True)
     assert training.names == ("conv1", "batch_norm1", "relu1", "max_pool1", "conv2", "batch_norm2")
-    whole = FusedConv(Conv2D(4, 3), MaxPool(2), True)
     assert inference.names == ("conv1", "conv2", "batch_norm2")
-    assert inference.layers[0] == Folded(conv, norm, "batch_norm1", whole)
+    assert inference.layers[0] == FusedConv(conv, MaxPool(2), True, ("batch_norm1", norm))
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(16, 150, 640), (20, 25, 3072), (50, 500, 256), (7, 11, 13), (1, 1, 1)])
@@ -219,3 +220,34 @@ def test_products_cut_for_small_blocks_are_the_products(m: int, k: int, n: int) 
     assert_close(forward, np.einsum("gmk,gkn->gmn", a, b))
     assert_close(dweight, np.einsum("gmn,gkn->gmk", c, b))
     assert_close(dx, np.einsum("gmk,gmn->gkn", a, c))
+
+
+def drawn_convolution(seed: int) -> tuple[Conv2D, Shape, int]:
+    """Draw a convolution of any kind that prediction has a lowering for, its input shape and a number of examples."""
+    generator = np.random.default_rng(seed)
+    channels, depthwise = int(generator.integers(1, 20)), bool(generator.random() < 0.5)
+    groups = channels if depthwise else int(generator.choice([g for g in (1, 1, 2, 3) if channels % g == 0]))
+    lengths = [tuple(int(n) for n in generator.integers(1, most, 2)) for most in (5, 4, 3)]
+    padding = tuple(tuple(int(n) for n in generator.integers(0, 3, 2)) for _ in range(2))
+    filters = channels if depthwise else groups * int(generator.integers(1, 20))
+    conv = Conv2D(filters, lengths[0], lengths[1], padding, lengths[2], groups, bool(generator.random() < 0.5))
+    size = tuple(int(n) for n in generator.integers(7, 12, 2))
+    return conv, (channels, *size), int(generator.choice([1, 2, 9]))
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_lowerings_for_prediction_give_what_the_layers_give_one_by_one(seed: int) -> None:
+    conv, shape, batch = drawn_convolution(seed)
+    after: list[Layer] = [BatchNorm(), ReLU(), MaxPool((2, 1))]
+    network = Network(Sequential(conv, *after[: seed % 4]), shape, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    network.parameters.vector[...] = generator.standard_normal(network.parameters.vector.size)
+    for parameter in network.parameters.parameters:
+        if parameter.name.endswith("running_var"):
+            np.abs(network.parameters[parameter.name], out=network.parameters[parameter.name])
+    plain = network.lower(batch, training=False, fused=False)
+    for block_bytes in (1, 2000, None):
+        fused = network.lower(batch, training=False, block_bytes=block_bytes)
+        for examples in (normal(batch, *shape), normal(batch, *shape, seed=1)):
+            assert_close(fused.forward(examples), plain.forward(examples), 1e-12)
+            fused.forward(np.full_like(examples, np.nan))  # must leave nothing behind

@@ -23,18 +23,22 @@ class Plan:
         if any(length > most for length, most in zip(self.output[1:], self.sweep.output, strict=True)):
             raise InputError(f"{self.site.name}: fused", f"outputs up to {self.sweep.output}", self.output[1:])
 
-    def blocks(self, step: int, numbers: int, fixed: int = 0) -> list[tuple[int, int]]:
-        """Cut the rows into blocks of bounded size: `step` rows take `numbers` numbers, each block `fixed` more."""
+    def blocks(self, step: int, numbers: int, fixed: int = 0, least: int = 0) -> list[tuple[int, int]]:
+        """Cut the rows into blocks of bounded size: `step` rows take `numbers` numbers, each block `fixed` more.
+
+        A block may have `least` numbers even if that is more than the bound.
+        """
         workspace, steps = self.site.workspace, self.output[1] // step
         most = steps
         if workspace.block_bytes is not None:
-            most = max(1, (workspace.block_bytes // workspace.dtype.itemsize - fixed) // numbers)
+            bound = max(workspace.block_bytes // workspace.dtype.itemsize, least)
+            most = max(1, (bound - fixed) // numbers)
         count = -(-steps // most)
         return list(pairwise(steps * part // count * step for part in range(count + 1)))
 
 
 class Engine(ABC):
-    """Computes a convolution's outputs z, without bias, for one of the `blocks` of rows at a time, in order.
+    """Computes a convolution's outputs z, without bias, for one of the `blocks` of rows at a time.
 
     z is viewed as (rows, K, OW / PW, PW, N); how it lies in memory is up to the engine.
     """
@@ -42,12 +46,19 @@ class Engine(ABC):
     blocks: list[tuple[int, int]]
 
     @abstractmethod
-    def read(self, x: Array) -> None:
-        """Take the activation (C, H, W, N), which must not change until the backward pass is done."""
+    def read(self, x: Array, scale: Array | None) -> None:
+        """Take the activation (C, H, W, N), which must not change until the backward pass is done.
+
+        If there is a `scale` (K), each filter's outputs are multiplied by its scale.
+        """
 
     @abstractmethod
     def forward(self, first: int, last: int) -> Array:
         """Return z for one block; the next call overwrites it."""
+
+
+class LearningEngine(Engine):
+    """Computes the gradients as well, for the same blocks, in order."""
 
     @abstractmethod
     def start(self) -> None:

@@ -1,20 +1,21 @@
-"""A convolution with the max pooling and the ReLU that follow it, as one layer.
+"""A convolution with the normalization, the max pooling and the ReLU that follow it, as one layer.
 
 ReLU and adding the bias are monotone, so the maximum can be taken before either. They then run on as few numbers as the
-pooling leaves. Outputs that the pooling drops are not computed.
+pooling leaves. Outputs that the pooling drops are not computed. At inference, a normalization is a scale and a shift of
+each filter's outputs.
 """
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from lowered_cnn.arrays import Array, Shape
-from lowered_cnn.fusion.engine import Engine, Plan
-from lowered_cnn.fusion.folded import Folded
+from lowered_cnn.fusion.depthwise import Depthwise
+from lowered_cnn.fusion.engine import Engine, LearningEngine, Plan
 from lowered_cnn.fusion.maxima import Maxima
+from lowered_cnn.fusion.product import ProductEngine
 from lowered_cnn.fusion.rows import RowEngine
 from lowered_cnn.fusion.winograd import WinogradEngine
 from lowered_cnn.gemm import row_sums
@@ -31,13 +32,17 @@ from lowered_cnn.layers import (
     Site,
 )
 from lowered_cnn.layers.branches import Branches
-from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.layer import is_stock
 from lowered_cnn.parameters import Parameter
 
 WINOGRAD_CHANNELS = 16
 """With fewer channels or filters, Winograd's 16 products are too small to pay off."""
 
+FEW_POSITIONS = 512
+"""With fewer positions, those of all examples together, transforming the weight takes longer than it saves."""
+
+SHORT_LINE = 128
+"""With fewer numbers in a row of outputs, products by rows are too small."""
 
 Named: TypeAlias = tuple[str, Layer]
 """A layer and its name."""
@@ -48,7 +53,7 @@ Model = TypeVar("Model", bound=Sequential | Graph)
 def fuse(model: Model, *, fold: bool) -> Model:
     """Return the same model with its 2-D convolutions fused, unless they have stride, dilation or groups.
 
-    With `fold`, for inference without gradients, each batch normalization after a convolution is folded into it.
+    With `fold`, for inference without gradients, all of them are, and each with the batch normalization after it.
     Subclasses that change how our layers behave are left as they are.
     """
     return cast(Model, _together(model, [], fold))
@@ -108,33 +113,23 @@ def _together(layer: Layer, rest: list[Named], fold: bool) -> Layer:
             return _graph(layer, fold)
         case Branches():
             return _graph(layer.graph, fold)
-    if not isinstance(layer, Conv):
+    if not (isinstance(layer, Conv2D) and (fold or _is_plain(layer))):
         return layer
-    if fold and rest and isinstance(norm := rest[0][1], BatchNorm) and is_stock(norm):
-        norm_name, _ = rest.pop(0)
-        return Folded(layer, norm, norm_name, _fused(_with_bias(layer), rest))
-    return _fused(layer, rest)
-
-
-def _with_bias(conv: Conv) -> Conv:
-    """Return the same convolution with a bias; `replace` would call a subclass's __init__."""
-    conv = copy(conv)
-    object.__setattr__(conv, "bias", True)
-    return conv
-
-
-def _fused(conv: Conv, rest: list[Named]) -> Layer:
-    """Return a convolution together with the ReLU and pooling that it takes from the front of `rest`."""
-    if not (isinstance(conv, Conv2D) and _is_plain(conv)):
-        return conv
+    norm = _take_norm(rest) if fold else None
     relu = _take_relu(rest)
     pool = _take_pool(rest)
-    return FusedConv(conv, pool, _take_relu(rest) or relu)
+    return FusedConv(layer, pool, _take_relu(rest) or relu, norm)
 
 
 def _is_plain(conv: Conv2D) -> bool:
     window = conv.window(conv.kind)
     return conv.groups == 1 and window.stride == window.dilation == (1, 1)
+
+
+def _take_norm(rest: list[Named]) -> tuple[str, BatchNorm] | None:
+    if rest and isinstance(norm := rest[0][1], BatchNorm) and is_stock(norm):
+        return rest.pop(0)[0], norm
+    return None
 
 
 def _take_relu(rest: list[Named]) -> bool:
@@ -156,11 +151,15 @@ def _take_pool(rest: list[Named]) -> MaxPool | None:
 
 @dataclass(frozen=True)
 class FusedConv(Layer):
-    """y = max(0, max over each PH x PW patch of conv(x)): the outer maximum if `relu`, the inner one if `pool`."""
+    """y = max(0, max over each PH x PW patch of conv(x)): the outer maximum if `relu`, the inner one if `pool`.
+
+    With the name of a normalization and the normalization, `norm`, it is that of conv(x).
+    """
 
     conv: Conv2D
     pool: MaxPool | None
     relu: bool
+    norm: tuple[str, BatchNorm] | None = None
 
     kind: ClassVar[str] = Conv2D.kind
 
@@ -175,7 +174,18 @@ class FusedConv(Layer):
 
     def lower(self, site: Site) -> Lowered:
         """Return the layers as one pass over blocks of rows."""
+        if self.conv.groups == self.conv.filters == site.input_shape[0] > 1 and self.pool is None:
+            return _LoweredDepthwise(self, site)
         return _LoweredFusedConv(self, site)
+
+    def scale_and_bias(self, site: Site) -> tuple[Array | None, Array | None]:
+        """Return what each filter's outputs are multiplied by, and what is added to them."""
+        bias = site.parameter("bias") if self.conv.bias else None
+        if self.norm is None:
+            return None, bias
+        name, norm = self.norm
+        scale, shift = norm.scale_and_shift(site.sibling(name))
+        return scale, shift if bias is None else bias * scale + shift
 
 
 class _LoweredFusedConv(Lowered):
@@ -187,10 +197,10 @@ class _LoweredFusedConv(Lowered):
         self.engine = _engine(site, fused.conv, output, self.patch)
         most = max(last - first for first, last in self.engine.blocks)
         self.maxima = Maxima(self.patch, output, most, site)
-        self.bias = site.parameter("bias")[:, None, None] if fused.conv.bias else None
+        self.fused, self.site = fused, site
         self.relu = fused.relu
-        self.zeros = new((size[1], site.batch))
-        self.y = new((filters, *size, site.batch))
+        self.zeros = site.workspace.zeros((most // self.patch[0], 1, size[1], site.batch))
+        self.y = site.workspace.output((filters, *size, site.batch))
         if site.wants_gradients:
             self.dbias = site.gradient("bias") if fused.conv.bias else None
             self.active = site.workspace.mask(self.y.shape)
@@ -199,15 +209,16 @@ class _LoweredFusedConv(Lowered):
 
     def forward(self, x: Array) -> Array:
         """Y = max(0, max over a patch of Z + bias)."""
-        self.engine.read(x)
+        scale, bias = self.fused.scale_and_bias(self.site)
+        self.engine.read(x, scale)
         for first, last in self.engine.blocks:
             highest = self.maxima.forward(self.engine.forward(first, last), first)
             y = self._block(self.y, first, last).swapaxes(0, 1)
-            if self.bias is not None:
-                highest = np.add(highest, self.bias, out=y)
+            if bias is not None:
+                highest = np.add(highest, bias[:, None, None], out=y)
             if self.relu:
-                np.maximum(highest, self.zeros, out=y)
-            elif self.bias is None:
+                np.maximum(highest, self.zeros[: len(y)] if self.zeros.ndim > 2 else self.zeros, out=y)
+            elif bias is None:
                 np.copyto(y, highest)
         return self.y
 
@@ -217,6 +228,7 @@ class _LoweredFusedConv(Lowered):
             self._rectify(dy)
         if self.dbias is not None:
             row_sums("dbias", dy.reshape(len(dy), -1), self.ones, out=self.dbias)
+        assert isinstance(self.engine, LearningEngine)
         self.engine.start()
         for first, last in self.engine.blocks:
             self.maxima.backward(self._block(dy, first, last).swapaxes(0, 1), first, self.engine.dz(last - first))
@@ -235,11 +247,41 @@ class _LoweredFusedConv(Lowered):
         return pooled[:, first // self.patch[0] : last // self.patch[0]]
 
 
+class _LoweredDepthwise(Lowered):
+    def __init__(self, fused: FusedConv, site: Site) -> None:
+        self.fused, self.site = fused, site
+        sweep = fused.conv.sweep(site.input_shape, site.name)
+        self.depthwise = Depthwise(Plan(site, sweep, (fused.conv.filters, *sweep.output), (1, 1)))
+        self.y = site.workspace.output((fused.conv.filters, *sweep.output, site.batch))
+
+    def forward(self, x: Array) -> Array:
+        """Y = max(0, scale Z + bias)."""
+        scale, bias = self.fused.scale_and_bias(self.site)
+        weight = self.site.parameter("weight").reshape(len(x), 1, -1)
+        if scale is not None:
+            weight = weight * scale[:, None, None]
+        self.depthwise.forward(x, weight, bias, self.fused.relu, self.y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:
+        """Not available: this form is for inference without gradients."""
+        raise NotImplementedError
+
+
 def _engine(site: Site, conv: Conv2D, output: Shape, patch: Shape) -> Engine:
-    """Return Winograd's lowering where it applies and has enough channels to pay off, else the one by rows."""
-    sweep = conv.sweep(site.input_shape, site.name)
-    plan = Plan(site, sweep, output, patch)
+    """Return the lowering that pays off: Winograd's with enough channels, or the one by rows.
+
+    For inference, other windows have lowerings of their own, and so have 1 x 1 windows and few positions.
+    """
+    plan = Plan(site, conv.sweep(site.input_shape, site.name), output, patch)
+    kernel = plan.sweep.window.kernel
+    if not _is_plain(conv):
+        return ProductEngine(plan, conv.groups)
     even = output[1] % 2 == output[2] % 2 == 0
-    if sweep.window.kernel == (3, 3) and even and min(site.input_shape[0], output[0]) >= WINOGRAD_CHANNELS:
-        return WinogradEngine(plan)
-    return RowEngine(plan)
+    winograd = kernel == (3, 3) and even and min(site.input_shape[0], output[0]) >= WINOGRAD_CHANNELS
+    line = output[2] * site.batch
+    if not site.wants_gradients and (kernel == (1, 1) or output[1] * line < FEW_POSITIONS):
+        return ProductEngine(plan, 1)
+    if not site.wants_gradients and not winograd and line < SHORT_LINE:
+        return ProductEngine(plan, 1)
+    return WinogradEngine(plan) if winograd else RowEngine(plan)

@@ -17,9 +17,10 @@ class Maxima:
     def __init__(self, patch: Shape, output: Shape, most: int, site: Site) -> None:
         down, across = self.patch = patch
         filters, height, width = output
-        half, new, mask = (filters, width // across, site.batch), site.workspace.array, site.workspace.mask
-        self.half = new((most, *half))
-        self.highest = new((most // down, *half))
+        half, new, mask = (filters, width // across, site.batch), site.workspace.temporary, site.workspace.mask
+        pooled = int(patch != (1, 1))
+        self.half = new((pooled * most, *half))
+        self.highest = new((pooled * (most // down), *half))
         gated = int(site.wants_gradients)
         self.across = mask((gated * (across - 1), height, *half))
         self.down = mask((gated * (down - 1), height // down, *half))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from lowered_cnn.arrays import Array
-from lowered_cnn.fusion.engine import Engine, Plan
+from lowered_cnn.fusion.engine import LearningEngine, Plan
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.lowering import Border
 
@@ -34,7 +34,7 @@ class InputRows:
     taps: slice
 
 
-class RowEngine(Engine):
+class RowEngine(LearningEngine):
     """The matrices, for each row of outputs: weight (K, KH KW C), columns (KH KW C, OW N), z (K, OW N)."""
 
     def __init__(self, plan: Plan) -> None:
@@ -53,11 +53,11 @@ class RowEngine(Engine):
         self.windows = self.scratch
         # The weight in the order of the columns, (K, KH, KW, C).
         self.parameter = site.parameter("weight").transpose(0, 2, 3, 1)
-        self.weight = new(self.parameter.shape)
+        self.weight = site.workspace.temporary(self.parameter.shape)
         self.wants_dx = site.wants_dx
         # A block's dz is stored after the last dz rows of the block before, which dX of its first rows sums too.
         self.above = self.taps - 1 if site.wants_dx else 0
-        self.memory = new((self.above + most, filters, width, site.batch))
+        self.memory = site.workspace.temporary((self.above + most, filters, width, site.batch))
         self.patched = (filters, width // plan.patch[1], plan.patch[1], site.batch)
         if site.wants_gradients:
             self.dweight = site.gradient("weight").transpose(0, 2, 3, 1)
@@ -69,10 +69,13 @@ class RowEngine(Engine):
             # The weight for each tap along the height, from the bottom up: (KH, K, KW, C).
             self.transposed = new((self.taps, filters, across, channels))
 
-    def read(self, x: Array) -> None:
-        """Take the activation (C, H, W, N)."""
+    def read(self, x: Array, scale: Array | None) -> None:
+        """Take the activation (C, H, W, N), and the weight times the scale."""
         self.windows = self._view(self.border.around(x))
-        np.copyto(self.weight, self.parameter)
+        if scale is None:
+            np.copyto(self.weight, self.parameter)
+        else:
+            np.multiply(self.parameter, scale[:, None, None, None], out=self.weight)
 
     def forward(self, first: int, last: int) -> Array:
         """Z = weight @ columns, for each row."""

@@ -26,7 +26,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lowered_cnn.arrays import Array
-from lowered_cnn.fusion.engine import Engine, Plan
+from lowered_cnn.fusion.engine import LearningEngine, Plan
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -44,7 +44,7 @@ A: tuple[Row, ...] = (_copy, (0,)), (np.add, (0, 1)), (np.subtract, (0, 1)), (np
 """The rows of B^T and of A."""
 
 
-class WinogradEngine(Engine):
+class WinogradEngine(LearningEngine):
     """The matrices, for each row of tiles and each of 16 entries: weight (K, C), u (C, T N), m (K, T N).
 
     T is the number of tiles in a row, u = B^T d B, and z = A^T m A. The four rows of entries are computed one after
@@ -52,7 +52,7 @@ class WinogradEngine(Engine):
     """
 
     def __init__(self, plan: Plan) -> None:
-        site, new = plan.site, plan.site.workspace.array
+        site, new, temporary = plan.site, plan.site.workspace.array, plan.site.workspace.temporary
         channels, (filters, _, width) = site.input_shape[0], plan.output
         tiles, batch = width // 2, site.batch
         step = math.lcm(plan.patch[0], 2)
@@ -62,22 +62,22 @@ class WinogradEngine(Engine):
         # G g G^T for all filters and channels at once: a (16 x 9) matrix.
         self.transform = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9).astype(site.workspace.dtype)
         self.parameter = site.parameter("weight").reshape(-1, 9).T
-        self.weight = new((4, 4, filters, channels))
+        self.weight = temporary((4, 4, filters, channels))
         self.x = _Split(plan)
-        v = new((most, *self.x.rows.shape[1:]))
-        u = new((most, 4, channels, tiles + 1, batch))
-        m = new((most, 4, filters, tiles, batch))
-        half = new((most, 2, filters, tiles, batch))
+        v = temporary((most, *self.x.rows.shape[1:]))
+        u = temporary((most, 4, channels, tiles + 1, batch))
+        m = temporary((most, 4, filters, tiles, batch))
+        half = temporary((most, 2, filters, tiles, batch))
         # Each row of outputs in the order in which it is read: even and odd columns apart, or interleaved.
         across = plan.patch[1]
         if across == 2:
-            z = new((2 * most, 2, filters, tiles, batch))
+            z = temporary((2 * most, 2, filters, tiles, batch))
             self.z = z.transpose(0, 2, 3, 1, 4)
         else:
-            self.z = new((2 * most, filters, width // across, across, batch))
+            self.z = temporary((2 * most, filters, width // across, across, batch))
             z = self.z.reshape(2 * most, filters, tiles, 2, batch).transpose(0, 3, 1, 2, 4)
         self.views = {n: _Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in counts}
-        self.wants_dx = site.wants_dx
+        self.wants_dx, self.shares = site.wants_dx, site.workspace.shares
         if site.wants_gradients:
             self.dweight = site.gradient("weight").reshape(-1, 9).T
             self.parts = new((most, *self.weight.shape[1:]))
@@ -86,11 +86,15 @@ class WinogradEngine(Engine):
             self.gradient = _Split(plan)
             self.dx = new((*site.input_shape, batch))
 
-    def read(self, x: Array) -> None:
-        """Take the activation (C, H, W, N)."""
+    def read(self, x: Array, scale: Array | None) -> None:
+        """Take the activation (C, H, W, N), and the weight times the scale."""
+        if self.shares:
+            self.x.rows.fill(0)
         for split, plain in self.x.parts(x):
             np.copyto(split, plain)
         multiply("forward", self.transform, self.parameter, out=self.weight.reshape(16, -1))
+        if scale is not None:
+            np.multiply(self.weight, scale[:, None], out=self.weight)
 
     def forward(self, first: int, last: int) -> Array:
         """Z = A^T (weight @ u) A."""
@@ -190,7 +194,7 @@ class _Split:
 
     def __init__(self, plan: Plan) -> None:
         site, (_, height, width) = plan.site, plan.output
-        self.rows = site.workspace.array((height + 2, 2, site.input_shape[0], width // 2 + 1, site.batch))
+        self.rows = site.workspace.temporary((height + 2, 2, site.input_shape[0], width // 2 + 1, site.batch))
         (self.top, _), (self.left, _) = plan.sweep.pads
         # How many rows and columns of x are seen, not counting those seen only by outputs that the pooling drops.
         ends = zip(plan.sweep.size, (height + 2, width + 2), (self.top, self.left), strict=True)

@@ -40,9 +40,8 @@ class ReLU(_SameShape):
 class _LoweredReLU(Lowered):
     def __init__(self, site: Site) -> None:
         shape = (*site.input_shape, site.batch)
-        self.y = site.workspace.array(shape)
-        # A row of zeros, not the number 0: NumPy's vectorized maximum needs two arrays (3 times as fast).
-        self.zeros = site.workspace.array(shape[-2:])
+        self.y = site.workspace.output(shape)
+        self.zeros = site.workspace.zeros(shape)
         if site.wants_gradients:
             self.active = site.workspace.mask(shape)
 
@@ -191,7 +190,7 @@ class _LoweredElementwise(Lowered):
 
     def __init__(self, function: Elementwise, site: Site) -> None:
         self.function = function
-        self.x = self.y = site.workspace.array((*site.input_shape, site.batch))
+        self.x = self.y = site.workspace.output((*site.input_shape, site.batch))
         self.runs = [slice(start, start + RUN) for start in range(0, self.y.size, RUN)]
 
     def forward(self, x: Array) -> Array:
@@ -424,7 +423,7 @@ class Softmax(_AlongAxis):
 class _LoweredSoftmax(Lowered):
     def __init__(self, axis: int, site: Site) -> None:
         self.axis = axis_of(axis, site.input_shape, site.name)
-        self.y = site.workspace.array((*site.input_shape, site.batch))
+        self.y = site.workspace.output((*site.input_shape, site.batch))
 
     def forward(self, x: Array) -> Array:
         """Y = softmax(X)."""

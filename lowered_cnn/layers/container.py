@@ -11,6 +11,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, InputError, Shape, check_shape, check_size
 from lowered_cnn.layers.layer import Layer, Lowered, Site, qualified
 from lowered_cnn.parameters import Parameter
+from lowered_cnn.workspace import Slot
 
 LEVELS = 100
 """How deep layers may be nested in layers: far from Python's recursion limit, in every direction."""
@@ -26,9 +27,10 @@ class Container(Layer):
 
 
 class LoweredContainer(Lowered):
-    """Runs `stages`, its lowered layers."""
+    """Runs `stages`, its lowered layers; `slots` is the memory that y is in, held for whoever reads y."""
 
     stages: list["Stage"]
+    slots: tuple[Slot, ...]
 
 
 @dataclass(frozen=True, init=False)
@@ -101,12 +103,14 @@ class Sequential(Container):
     def lower(self, site: Site) -> "LoweredSequential":
         """Lower every layer; those before the first one that learns need no dx, and those before it no gradients."""
         stages: list[Stage] = []
-        wants_dx = site.wants_dx
+        wants_dx, slots = site.wants_dx, site.slots
+        site.workspace.hold(slots)
         for own, layer, shape in self.steps(site.input_shape, site.name):
-            stage = Stage.of(layer, site.child(own, shape, wants_dx=wants_dx))
+            stage = Stage.of(layer, site.child(own, shape, wants_dx=wants_dx, slots=slots))
             stages += stage.lowered.stages if isinstance(stage.lowered, LoweredSequential) else [stage]
-            wants_dx = stage.site.wants_gradients
-        return LoweredSequential(stages)
+            site.workspace.release(slots)
+            wants_dx, slots = stage.site.wants_gradients, stage.slots
+        return LoweredSequential(stages, slots)
 
 
 class Tap:
@@ -121,7 +125,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place: its site, description and lowered form, the bytes of its buffers, and its taps.
+    """A layer in its place: its site, description and lowered form, its buffers' bytes, y's memory, and its taps.
 
     Enforces the contract of `Lowered`: a custom layer may return strided arrays or arrays of another precision.
     """
@@ -131,6 +135,7 @@ class Stage:
     lowered: Lowered
     bytes: int
     y_shape: Shape
+    slots: tuple[Slot, ...]
     taps: list[Tap] = field(default_factory=list)
 
     @classmethod
@@ -146,10 +151,12 @@ class Stage:
         if learned and not learns and not isinstance(layer, Container):
             site = replace(site, training=False)
         before, y_shape = site.workspace.bytes, (*layer.output_shape(site.input_shape, site.name), site.batch)
-        lowered = layer.lower(site)
+        with site.workspace.lowering() as taken:
+            lowered = layer.lower(site)
         if not isinstance(lowered, Lowered):
             raise InputError(f"{site.name}: lower", "a Lowered", type(lowered).__name__)
-        return cls(site, layer, lowered, site.workspace.bytes - before, y_shape)
+        slots = lowered.slots if isinstance(lowered, LoweredContainer) else site.workspace.slots_of_y(taken, site.slots)
+        return cls(site, layer, lowered, site.workspace.bytes - before, y_shape, slots)
 
     def forward(self, x: Array) -> Array:
         """Return the layer's y, after showing it to the taps."""
@@ -182,8 +189,8 @@ class Stage:
 class LoweredSequential(LoweredContainer):
     """Runs the stages in order, and backward in reverse as far as gradients are needed."""
 
-    def __init__(self, stages: list[Stage]) -> None:
-        self.stages = stages
+    def __init__(self, stages: list[Stage], slots: tuple[Slot, ...]) -> None:
+        self.stages, self.slots = stages, slots
 
     def forward(self, x: Array) -> Array:
         """Y = f_n(... f_1(X))."""

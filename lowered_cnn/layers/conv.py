@@ -105,7 +105,7 @@ class _LoweredConv(Lowered):
         self.wants_dx = site.wants_dx
         self.weight = site.parameter("weight").reshape(groups, filters, -1)
         self.bias = site.parameter("bias").reshape(groups, filters, 1) if conv.bias else None
-        self.y = new((conv.filters, *sweep.output, site.batch))
+        self.y = site.workspace.output((conv.filters, *sweep.output, site.batch))
         self.matrix = (groups, filters, self.y.size // conv.filters)
         if site.wants_gradients:
             self.dweight = site.gradient("weight").reshape(self.weight.shape)

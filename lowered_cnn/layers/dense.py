@@ -58,7 +58,7 @@ class _LoweredDense(Lowered):
         axis = axis_of(dense.axis or 0, site.input_shape, site.name)
         self.weight = site.parameter("weight")
         self.bias = site.parameter("bias")[:, None] if dense.bias else None
-        self.y = site.workspace.array((*dense.output_shape(site.input_shape, site.name), site.batch))
+        self.y = site.workspace.output((*dense.output_shape(site.input_shape, site.name), site.batch))
         self.inputs, self.outputs = (
             _Matrix((*shape, site.batch), axis, site) for shape in (site.input_shape, self.y.shape[:-1])
         )

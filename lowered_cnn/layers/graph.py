@@ -22,6 +22,7 @@ from lowered_cnn.layers.container import (
 from lowered_cnn.layers.join import Join, LoweredJoin, Meeting
 from lowered_cnn.layers.layer import Layer, Site, qualified
 from lowered_cnn.parameters import Parameter, ParameterVector
+from lowered_cnn.workspace import Slot, Workspace
 
 X = "x"
 """The name of the input of a graph that has only one."""
@@ -224,11 +225,16 @@ class Graph(Container):
 
 @dataclass
 class _Step:
-    """A lowered node: what it takes, by number, what runs, and, while it runs, y and the sum of the dY so far."""
+    """A lowered node: what it takes, by number, and what runs; while it runs, y and the sum of the dY so far.
+
+    `slots` is the memory that y is in, and `readers` counts those not yet lowered that take it.
+    """
 
     inputs: tuple[int, ...]
     run: Stage | LoweredJoin | None
     wants_gradients: bool
+    slots: tuple[Slot, ...]
+    readers: int
     y: Array = field(default_factory=lambda: np.empty(0))
     dy: Array | None = None
 
@@ -241,7 +247,11 @@ class LoweredGraph(LoweredContainer):
         self.stages: list[Stage] = []
         self.shared: dict[str, list[ParameterVector]] = {}
         places = {name: place for place, name in enumerate(self.shapes)}
-        self.steps = [_Step((), None, site.wants_dx) for _ in graph.sources]
+        self.uses = graph.uses
+        self.steps: list[_Step] = []
+        for name in graph.sources:
+            site.workspace.hold(site.slots)
+            self.steps.append(_Step((), None, site.wants_dx, site.slots, graph.uses[name]))
         for node in graph.nodes:
             inputs = tuple(places[name] for name in node.inputs)
             if isinstance(node.layer, Layer):
@@ -249,17 +259,33 @@ class LoweredGraph(LoweredContainer):
             else:
                 step = self._join(node, node.layer, inputs, site)
             self.steps.append(step)
+            self._read(inputs, site.workspace)
         self.gradients = site.gradients
         self.outputs = [places[name] for name in graph.outputs]
         self.input_parts = _parts([self.shapes[name] for name in graph.sources]) if graph.inputs else []
         self.output_parts = _parts([self.shapes[name] for name in graph.outputs]) if len(graph.outputs) > 1 else []
         new, batch = site.workspace.array, site.batch
-        self.y = new((*graph.output_shape(site.input_shape, site.name), batch) if self.output_parts else (0,))
         self.dx = new((*site.input_shape, batch) if self.input_parts and site.wants_dx else (0,))
+        if self.output_parts:
+            with site.workspace.lowering() as taken:
+                self.y = site.workspace.output((*graph.output_shape(site.input_shape, site.name), batch))
+            self.slots = tuple(taken.outputs)
+            self._read(self.outputs, site.workspace)
+        else:
+            self.slots = self.steps[self.outputs[0]].slots
+
+    def _read(self, places: Sequence[int], workspace: Workspace) -> None:
+        """Count a reader of these nodes as lowered; the memory of a node without further readers is released."""
+        for place in places:
+            step = self.steps[place]
+            step.readers -= 1
+            if not step.readers:
+                workspace.release(step.slots)
 
     def _layer(self, node: Node, layer: Layer, inputs: tuple[int, ...], site: Site) -> _Step:
         wants_dx = self.steps[inputs[0]].wants_gradients
-        child = site.child(node.name, self.shapes[node.inputs[0]], wants_dx=wants_dx)
+        slots = self.steps[inputs[0]].slots
+        child = site.child(node.name, self.shapes[node.inputs[0]], wants_dx=wants_dx, slots=slots)
         if node.shares is not None:
             child = replace(child, owner=qualified(site.owner, node.shares))
             if site.wants_gradients:
@@ -269,13 +295,16 @@ class LoweredGraph(LoweredContainer):
                 child = replace(child, gradients=apart)
         stage = Stage.of(layer, child)
         self.stages.append(stage)
-        return _Step(inputs, stage, stage.site.wants_gradients)
+        return _Step(inputs, stage, stage.site.wants_gradients, stage.slots, self.uses[node.name])
 
     def _join(self, node: Node, join: Join, inputs: tuple[int, ...], site: Site) -> _Step:
         shapes = tuple(self.shapes[name] for name in node.inputs)
         wants_dx = tuple(self.steps[place].wants_gradients for place in inputs)
         meeting = Meeting(qualified(site.name, node.name), shapes, site.batch, wants_dx, site.workspace)
-        return _Step(inputs, join.lower(meeting), any(wants_dx))
+        with site.workspace.lowering() as taken:
+            run = join.lower(meeting)
+        slots = site.workspace.slots_of_y(taken, tuple(slot for place in inputs for slot in self.steps[place].slots))
+        return _Step(inputs, run, any(wants_dx), slots, self.uses[node.name])
 
     def forward(self, x: Array) -> Array:
         """Y of each node, in order."""

@@ -90,7 +90,7 @@ class _LoweredBroadcast(LoweredJoin):
     def __init__(self, join: _Broadcast, site: Meeting) -> None:
         new, batch = site.workspace.array, site.batch
         output = join.output_shape(site.input_shapes, site.name)
-        self.y = new((*output, batch))
+        self.y = site.workspace.output((*output, batch))
         self.shapes, self.wants_dx = [(*shape, batch) for shape in site.input_shapes], site.wants_dx
         self.axes = [
             tuple(axis for axis, (own, length) in enumerate(zip(shape, output, strict=True)) if own < length)
@@ -183,7 +183,7 @@ class Concat(Join):
 
 class _LoweredConcat(LoweredJoin):
     def __init__(self, concat: Concat, site: Meeting) -> None:
-        self.y = site.workspace.array((*concat.output_shape(site.input_shapes, site.name), site.batch))
+        self.y = site.workspace.output((*concat.output_shape(site.input_shapes, site.name), site.batch))
         self.wants_dx = site.wants_dx
         ends = np.cumsum([shape[concat.axis] for shape in site.input_shapes]).tolist()
         every = (slice(None),) * concat.axis

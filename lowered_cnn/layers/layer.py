@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.parameters import Parameter, ParameterVector
-from lowered_cnn.workspace import Workspace
+from lowered_cnn.workspace import Slot, Workspace
 
 
 class Lowered(ABC):
@@ -21,7 +21,9 @@ class Lowered(ABC):
 
     - x, y, dy and dx are (C, *size, N) or (features, N), in batch-last layout. They are C-contiguous, and have the
       dtype of the parameters.
-    - Whoever receives x or y only reads it. x stays valid until `backward` is done, y until the next `forward`.
+    - Whoever receives x or y only reads it. x stays valid until `backward` is done, y until the next `forward`. At
+      inference, both are valid only until the layers that take them have run: a layer that gets y from
+      `workspace.output` shares its memory with layers further on, and one that does not may return a view of x.
     - dy belongs to `backward`, which may overwrite or return it. In the same way dx belongs to the layer before, so a
       buffer returned as dx must be rewritten completely each time.
     """
@@ -61,7 +63,8 @@ class Site:
     `input_shape` excludes the batch. `training` matters to layers that compute something else at inference, such as
     Dropout and BatchNorm. `backward` is called only if `wants_gradients`, and must return dx if `wants_dx`. A layer
     finds its parameters under the name of their `owner`, which is its own unless it shares those of another layer.
-    Parameters that are `frozen` do not learn. `container` is the site of what it is in.
+    Parameters that are `frozen` do not learn. `container` is the site of what it is in. `slots` is the memory that x is
+    in, if layers share it.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Site:
     noise: Noise
     frozen: frozenset[str] = frozenset()
     container: "Site | None" = None
+    slots: tuple[Slot, ...] = ()
 
     def parameter(self, name: str) -> Array:
         """Return the values of this layer's parameter `name`."""
@@ -91,10 +95,12 @@ class Site:
         assert self.container is not None
         return self.container.child(name, self.input_shape, wants_dx=False)
 
-    def child(self, name: str, input_shape: Shape, *, wants_dx: bool) -> "Site":
+    def child(self, name: str, input_shape: Shape, *, wants_dx: bool, slots: tuple[Slot, ...] = ()) -> "Site":
         """Return the site of a layer inside this one."""
         inner, owner = qualified(self.name, name), qualified(self.owner, name)
-        return replace(self, name=inner, owner=owner, input_shape=input_shape, wants_dx=wants_dx, container=self)
+        return replace(
+            self, name=inner, owner=owner, input_shape=input_shape, wants_dx=wants_dx, container=self, slots=slots
+        )
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class _LoweredScale(Lowered):
 
     def __init__(self, norm: BatchNorm, site: Site) -> None:
         self.norm, self.site = norm, site
-        self.y = site.workspace.array((*site.input_shape, site.batch))
+        self.y = site.workspace.output((*site.input_shape, site.batch))
         self.matrix = (len(self.y), self.y.size // len(self.y))
         self.x = self.y
         if site.wants_gradients:
@@ -260,7 +260,9 @@ class _LoweredLayerNorm(Lowered):
     def __init__(self, norm: LayerNorm | GroupNorm | InstanceNorm, site: Site, columns: Shape) -> None:
         new, channels = site.workspace.array, site.input_shape[0]
         self.norm = norm
-        self.y, self.z, self.spare = (new((*site.input_shape, site.batch)) for _ in range(3))
+        shape = (*site.input_shape, site.batch)
+        self.y = site.workspace.output(shape)
+        self.z, self.spare = (site.workspace.temporary(shape) for _ in range(2))
         self.matrix = (channels, self.y.size // channels)
         self.columns = self.z.reshape(columns).shape
         self.row = new((1, self.columns[1]), 1 / self.columns[1])

@@ -56,8 +56,8 @@ class MaxPool(_Pool):
     kind: ClassVar[str] = "max_pool"
 
     def lower(self, site: Site) -> Lowered:
-        """Return the pooling with its buffers."""
-        return _LoweredMaxPool(self, site)
+        """Return the pooling with its buffers; for inference, one axis after the other."""
+        return _MaxPoolByAxis(self, site) if site.workspace.shares else _LoweredMaxPool(self, site)
 
 
 class _LoweredMaxPool(Lowered):
@@ -68,7 +68,7 @@ class _LoweredMaxPool(Lowered):
             self.sweep, channels, batch, site.workspace, value=-math.inf, wants_dx=site.wants_gradients
         )
         self.taps = list(itertools.product(*map(range, self.sweep.window.kernel)))
-        self.y = new((channels, *self.sweep.output, batch))
+        self.y = site.workspace.output((channels, *self.sweep.output, batch))
         self.windows = self.y
         if site.wants_gradients:
             self.routed = new(self.y.shape)
@@ -106,6 +106,47 @@ class _LoweredMaxPool(Lowered):
         return all_windows[index]
 
 
+class _MaxPoolByAxis(Lowered):
+    """The same for inference: fewer maxima, and nothing is padded. A few channels at a time stay in cache."""
+
+    def __init__(self, pool: MaxPool, site: Site) -> None:
+        self.sweep, self.channels = pool.sweep(site.input_shape, site.name), site.input_shape[0]
+        size, outputs = self.sweep.size, self.sweep.output
+        self.y = site.workspace.output((self.channels, *outputs, site.batch))
+        shapes = [(*outputs[:axis], *size[axis:], site.batch) for axis in range(1, len(size))]
+        block_bytes, most = site.workspace.block_bytes, max(map(math.prod, [(*size, site.batch), *shapes]))
+        self.step = self.channels
+        if block_bytes is not None:
+            self.step = min(self.channels, max(1, block_bytes // (most * site.workspace.dtype.itemsize)))
+        self.between = [site.workspace.temporary((self.step, *shape)) for shape in shapes]
+
+    def forward(self, x: Array) -> Array:
+        """Y = max over the taps along the first axis, of the maxima over the taps along the second, ..."""
+        for start in range(0, self.channels, self.step):
+            block = slice(start, start + self.step)
+            part = x[block]
+            for axis, out in enumerate([*(between[: len(part)] for between in self.between), self.y[block]]):
+                self._along(axis, part, out)
+                part = out
+        return self.y
+
+    def _along(self, axis: int, x: Array, out: Array) -> None:
+        """Write the maxima over the taps along an axis."""
+        window, size, (before, _) = self.sweep.window, self.sweep.size[axis], self.sweep.pads[axis]
+        every, stride = (slice(None),) * (1 + axis), window.stride[axis]
+        out.fill(-math.inf)
+        for tap in range(window.kernel[axis]):
+            at = tap * window.dilation[axis] - before
+            low, high = max(0, -(at // stride)), min(out.shape[1 + axis], (size - 1 - at) // stride + 1)
+            if low < high:
+                target = out[*every, low:high]
+                np.maximum(target, x[*every, at + low * stride : at + (high - 1) * stride + 1 : stride], out=target)
+
+    def backward(self, dy: Array) -> Array:
+        """Not available: this form is for inference without gradients."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class AvgPool(_Pool):
     """y is the mean of each window: a product with the constant row 1 / (KH KW) (S7), over inputs (C, *size).
@@ -138,7 +179,7 @@ class _LoweredAvgPool(Lowered):
         self.batch = site.batch
         self.columns = Columns(sweep, channels, site.batch, site.workspace, wants_dx=site.wants_gradients)
         self.row = new((1, 1, taps), 1 / taps)
-        self.y = new((channels, *sweep.output, site.batch))
+        self.y = site.workspace.output((channels, *sweep.output, site.batch))
         self.matrix = (channels, 1, self.y.size // channels)
         # Corrects for taps that do not count: KH KW over the number of those that do.
         counted = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
@@ -200,7 +241,7 @@ class _LoweredGlobalAvgPool(Lowered):
     def __init__(self, site: Site) -> None:
         channels, positions = site.input_shape[0], math.prod(site.input_shape[1:])
         self.row = site.workspace.array((1, 1, positions), 1 / positions)
-        self.y = site.workspace.array((channels, site.batch))
+        self.y = site.workspace.output((channels, site.batch))
         self.matrix = (channels, positions, site.batch)
         self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
 
@@ -234,7 +275,7 @@ class _LoweredGlobalMaxPool(Lowered):
 
     def __init__(self, site: Site) -> None:
         channels, positions = site.input_shape[0], math.prod(site.input_shape[1:])
-        self.y = site.workspace.array((channels, site.batch))
+        self.y = site.workspace.output((channels, site.batch))
         self.matrix = (channels, positions, site.batch)
         self.dx = site.workspace.array((*site.input_shape, site.batch) if site.wants_gradients else (0,))
         self.x = self.dx
