@@ -113,11 +113,11 @@ def test_a_graph_is_split_where_one_tensor_is_needed() -> None:
         InputError, match="split: sum: expected one tensor, and no parameters, that both parts need, got a, b"
     ):
         network.split("sum")
-    shared = Graph(a, b, Node("c", Dense(4), "b", shares="b"))
-    with pytest.raises(
-        InputError, match="split: c: expected one tensor, and no parameters, that both parts need, got b"
-    ):
-        settled(shared, (6,)).split("c")
+    for owner, needed in ("b", "b"), ("a", "a, b"):
+        shared = Graph(a, b, Node("c", Dense(4), "b", shares=owner))
+        message = f"split: c: expected one tensor, and no parameters, that both parts need, got {needed}$"
+        with pytest.raises(InputError, match=message):
+            settled(shared, (4,)).split("c")
     outputs = Graph(a, b, Node("c", Dense(2), "a"), outputs=("b", "c"))
     with pytest.raises(InputError, match=r"split: c: expected one tensor, .* got a, b"):
         settled(outputs, (6,)).split("c")

@@ -150,7 +150,10 @@ def test_what_is_frozen_keeps_its_bits_under_every_recipe(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_rest_learns_as_if_nothing_were_frozen(seed: int) -> None:
-    """One step of a network in which no BatchNorm is frozen: its statistics would be others than the batch's."""
+    """One step of a network in which no BatchNorm is frozen: its statistics would be others than the batch's.
+
+    By gradient descent, since Adam would divide the rounding error of a gradient that is 0 by itself.
+    """
     network, data, rng = sampled(seed, np.float64)
     patterns = tuple(p for p in some(network, rng) if not any("batch_norm" in n for n in frozen_names(network, (p,))))
     start = network.parameters.vector.copy()
@@ -158,11 +161,11 @@ def test_the_rest_learns_as_if_nothing_were_frozen(seed: int) -> None:
     for frozen in ((), patterns):
         network.parameters.vector[...] = start
         with np.errstate(all="ignore"):
-            next(Training(network, data, Recipe(1, 40, OPTIMIZERS[seed % len(OPTIMIZERS)], Constant(), frozen=frozen)))
+            next(Training(network, data, Recipe(1, 40, SGD(0.05, 0.9, l2=0.1), Constant(), frozen=frozen)))
         results.append({name: values.copy() for name, values in network.parameters.items()})
     free, held = results
     for name in network.parameters.keys() - frozen_names(network, patterns):
-        assert_allclose(held[name], free[name], rtol=1e-9, atol=1e-9, err_msg=name)
+        assert_allclose(held[name], free[name], rtol=1e-9, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -48,7 +48,7 @@ def pictures(folder: Path, size: tuple[int, int], classes: tuple[str, ...], mode
     for number, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for picture in range(8):
-            pixels = rng.integers(0, 60, (size[1], size[0]), dtype=np.uint8) + np.uint8(60 * number)
+            pixels = rng.integers(0, 60, (size[1], size[0]), dtype=np.uint8) + np.uint8(15 * number)
             Image.fromarray(pixels).convert(mode).save(folder / name / f"{picture}.png")
     return folder
 
@@ -85,6 +85,16 @@ def test_the_head_stays_if_the_classes_are_the_same(run: Path, few_digits: Path,
     before, after = load(run / "model.safetensors"), load(out / "model.safetensors")
     for name, values in after.parameters.items():
         assert np.array_equal(values, before.parameters[name]) == name.endswith("weight"), name
+
+
+def test_other_classes_get_a_new_head_even_if_they_are_as_many(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pictures(tmp_path / "pictures", (28, 28), tuple("abcdefghij"))
+    assert (
+        main(["train", "--from", str(run), "--data", str(data), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    )
+    assert "a new dense2 for the classes a, b, c, d, e, f, g, h, i, j, instead of 10 others" in capsys.readouterr().err
 
 
 # --- from an ONNX file -----------------------------------------------------------------------------------------------
