@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, InputError, Shape, check_shape
 
+DRAWN = 1_000_000
+"""How many numbers are drawn at a time."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -140,10 +143,16 @@ class ParameterVector(Mapping[str, Array]):
         return cls(parameters, np.zeros(sum(math.prod(p.shape) for p in parameters), dtype))
 
     def initialize(self, seed: int) -> None:
-        """Draw every parameter from its own generator, which depends only on `seed` and the parameter's name."""
+        """Draw every parameter from its own generator, which depends only on `seed` and the parameter's name.
+
+        Numbers are drawn in double precision, a run at a time: all of a large weight would take twice its memory.
+        """
         for p in self.parameters:
             generator = np.random.default_rng([seed, zlib.crc32(p.name.encode())])
-            self[p.name][...] = p.initial + p.deviation * generator.standard_normal(p.shape)
+            values = self[p.name].reshape(-1)
+            for start in range(0, values.size, DRAWN):
+                run = values[start : start + DRAWN]
+                run[...] = p.initial + p.deviation * generator.standard_normal(run.size)
 
     def decays(self) -> Array:
         """Return a vector laid out like `learned`: 1 for each entry that decays, else 0."""

@@ -235,9 +235,17 @@ def drawn_convolution(seed: int) -> tuple[Conv2D, Shape, int]:
     return conv, (channels, *size), int(generator.choice([1, 2, 9]))
 
 
-@pytest.mark.parametrize("seed", range(80))
+WITH_ENOUGH_POSITIONS = [
+    (Conv2D(17, 3, padding=1), (16, 8, 8), 9),
+    (Conv2D(17, 3, padding=((0, 2), (1, 0))), (16, 8, 9), 8),
+    (Conv2D(3, (3, 2), padding=1, bias=False), (2, 9, 9), 20),
+]
+"""Here prediction uses the same lowerings as training: Winograd's twice, and rows."""
+
+
+@pytest.mark.parametrize("seed", range(80 + 4 * len(WITH_ENOUGH_POSITIONS)))
 def test_lowerings_for_prediction_give_what_the_layers_give_one_by_one(seed: int) -> None:
-    conv, shape, batch = drawn_convolution(seed)
+    conv, shape, batch = drawn_convolution(seed) if seed < 80 else WITH_ENOUGH_POSITIONS[(seed - 80) // 4]
     after: list[Layer] = [BatchNorm(), ReLU(), MaxPool((2, 1))]
     network = Network(Sequential(conv, *after[: seed % 4]), shape, dtype=np.float64)
     generator = np.random.default_rng(seed)

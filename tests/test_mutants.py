@@ -212,9 +212,9 @@ MUTANTS = [
     Mutant("layers.erf:erfc", "np.exp(-size * size)", "np.exp(-size)", "gelu"),
     # fused or folded where it must not be
     Mutant(
-        "fusion.folded:_LoweredFolded.forward",
-        'self.site.parameter("bias") * scale',
-        'self.site.parameter("bias")',
+        "fusion.fused:FusedConv.scale_and_bias",
+        "bias * scale + shift",
+        "bias + shift",
         "batch norm behind a bias",
     ),
     Mutant(
@@ -276,7 +276,7 @@ MUTANTS = [
     Mutant("layers.dropout:_LoweredDropout.backward", "np.multiply(dy, self.mask, out=dy)", "dy", "dropout"),
     Mutant("layers.normalization:_LoweredBatchNorm.backward", "count / (count - 1)", "1", "batch norm"),
     Mutant("layers.normalization:BatchNorm.scale_and_shift", 'running_mean") * scale', 'running_mean")', "batch norm"),
-    Mutant("fusion.folded:_LoweredFolded.forward", "np.add(bias, shift", "np.multiply(bias, shift", "batch norm"),
+    Mutant("fusion.fused:FusedConv.scale_and_bias", "shift if bias is None", "scale if bias is None", "batch norm"),
     Mutant("layers.activation:GELU.derivative", "x * density", "density", "gelu"),
     Mutant("layers.activation:SiLU.derivative", "x * _bell(x)", "_bell(x)", "silu"),
     Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "totals[:, None] * m", "totals[:, None]", "cross-entropy"),
@@ -397,6 +397,19 @@ MUTANTS = [
         "np.multiply(dy, self.numbers[0], out=dy)",
         "dy",
         "instance norm, affine",
+    # prediction: memory that layers share, and the lowerings of its own
+    Mutant("lowering:Border.around", "self._padded[margin] = self._value", "pass", "conv2d, same"),
+    Mutant("layers.pool:_MaxPoolByAxis._along", "out.fill(-math.inf)", "pass", "max pool"),
+    Mutant("layers.pool:_MaxPoolByAxis._along", "range(window.kernel[axis])", "range(1)", "max pool, padded"),
+    Mutant("fusion.depthwise:Depthwise._split", "phase.fill(0)", "pass", "conv2d, depthwise, strided"),
+    Mutant("fusion.depthwise:Depthwise._columns", "shift : shift + length", ": length", "conv2d, depthwise, strided"),
+    Mutant("fusion.depthwise:Depthwise.forward", "bias[block", "-bias[block", "conv2d, depthwise, strided"),
+    Mutant("fusion.product:ProductEngine.forward", "(columns, part)", "(columns, part[:, ::-1])", "fused by rows"),
+    Mutant(
+        "fusion.product:ProductEngine.read",
+        "np.multiply(self.parameter, scale",
+        "np.add(self.parameter, 0",
+        "batch norm",
     ),
 ]
 

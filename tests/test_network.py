@@ -475,3 +475,9 @@ def test_a_deleted_network_is_gone_at_once(use: str) -> None:
         assert [reference() for reference in gone] == [None, None]
     finally:
         gc.enable()
+
+
+def test_weights_do_not_depend_on_how_many_numbers_are_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Network(small(), IMAGE, seed=3).parameters.vector
+    monkeypatch.setattr("lowered_cnn.parameters.DRAWN", 7)
+    np.testing.assert_array_equal(Network(small(), IMAGE, seed=3).parameters.vector, expected)

@@ -17,7 +17,7 @@ from lowered_cnn.arrays import Array
 from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.gemm import Product, listen
 from lowered_cnn.network import LoweredNetwork
-from lowered_cnn.prediction import CHUNK
+from lowered_cnn.prediction import CHUNK, CHUNK_NUMBERS, chunk_size
 
 
 @pytest.fixture
@@ -156,6 +156,30 @@ def test_products_on_all_threads_are_heard(network: Network) -> None:
         return sorted(heard, key=str)
 
     assert products(1) == products(2) != []
+
+
+def test_chunks_are_bounded_and_large_images_are_shared_between_threads() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(500):
+        count, numbers = int(generator.integers(0, 200)), int(10 ** generator.uniform(0, 7))
+        size = chunk_size(count, numbers)
+        assert 1 <= size <= CHUNK
+        assert size == 1 or size * numbers <= CHUNK_NUMBERS
+        if numbers * CHUNK <= CHUNK_NUMBERS:
+            assert size == CHUNK
+        elif count > 1:
+            assert size < count
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_large_images_have_the_same_bits_for_any_number_of_workers(count: int, watch: Watch) -> None:
+    large = Network(Sequential(Conv2D(2, 5, stride=4), ReLU(), MaxPool(3, 2, 1), Flatten(), Dense(4)), (3, 220, 220))
+    x = normal(count, 3, 220, 220).astype(np.float32)
+    expected = large.predict(x, workers=1)
+    size = chunk_size(count, 3 * 220 * 220)
+    assert {part for _, part in watch.runs} <= {size, count % size}
+    for workers in (2, 3, None):
+        np.testing.assert_array_equal(large.predict(x, workers=workers), expected)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "2"])

@@ -44,7 +44,7 @@ class ProductEngine(Engine):
 
     def read(self, x: Array, scale: Array | None) -> None:
         """Take the activation (C, H, W, N)."""
-        self.windows = windows(self.border.around(x), self.sweep)
+        self.windows = x[:, None, None] if self.pointwise else windows(self.border.around(x), self.sweep)
         self.weight, self.scale = self.parameter, scale
         if scale is not None:
             scale = scale.reshape(*self.parameter.shape[:2], 1)

@@ -116,6 +116,7 @@ def specimens() -> dict[str, Specimen]:
         "conv2d, dilated": in_the_middle(Conv2D(3, 2, dilation=2)),
         "conv2d, in groups": in_the_middle(Conv2D(4, 3, groups=2)),
         "conv2d, depthwise": in_the_middle(Conv2D(8, 3, padding=1, groups=4)),
+        "conv2d, depthwise, strided": in_the_middle(Conv2D(4, 3, 2, 1, groups=4)),
         "conv3d": in_the_middle(Conv3D(3, 2), VOLUME),
         "conv3d, every option": in_the_middle(Conv3D(4, (1, 2, 2), (2, 1, 1), 1, (1, 2, 1), groups=4), VOLUME),
         "conv transpose 1d": in_the_middle(ConvTranspose1D(3, 3, 2, 1, 1), SIGNAL),
