@@ -397,6 +397,7 @@ MUTANTS = [
         "np.multiply(dy, self.numbers[0], out=dy)",
         "dy",
         "instance norm, affine",
+    ),
     # prediction: memory that layers share, and the lowerings of its own
     Mutant("lowering:Border.around", "self._padded[margin] = self._value", "pass", "conv2d, same"),
     Mutant("layers.pool:_MaxPoolByAxis._along", "out.fill(-math.inf)", "pass", "max pool"),
