@@ -39,22 +39,22 @@ def run_node(kind: str, *inputs: Array, **attributes: Any) -> npt.NDArray[np.flo
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
     )
     model = helper.make_model(alone, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
-    return _outputs(model, dict(zip(names, inputs, strict=True)))
+    return run_outputs(model, dict(zip(names, inputs, strict=True)))[0]
 
 
 def run_model(model: Any, images: Array) -> npt.NDArray[np.float32]:
     """Run a model of one input."""
-    return _outputs(model, {model.graph.input[0].name: images})
+    return run_outputs(model, {model.graph.input[0].name: images})[0]
 
 
-def _outputs(model: Any, feeds: dict[str, Array]) -> npt.NDArray[np.float32]:
+def run_outputs(model: Any, feeds: dict[str, Array]) -> list[npt.NDArray[np.float32]]:
+    """Run a model of any number of inputs and outputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     # The graph runs as it is written, and nothing is printed but what the tests raise.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    y: npt.NDArray[np.float32] = session.run(
-        None, {name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items()}
-    )[0]
-    return y
+    feeds = {name: np.ascontiguousarray(array, np.float32) for name, array in feeds.items()}
+    outputs: list[npt.NDArray[np.float32]] = session.run(None, feeds)
+    return outputs

@@ -77,6 +77,27 @@ def doubled(attribute: Any) -> Callable[[Any], object]:
 
 BRANCH = helper.make_graph([node("Relu", "x", "z")], "branch", [], [helper.make_tensor_value_info("z", 1, None)])
 
+
+def folded(operator: str, constants: dict[str, Any], **attributes: Any) -> Any:
+    """Return a model that adds what an operator computes from constants."""
+    return graph([node(operator, " ".join(constants), "c", **attributes), node("Add", "x c", "y")], constants)
+
+
+def nested_functions(depth: int, *, closed: bool = False) -> Any:
+    """Return a model whose function calls another one twice, and so on."""
+    model = graph([node("F0", "x", "y", domain="own")], {})
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    for level in range(depth):
+        inner = f"F{(level + 1) % depth if closed else level + 1}" if closed or level < depth - 1 else "Relu"
+        calls = [
+            node(inner, "a", "b", domain="own" if inner != "Relu" else ""),
+            node(inner, "b", "c", domain="own" if inner != "Relu" else ""),
+        ]
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+        model.functions.append(helper.make_function("own", f"F{level}", ["a"], ["c"], calls, opsets))
+    return model
+
+
 HOSTILE: dict[str, tuple[Any, str]] = {
     "a cycle": (graph([node("Add", "x b", "a"), node("Relu", "a", "b"), node("Relu", "b", "y")], {}), "earlier nodes"),
     "a node of itself": (graph([node("Relu", "y", "y")], {}), "earlier nodes"),
@@ -127,7 +148,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "a gigantic input": (
         relu(lambda model: setattr(model.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 2**62)),
-        "network: input shape: expected at most",
+        "input x: expected at most",
     ),
     "an input of texts": (
         relu(lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", TensorProto.STRING)),
@@ -135,7 +156,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "a gigantic border": (
         graph([node("Pad", "x p", "y")], {"p": np.array([0, 0, 0, 0, 0, 0, 10**17, 0])}),
-        "pad1: output: expected at most",
+        "output: expected at most",
     ),
     "channels doubled 50 times": (
         graph([node("Concat", f"{'x' if n == 0 else f't{n}'} " * 2, f"t{n + 1}", axis=1) for n in range(50)], {},
@@ -145,9 +166,58 @@ HOSTILE: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+GIGANTIC: dict[str, tuple[Any, str]] = {
+    "numbers without end": (
+        folded("Range", {"s": np.int64(0), "e": np.int64(10**18), "d": np.int64(1)}),
+        "numbers that are computed",
+    ),
+    "numbers at no distance": (
+        folded("Range", {"s": np.int64(0), "e": np.int64(9), "d": np.int64(0)}),
+        "ZeroDivisionError",
+    ),
+    "a tile of a gigantic size": (
+        folded("Tile", {"v": np.ones(1, np.float32), "r": np.array([10**18])}),
+        "numbers that are computed",
+    ),
+    "an outer sum of a gigantic size": (
+        folded("Sub", {"v": np.zeros((10**5, 1), np.float32), "w": np.zeros(10**5, np.float32)}),
+        "numbers that are computed",
+    ),
+    "a sum of a constant of a gigantic size": (
+        graph(
+            [node("ConstantOfShape", "s", "c"), node("ReduceSum", "c", "d"), node("Add", "x d", "y")],
+            {"s": np.array([10**6, 10**6])},
+        ),
+        "numbers that are computed",
+    ),
+    "a weight of a gigantic size": (
+        graph([node("ConstantOfShape", "s", "w"), node("Conv", "x w", "y")], {"s": np.array([10**9, 2, 1, 1])}),
+        "parameters beyond those in the file",
+    ),
+    "a split into parts without end": (
+        graph([node("Split", "x", "y", axis=1, num_outputs=10**15)], {}),
+        "num_outputs: expected 1, got 1000000000000000",
+    ),
+    "a tile of an input without end": (
+        graph([node("Tile", "x r", "y")], {"r": np.array([1, 10**9, 1, 1])}),
+        "repeats: expected 1 for the batch, and at most",
+    ),
+    "a shape of a thousand axes": (
+        graph([node("Reshape", "x s", "y")], {"s": np.array([-1, 2, 4, 4, *[1] * 1000])}),
+        "results of at most",
+    ),
+    "functions of functions": (nested_functions(60), "functions: expected at most 200000 nodes, written out, got more"),
+    "a function of itself": (nested_functions(3, closed=True), "functions: expected none that calls itself"),
+    "a border around the batch": (
+        graph([node("Pad", "x p", "y")], {"p": np.array([1, 0, 0, 0, 0, 0, 0, 0])}),
+        "pads: expected 0 for the batch",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *GIGANTIC])
 def test_a_model_meant_to_harm_is_told(name: str) -> None:
-    model, told = HOSTILE[name]
+    model, told = {**HOSTILE, **GIGANTIC}[name]
     with pytest.raises(InputError) as caught:
         from_onnx(model)
     assert told in str(caught.value)
@@ -161,13 +231,13 @@ def test_functions_of_another_domain_do_not_matter() -> None:
     )
 
 
-def test_a_long_row_of_diamonds_is_a_row_of_layers() -> None:
+def test_a_long_row_of_diamonds_has_each_layer_once() -> None:
     nodes: list[Any] = []
     for place in range(200):
         before = f"t{place}" if place else "x"
         nodes += [node("Relu", before, f"a{place}"), node("Tanh", before, f"b{place}")]
         nodes += [node("Add", f"a{place} b{place}", f"t{place + 1}")]
-    assert len(from_onnx(graph(nodes, {}, outputs="t200")).model.inside) == 200
+    assert len(from_onnx(graph(nodes, {}, outputs="t200")).model.inside) == 400
 
 
 # Numbers that lie beside the model.

@@ -13,9 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuzzing.mutations import NUMBERS
 from fuzzing.target import Mutation, Target
-from lowered_cnn import Network
+from lowered_cnn import Graph, Network
 from lowered_cnn.interop.onnx import from_onnx, to_onnx
+from lowered_cnn.interop.onnx.folding import FOLDS
 from lowered_cnn.interop.onnx.nodes import TRANSLATIONS
+from lowered_cnn.interop.onnx.operators import STRUCTURES
 from lowered_cnn.verify.sampled import draw as drawn
 
 SMALL = 4000
@@ -25,11 +27,13 @@ COMPARED = 8
 """One model in so many of those that are read is run by ONNX Runtime too."""
 
 WORDS: Sequence[str] = (
-    *TRANSLATIONS, "Add", "Concat", "Mul", "Identity", "Constant", "If", "x", "y", "w", "", "ai.onnx", "com.example",
+    *TRANSLATIONS, *STRUCTURES, *FOLDS, "Identity", "Constant", "If", "x", "y", "w", "", "ai.onnx", "com.example",
     "kernel_shape", "strides", "pads", "dilations", "group", "auto_pad", "SAME_UPPER", "SAME_LOWER", "VALID", "axis",
     "alpha", "beta", "transA", "transB", "epsilon", "momentum", "ceil_mode", "count_include_pad", "output_shape",
     "output_padding", "mode", "value", "axes", "keepdims", "approximate", "ratio", "training_mode", "location", "input",
-    "spatial", "shape", "allowzero", "value_floats", "value_int", "storage_order", "broadcast",
+    "spatial", "shape", "allowzero", "value_floats", "value_int", "storage_order", "broadcast", "perm", "starts",
+    "ends", "split", "num_outputs", "blocksize", "CRD", "to", "min", "max", "gamma", "start", "end", "reflect",
+    "edge", "wrap",
 )  # fmt: skip
 
 NODES: Sequence[tuple[str, dict[str, Any], Sequence[Any]]] = (
@@ -43,7 +47,25 @@ NODES: Sequence[tuple[str, dict[str, Any], Sequence[Any]]] = (
     ("Pad", {"mode": "constant"}, [np.array([0, 0, 1, 1, 0, 0, 0, 2]), np.float64(0.5)]),
     ("ReduceMean", {"keepdims": 0}, [np.array([2, 3])]),
     ("Reshape", {}, [np.array([0, -1])]),
-    *((kind, {}, []) for kind in ("Relu", "Elu", "LeakyRelu", "Gelu", "Sigmoid", "Tanh", "Softmax", "Flatten",
+    ("Transpose", {"perm": [0, 2, 3, 1]}, []),
+    ("Slice", {}, [np.array([1]), np.array([9]), np.array([2]), np.array([2])]),
+    ("Gather", {"axis": 1}, [np.array([1, 0])]),
+    ("Unsqueeze", {}, [np.array([2])]),
+    ("Expand", {}, [np.array([1, 2, 4, 4])]),
+    ("Tile", {}, [np.array([1, 2, 1, 2])]),
+    ("Add", {}, [np.ones((2, 1, 1))]),
+    ("Mul", {}, [np.ones(4)]),
+    ("Clip", {}, [np.float64(0), np.float64(6)]),
+    ("PRelu", {}, [np.ones((2, 1, 1))]),
+    ("MatMul", {}, [np.ones((4, 3))]),
+    ("ReduceSum", {"keepdims": 1}, [np.array([1])]),
+    ("LayerNormalization", {"axis": -1}, [np.ones(4), np.ones(4)]),
+    ("InstanceNormalization", {}, [np.ones(2), np.ones(2)]),
+    ("Resize", {"mode": "nearest"}, [np.zeros(0), np.array([1.0, 1.0, 2.0, 1.5])]),
+    ("SpaceToDepth", {"blocksize": 2}, []),
+    ("LRN", {"size": 3}, []),
+    *((kind, {}, []) for kind in ("Abs", "HardSwish", "Selu", "Squeeze", "LogSoftmax",
+                                  "Relu", "Elu", "LeakyRelu", "Gelu", "Sigmoid", "Tanh", "Softmax", "Flatten",
                                   "GlobalMaxPool", "GlobalAveragePool", "Dropout", "Identity")),
 )  # fmt: skip
 
@@ -88,16 +110,27 @@ class OnnxModel(Target):
 
     def verify(self, content: bytes, value: Any) -> None:
         """Compare the input shape; and the outputs of one model in `COMPARED` whose numbers are usual."""
-        sizes = [math.prod(shape) for _, _, shape in value.model.steps(value.input_shape)]
-        sizes.append(math.prod(value.output_shape))
+        shapes = {**dict(shapes_of(value)), "": value.output_shape}
+        sizes = [math.prod(shape) for shape in shapes.values()]
         model = onnx.ModelProto.FromString(content)
         constants = {tensor.name for tensor in model.graph.initializer}
-        [images] = [entry for entry in model.graph.input if entry.name not in constants]
+        entries = [entry for entry in model.graph.input if entry.name not in constants]
+        if len(entries) > 1 or len(model.graph.output) > 1:
+            return
+        [images] = entries
         shape = [length.dim_value for length in images.type.tensor_type.shape.dim]
         assert list(value.input_shape) == shape[1:], "another input shape"
         usual = bool((np.abs(value.parameters.vector) < 1e6).all())  # not NaN, which a ReLU may take for 0
         if zlib.crc32(content) % COMPARED == 0 and max(sizes) < 20_000 and usual:
             compare(model, value, images.name)
+
+
+def shapes_of(network: Network) -> Iterator[tuple[str, Sequence[int]]]:
+    """Yield the name and shape of everything that a network computes."""
+    if isinstance(network.model, Graph):
+        yield from network.model.shapes(network.input_shape).items()
+    else:
+        yield from ((name, shape) for name, _, shape in network.model.steps(network.input_shape))
 
 
 def model_of(nodes: Sequence[tuple[str, dict[str, Any], Sequence[Any]]]) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import InputError, Shape
-from lowered_cnn.interop.onnx.package import onnx_package
+from lowered_cnn.interop.onnx.package import PRODUCER, onnx_package
 from lowered_cnn.layers import (
     ELU,
     GELU,
@@ -74,9 +74,6 @@ OPSET = 20
 
 IR_VERSION = 9
 
-ABSORBED = 1e-30
-"""1 + this is 1 in either precision."""
-
 IMAGES, OUTPUTS = "images", "outputs"
 
 Border: TypeAlias = tuple[tuple[int, int], ...]
@@ -87,26 +84,30 @@ def to_onnx(network: Network) -> "ModelProto":
     """Return the network, in inference mode, as an ONNX model that has passed onnx.checker.
 
     Its input is `images` (batch, *input shape), in floating point: divide bytes (0 to 255) by 255 first. Its output is
-    `outputs` (batch, *output shape). The batch may have any size. Raises InputError for a layer that ONNX has no
-    operator for.
+    `outputs` (batch, *output shape). The batch may have any size. The several inputs and outputs of a Graph keep their
+    names. Raises InputError for a layer that ONNX has no operator for.
     """
     onnx = onnx_package()
-    graph = _Graph(network)
-    last = graph.add(network.model, "", network.input_shape, IMAGES)
-    graph.node("Identity", OUTPUTS, [last], output=OUTPUTS)
+    graph, model = _Graph(network), network.model
+    if isinstance(model, Graph) and model.is_packed:
+        inputs, outputs = graph.add_packed(model, network.input_shape)
+    else:
+        last = graph.add(model, "", network.input_shape, IMAGES)
+        graph.node("Identity", OUTPUTS, [last], output=OUTPUTS)
+        inputs, outputs = {IMAGES: network.input_shape}, {OUTPUTS: network.output_shape}
     kind = onnx.helper.np_dtype_to_tensor_dtype(network.parameters.vector.dtype)
     ends = (
-        [onnx.helper.make_tensor_value_info(name, kind, ["batch", *shape])]
-        for name, shape in ((IMAGES, network.input_shape), (OUTPUTS, network.output_shape))
+        [onnx.helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, shape in shapes.items()]
+        for shapes in (inputs, outputs)
     )
-    model: ModelProto = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, "lowered_cnn", *ends, graph.initializers),
-        producer_name="lowered_cnn",
+    proto: ModelProto = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, PRODUCER, *ends, graph.initializers),
+        producer_name=PRODUCER,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
 
 
 def save_onnx(network: Network, path: str | os.PathLike[str]) -> None:
@@ -123,6 +124,8 @@ class _Graph:
         self.dtype = network.parameters.vector.dtype
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
+        self.owners: dict[str, str] = {}
+        self.there: set[str] = set()
 
     def node(self, kind: str, name: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
         """Add a node and return the name of its output, by default the name of the node."""
@@ -137,8 +140,22 @@ class _Graph:
 
     def owned(self, layer: Layer, name: str, shape: Shape) -> list[str]:
         """Add the parameters of a layer and return their names."""
-        names = [qualified(name, parameter.name) for parameter in layer.parameters(shape)]
-        return [self.constant(own, self.parameters[own]) for own in names]
+        return [self.parameter(qualified(name, parameter.name)) for parameter in layer.parameters(shape)]
+
+    def owner(self, name: str) -> str:
+        """Return the name under which a parameter is kept: that of its owner, if it is shared."""
+        while own := next((own for own in self.owners if name.startswith(f"{own}.")), None):
+            name = self.owners[own] + name[len(own) :]
+        return name
+
+    def parameter(self, name: str, shape: Shape | None = None, *, transposed: bool = False) -> str:
+        """Add a parameter, unless it is there already, and return its name; a shared one has the name of its owner."""
+        name = self.owner(name)
+        if name not in self.there:
+            self.there.add(name)
+            values = self.parameters[name] if shape is None else self.parameters[name].reshape(shape)
+            self.constant(name, values.T if transposed else values)
+        return name
 
     def add(self, layer: Layer, name: str, shape: Shape, x: str) -> str:
         """Add a layer and return the name of its output, for an input x of this shape."""
@@ -174,13 +191,15 @@ class _Graph:
                 return self._pool(layer, name, shape, x)
             case GlobalAvgPool() | GlobalMaxPool():
                 kind = "GlobalAveragePool" if isinstance(layer, GlobalAvgPool) else "GlobalMaxPool"
-                return self.node("Flatten", name, [self.node(kind, f"{name}.maps", [x])])
+                return self.node("Flatten", f"{name}.flat", [self.node(kind, name, [x])])
             case BatchNorm():
                 numbers = self.owned(layer, name, shape)
                 rates: dict[str, Any] = {"epsilon": layer.epsilon, "momentum": 1 - layer.momentum}
                 return self.node("BatchNormalization", name, [x, *numbers], **rates)
             case Standardize():
-                return self._standardize(name, x)
+                alike = (-1, *(1 for _ in shape[1:]))
+                mean, deviation = (self.parameter(qualified(name, own), alike) for own in ("mean", "deviation"))
+                return self.node("Div", name, [self.node("Sub", f"{name}.difference", [x, mean]), deviation])
             case LayerNorm():
                 numbers = self.owned(layer, name, shape)
                 return self._on_last_axis(
@@ -196,11 +215,10 @@ class _Graph:
             case LRN():
                 return self._local_response(layer, name, shape, x)
             case PReLU():
-                weight = self.parameters[own := qualified(name, "weight")]
-                slopes = self.constant(own, weight.reshape(-1, *(1 for _ in shape[1:])))
+                slopes = self.parameter(qualified(name, "weight"), (-1, *(1 for _ in shape[1:])))
                 return self.node("PRelu", name, [x, slopes])
             case Scale():
-                numbers = self.owned(layer, name, shape)
+                numbers = self.owned(layer, name, shape) if layer.learned else self._constants(layer, name, shape)
                 if layer.weight:
                     x = self.node("Mul", f"{name}.product" if layer.bias else name, [x, numbers[0]])
                 return self.node("Add", name, [x, numbers[-1]]) if layer.bias else x
@@ -249,11 +267,44 @@ class _Graph:
                 return self.node("Tanh", name, [x])
         raise InputError(name or "network", "a layer that ONNX has an operator for", type(layer).__name__)
 
+    def add_packed(self, graph: Graph, shape: Shape) -> tuple[dict[str, Shape], dict[str, Shape]]:
+        """Add a graph of several inputs or outputs, and return the names and shapes of both."""
+        shapes = graph.shapes(shape)
+        ends = self._nodes(graph, "", shape, {name: name if graph.inputs else IMAGES for name in graph.sources})
+        outputs = {}
+        for name in graph.outputs:
+            output = name if name not in graph.sources else f"{name}.output"
+            if ends[name] != output:
+                self.node("Identity", f"{name}.output", [ends[name]], output=output)
+            outputs[output] = shapes[name]
+        return {ends[name]: shapes[name] for name in graph.sources}, outputs
+
     def _graph(self, graph: Graph, name: str, shape: Shape, x: str) -> str:
-        if graph.is_packed:
-            raise InputError(name or "network", "a graph with one input and one output", "several")
-        ends, shapes = {X: x}, graph.shapes(shape, name)
+        ends = self._nodes(graph, name, shape, self._parts(graph, name, x) if graph.inputs else {X: x})
+        if len(graph.outputs) == 1:
+            return ends[graph.outputs[0]]
+        rows = [self.node("Flatten", f"{qualified(name, own)}.row", [ends[own]], axis=1) for own in graph.outputs]
+        return self.node("Concat", f"{name}.outputs", rows, axis=1)
+
+    def _parts(self, graph: Graph, name: str, x: str) -> dict[str, str]:
+        """Add the inputs of a graph as parts of the one in which they are packed."""
+        start, ends = 0, {}
+        for entry in graph.inputs:
+            own, end = qualified(name, entry.name), start + math.prod(entry.shape)
+            limits = [
+                self.constant(f"{own}.{at}", np.array([n]))
+                for at, n in zip(("start", "end", "axis"), (start, end, 1), strict=True)
+            ]
+            ends[entry.name] = self._reshape(own, entry.shape, self.node("Slice", f"{own}.part", [x, *limits]))
+            start = end
+        return ends
+
+    def _nodes(self, graph: Graph, name: str, shape: Shape, ends: dict[str, str]) -> dict[str, str]:
+        """Add the nodes of a graph, and return the name of each output; `ends` has those of the inputs."""
+        shapes = graph.shapes(shape, name)
         for node in graph.nodes:
+            if node.shares is not None:
+                self.owners[qualified(name, node.name)] = qualified(name, node.shares)
             own, taken = qualified(name, node.name), [ends[each] for each in node.inputs]
             match node.layer:
                 case Add():
@@ -264,19 +315,7 @@ class _Graph:
                     ends[node.name] = self.node("Concat", own, taken, axis=1 + axis)
                 case Layer():
                     ends[node.name] = self.add(node.layer, own, shapes[node.inputs[0]], taken[0])
-        return ends[graph.outputs[0]]
-
-    def _standardize(self, name: str, x: str) -> str:
-        """Add a normalization with the variance 1, and an epsilon that 1 absorbs: (x - mean) times 1 / deviation."""
-        mean, deviation = (self.parameters[f"{name}.{own}"] for own in ("mean", "deviation"))
-        numbers = {
-            "scale": 1 / deviation,
-            "bias": np.zeros_like(mean),
-            "mean": mean,
-            "variance": np.ones_like(mean),
-        }
-        inputs = [self.constant(f"{name}.{own}", values) for own, values in numbers.items()]
-        return self.node("BatchNormalization", name, [x, *inputs], epsilon=ABSORBED)
+        return ends
 
     def _product(self, name: str, inputs: list[str]) -> str:
         """Add the product of any number of inputs."""
@@ -285,6 +324,15 @@ class _Graph:
         for number, other in enumerate(others[1:], 2):
             product = self.node("Mul", f"{name}.{number}", [product, other])
         return self.node("Mul", name, [product, last])
+
+    def _constants(self, layer: Layer, name: str, shape: Shape) -> list[str]:
+        """Add numbers that do not learn: as nodes, not as initializers, which are parameters."""
+        names = [self.owner(qualified(name, parameter.name)) for parameter in layer.parameters(shape)]
+        for own in names:
+            if own not in self.there:
+                self.there.add(own)
+                self.node("Constant", own, [], value=self.onnx.numpy_helper.from_array(self.parameters[own], own))
+        return names
 
     def _reshape(self, name: str, shape: Shape, x: str) -> str:
         """Add a Reshape; a length of 0 stands for that of the batch."""
@@ -305,10 +353,10 @@ class _Graph:
         """Add a product with the transposed weights, along the last axis."""
 
         def add(own: str, x: str) -> str:
-            weight = self.constant(qualified(name, "weight"), self.parameters[qualified(name, "weight")].T)
+            weight = self.parameter(qualified(name, "weight"), transposed=True)
             if not layer.bias:
                 return self.node("MatMul", own, [x, weight])
-            bias = self.constant(qualified(name, "bias"), self.parameters[qualified(name, "bias")])
+            bias = self.parameter(qualified(name, "bias"))
             return self.node("Add", own, [self.node("MatMul", f"{own}.product", [x, weight]), bias])
 
         return self._on_last_axis(axis_of(layer.axis or 0, shape, name), name, shape, x, add)
@@ -323,7 +371,7 @@ class _Graph:
         plain = self._ones_and_zeros(name, layer.groups)
         z = self.node("InstanceNormalization", f"{name}.normalized", [groups, *plain], epsilon=layer.epsilon)
         names = qualified(name, "weight"), qualified(name, "bias")
-        weight, bias = (self.constant(own, self.parameters[own].reshape(-1, *(1 for _ in shape[1:]))) for own in names)
+        weight, bias = (self.parameter(own, (-1, *(1 for _ in shape[1:]))) for own in names)
         product = self.node("Mul", f"{name}.product", [self._reshape(f"{name}.maps", shape, z), weight])
         return self.node("Add", name, [product, bias])
 

@@ -1,29 +1,32 @@
-"""Imports an ONNX model as a network: chains of nodes become layers, paths that fork and rejoin become branches."""
+"""Imports an ONNX model as a network: constants are folded first, layouts followed, and then nodes become layers."""
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lowered_cnn.arrays import InputError, Shape
-from lowered_cnn.interop.onnx.graph import GLOBAL_POOLS, Graph, Tensor, crowded
-from lowered_cnn.interop.onnx.nodes import Node, Translation, Values, translate
+from lowered_cnn.arrays import MOST_AXES, InputError
+from lowered_cnn.interop.onnx.assembly import Assembly
+from lowered_cnn.interop.onnx.folding import Folder, lengths_of
+from lowered_cnn.interop.onnx.graph import Graph, Shapes, needed
+from lowered_cnn.interop.onnx.layout import View
+from lowered_cnn.interop.onnx.nodes import Node
+from lowered_cnn.interop.onnx.operators import structure
+from lowered_cnn.interop.onnx.operators.operands import Operand
 from lowered_cnn.interop.onnx.package import onnx_package
-from lowered_cnn.layers import AvgPool, Concatenate, Dense, MaxPool, Residual, Sequential, SiLU
-from lowered_cnn.layers.layer import qualified
+from lowered_cnn.interop.onnx.patterns import Patterns
 from lowered_cnn.network import Network
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def from_onnx(model: "str | os.PathLike[str] | ModelProto") -> Network:
+def from_onnx(model: "str | os.PathLike[str] | ModelProto", input_shape: Shapes = None) -> Network:
     """Return the model as a network, which can be trained.
 
-    The model has one input, of known shape except for the batch, and one output. Between them are layers in a row, Add
-    of two branches and Concat of several. Raises InputError, which names the node, the operator and the attribute, for
-    anything unsupported, and for a node with parameters that would have to be in more than one branch.
+    `input_shape`, without the batch, gives the lengths that the model leaves open; for several inputs, it is a mapping
+    from their names. The network is a Sequential if the model is a chain, else a Graph, with all inputs packed into one
+    if there are several. Raises InputError, which names the node and the operator, for anything unsupported.
     """
     onnx = onnx_package()
     where = str(model) if isinstance(model, str | os.PathLike) else "ONNX model"
@@ -31,97 +34,48 @@ def from_onnx(model: "str | os.PathLike[str] | ModelProto") -> Network:
         raise InputError(where, "an ONNX file", "no file")  # a pipe would be waited for
     try:
         read: ModelProto = onnx.load(model) if isinstance(model, str | os.PathLike) else model
-        return _Reader(Graph(read, where)).network()
+        return _network(Graph(read, where, input_shape))
     except (InputError, OSError):
         raise
     except Exception as error:  # how a damaged model fails depends on the damage
         raise InputError(where, "an ONNX model", f"{type(error).__name__}: {error}") from error
 
 
-class _Reader:
-    """The layers between the tensors of a graph and their forks, and the shapes of the tensors."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.layers: dict[str, Translation] = {}
-        self.shapes = {graph.start: graph.input_shape}
-
-    def network(self) -> Network:
-        """Return the network, with its parameters."""
-        graph, copies = self.graph, self.graph.copies()
-        for name, tensor in graph.tensors.items():
-            if copies[name]:
-                shape = self.shapes[tensor.fork]
-                self.layers[name] = self._layer(tensor, shape)
-                if self.layers[name].parameters and copies[name] > 1:
-                    raise crowded(tensor.node)
-                self.shapes[name] = self.layers[name].layer.output_shape(shape, tensor.node.name)
-        model, values = _sequential(self._chain(graph.start, graph.end))
-        is_double = graph.is_double or any(entry.dtype == np.float64 for entry in values.values())
-        network = Network(model, graph.input_shape, dtype=np.float64 if is_double else np.float32)
-        for name, entry in values.items():
-            network.parameters.assign(name, entry, graph.where)
-        return network
-
-    def _chain(self, start: str, end: str) -> list[Translation]:
-        return [self.layers[name] for name in self.graph.path(start, end)]
-
-    def _layer(self, tensor: Tensor, shape: Shape) -> Translation:
-        """Return the layer between a fork of this shape and the tensor."""
-        node, known = tensor.node, self.graph.known
-        constants = [known.get(name) for name in node.inputs[1:]]
-        if tensor.merged and node.operator == "Add":
-            bias = next(known[name] for name in node.inputs if name in known)
-            return _with_bias(node, self.layers[tensor.merged], bias)
-        if tensor.merged:
-            translate(node, constants, self.shapes[tensor.merged])  # raises unless it only flattens
-            return translate(self.graph.tensors[tensor.merged].node, [], shape)
-        if node.operator in GLOBAL_POOLS:
-            return Translation((AvgPool if node.operator == "GlobalAveragePool" else MaxPool)(shape[1:]))
-        if self.graph.is_silu(node):
-            return Translation(SiLU())
-        if self.graph.has_branches(node) or node.operator in ("Add", "Concat"):
-            return self._branches(tensor, shape)
-        if node.inputs[0] in known:
-            raise node.error("a first input that is not constant", node.inputs[0])
-        return translate(node, constants, shape)
-
-    def _branches(self, tensor: Tensor, shape: Shape) -> Translation:
-        node, ends = tensor.node, self.graph.ends(tensor.node)
-        if node.operator not in ("Add", "Concat"):
-            raise InputError(f"node {node.name}", "Add or Concat, where branches meet", node.operator)
-        if len(ends) < len(node.inputs):
-            wanted = "two branches, or a MatMul and its bias" if node.operator == "Add" else "branches only"
-            raise node.error(wanted, "a constant")
-        chains = [self._chain(tensor.fork, end) for end in ends]
-        if node.operator == "Add":
-            return _joined(Residual, ("body", "shortcut"), chains)
-        if node.get("axis", 1) not in (1, -len(shape)):
-            raise node.wrong("axis", "1 (channels)", node.get("axis", 1))
-        return _joined(Concatenate, [f"branch{number}" for number in range(1, len(ends) + 1)], chains)
+def _network(graph: Graph) -> Network:
+    """Return the network, with its parameters."""
+    folder = Folder()
+    graph.fold(folder)
+    nodes, _ = needed(Patterns(graph.known, is_ours=graph.is_ours).replaced(graph.nodes), graph.outputs)
+    build = Assembly(graph)
+    tensors: dict[str, Operand] = {**graph.known, **{entry.name: build.start(entry) for entry in graph.inputs}}
+    for node in nodes:
+        operands = [_operand(node, tensors, name) for name in node.inputs]
+        results = _results(build, folder, node, operands)
+        if any(isinstance(result, View) and len(result.axes) > MOST_AXES for result in results):
+            raise node.error(f"results of at most {MOST_AXES} axes", "more")
+        tensors.update(zip(node.outputs, results, strict=False))
+    outputs = [build.output(tensors.get(name), name) for name in graph.outputs]
+    return build.network(outputs)
 
 
-def _sequential(chain: Sequence[Translation]) -> tuple[Sequential, dict[str, Values]]:
-    """Return a chain as one layer, and its parameters by name."""
-    model = Sequential(*(step.layer for step in chain))
-    parts = zip(model.names, chain, strict=True)
-    return model, {qualified(own, name): values for own, step in parts for name, values in step.parameters.items()}
+def _operand(node: Node, tensors: dict[str, Operand], name: str) -> Operand:
+    if name and name not in tensors:
+        raise node.error("first outputs of earlier nodes as inputs", name)
+    return tensors[name] if name else None
 
 
-def _joined(
-    kind: type[Residual | Concatenate], names: Sequence[str], chains: Sequence[Sequence[Translation]]
-) -> Translation:
-    """Return chains as the branches of one layer."""
-    branches = [_sequential(chain) for chain in chains]
-    parts = zip(names, branches, strict=True)
-    parameters = {qualified(own, name): entry for own, (_, values) in parts for name, entry in values.items()}
-    return Translation(kind(*(model for model, _ in branches)), parameters)
-
-
-def _with_bias(node: Node, product: Translation, bias: Values) -> Translation:
-    weight = product.parameters["weight"]
-    try:
-        bias = np.broadcast_to(bias, (1, len(weight)))[0]
-    except ValueError as error:
-        raise node.wrong("B", f"shape ({len(weight)},)", bias.shape) from error
-    return Translation(Dense(len(weight)), {"weight": weight, "bias": bias})
+def _results(build: Assembly, folder: Folder, node: Node, operands: list[Operand]) -> list[Operand]:
+    """Return what a node computes: constants if its inputs are, or if it asks for a shape."""
+    if node.operator in ("Shape", "Size") and isinstance(view := operands[0], View):
+        lengths = lengths_of(view)
+        return [
+            lengths[node.get("start", 0) : node.get("end", None)]
+            if node.operator == "Shape"
+            else np.array(lengths.prod())
+        ]
+    constants = [operand for operand in operands if not isinstance(operand, View)]
+    if len(constants) == len(operands):
+        return list(folder.fold(node, constants))
+    results = structure(node)(build, node, operands)
+    node.finish()
+    return list(results)

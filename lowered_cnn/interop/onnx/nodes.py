@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,8 +15,10 @@ from lowered_cnn.interop.onnx.package import onnx_package
 from lowered_cnn.layers import (
     ELU,
     GELU,
+    LRN,
     AvgPool,
     BatchNorm,
+    Clip,
     Conv1D,
     Conv2D,
     Conv3D,
@@ -25,17 +27,22 @@ from lowered_cnn.layers import (
     ConvTranspose3D,
     Dense,
     Dropout,
-    Flatten,
     GlobalAvgPool,
     GlobalMaxPool,
+    GroupNorm,
+    HardSigmoid,
+    HardSwish,
+    InstanceNorm,
     Layer,
-    LayerNorm,
     LeakyReLU,
     MaxPool,
-    Pad,
+    PReLU,
     ReLU,
+    Resize,
+    Scale,
+    Sequential,
     Sigmoid,
-    Softmax,
+    SiLU,
     Tanh,
 )
 from lowered_cnn.window import Padding, Window
@@ -53,7 +60,7 @@ OWN_DOMAIN = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class Node:
-    """One operator with its attributes; a node without a name goes by the name of its output.
+    """One operator with its attributes; a node without a `given` name goes by the name of its output.
 
     The name of an operator outside ONNX's own domain is prefixed with its domain.
     """
@@ -64,6 +71,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     opset: int
+    given: str = ""
     used: set[str] = field(default_factory=set)
 
     @classmethod
@@ -77,7 +85,7 @@ class Node:
                 raise InputError(f"node {name} ({proto.op_type}): {a.name}", "the type that ONNX gives it", "another")
         attributes = {a.name: onnx_package().helper.get_attribute_value(a) for a in proto.attribute}
         operator = proto.op_type if proto.domain in OWN_DOMAIN else f"{proto.domain}.{proto.op_type}"
-        return cls(name, operator, tuple(proto.input), tuple(proto.output), attributes, opset)
+        return cls(name, operator, tuple(proto.input), tuple(proto.output), attributes, opset, proto.name)
 
     def get(self, attribute: str, default: Any) -> Any:
         """Return an attribute, decoding bytes to str."""
@@ -103,6 +111,10 @@ class Node:
     def wrong(self, attribute: str, wanted: object, got: object) -> InputError:
         """Return an error that names the node, the operator and the attribute."""
         return InputError(f"node {self.name} ({self.operator}): {attribute}", wanted, got)
+
+    def with_inputs(self, inputs: tuple[str, ...]) -> "Node":
+        """Return the node with other inputs."""
+        return replace(self, inputs=inputs)
 
     def finish(self) -> None:
         """Raise InputError if there is an attribute that was never read."""
@@ -138,8 +150,6 @@ def translate(node: Node, constants: Constants, shape: Shape) -> Translation:
 
     Raises InputError, which names the node, the operator and the attribute, for anything unsupported.
     """
-    if node.operator not in TRANSLATIONS:
-        raise InputError(f"node {node.name}", f"one of {', '.join(sorted(TRANSLATIONS))}", node.operator)
     translation = TRANSLATIONS[node.operator](node, constants, shape)
     node.finish()
     for parameter in translation.layer.parameters(shape):  # before anything of their size is allocated
@@ -231,10 +241,6 @@ def _gemm(node: Node, constants: Constants, shape: Shape) -> Translation:
     return Translation(Dense(len(matrix), bias is not None), _named(matrix * matrix.dtype.type(alpha), bias))
 
 
-def _matmul(node: Node, constants: Constants, shape: Shape) -> Translation:
-    return _gemm(node, constants[:1], shape)
-
-
 def _max_pool(node: Node, constants: Constants, shape: Shape) -> Translation:
     kernel = tuple(node.get("kernel_shape", ()))
     stride, dilation, padding = _window(node, kernel, shape[1:])
@@ -254,23 +260,13 @@ def _batch_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
     parameters = {name: values for name, values in zip(names, constants, strict=False) if values is not None}
     if len(parameters) != len(names):
         raise node.wrong("inputs", "constant scale, B, mean and variance", sorted(parameters))
-    if node.flag("training_mode", 0) or not node.flag("spatial", 1):
-        raise node.wrong("training_mode", 0, 1)
+    if not node.flag("spatial", 1):
+        raise node.wrong("spatial", 1, 0)
+    node.flag("training_mode", 0)  # a network has its own
     for old in ("is_test", "consumed_inputs"):
         node.get(old, 1)
     momentum = float(f"{1 - node.number('momentum', 0.9):.7g}")
     return Translation(BatchNorm(momentum or 0.1, node.number("epsilon", 1e-5)), parameters)
-
-
-def _layer_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
-    if len(shape) != 1 or node.get("axis", -1) not in (1, -1):
-        raise node.wrong("axis", "1, for an input (batch, features)", node.get("axis", -1))
-    node.get("stash_type", 1)
-    weight, bias = (*constants, None, None)[:2]
-    if weight is None:
-        raise node.wrong("Scale", "constant numbers", "none")
-    bias = np.zeros_like(weight) if bias is None else bias
-    return Translation(LayerNorm(node.number("epsilon", 1e-5)), _named(weight, bias))
 
 
 def _dropout(node: Node, constants: Constants, shape: Shape) -> Translation:
@@ -278,53 +274,6 @@ def _dropout(node: Node, constants: Constants, shape: Shape) -> Translation:
     for other in ("seed", "is_test"):
         node.get(other, 0)
     return Translation(Dropout(float(f"{float(ratio):.7g}")))
-
-
-def _reduce_mean(node: Node, constants: Constants, shape: Shape) -> Translation:
-    """Return the pooling that a mean over all positions amounts to: PyTorch exports a global average that way."""
-    axes = node.get("axes", _row(node, "axes", constants, 0) or [])
-    node.get("noop_with_empty_axes", 0)
-    if sorted(axis % (len(shape) + 1) for axis in axes) != list(range(2, len(shape) + 1)):
-        raise node.wrong("axes", f"all from 2 to {len(shape)}", list(axes))
-    return Translation(AvgPool(_plain(shape[1:])) if node.flag("keepdims", 1) else GlobalAvgPool())
-
-
-def _pad(node: Node, constants: Constants, shape: Shape) -> Translation:
-    amounts, value = node.get("pads", None), node.get("value", 0.0)
-    axes = list(range(len(shape) + 1))
-    if amounts is None:
-        amounts = _row(node, "pads", constants, 0) or []
-        value = constants[1].item() if len(constants) > 1 and constants[1] is not None else 0.0
-        axes = _row(node, "axes", constants, 2) or axes
-    if node.get("mode", "constant") != "constant":
-        raise node.wrong("mode", "constant", node.get("mode", "constant"))
-    pairs = dict(zip((axis % (len(shape) + 1) for axis in axes), _pairs(amounts), strict=True))
-    pads = tuple(pairs.get(axis, (0, 0)) for axis in range(len(shape) + 1))
-    if pads[:2] != ((0, 0), (0, 0)) or min(map(min, pads)) < 0:
-        raise node.wrong("pads", "no negative numbers, and 0 for batch and channels", list(amounts))
-    return Translation(Pad(pads[2:], value))
-
-
-def _softmax(node: Node, constants: Constants, shape: Shape) -> Translation:
-    axis = node.get("axis", -1 if node.opset >= 13 else 1)
-    # Before operator set 13, all axes from `axis` on were flattened into one.
-    if axis % (len(shape) + 1) != 1 or (node.opset < 13 and len(shape) > 1):
-        raise node.wrong("axis", "1 (channels)", axis)
-    return Translation(Softmax())
-
-
-def _flatten(node: Node, constants: Constants, shape: Shape) -> Translation:
-    if node.get("axis", 1) not in (1, -len(shape)):
-        raise node.wrong("axis", 1, node.get("axis", 1))
-    return Translation(Flatten())
-
-
-def _reshape(node: Node, constants: Constants, shape: Shape) -> Translation:
-    wanted = list(node.get("shape", _row(node, "shape", constants, 0) or []))
-    kept = wanted[:1] != [0] or not node.flag("allowzero", 0)
-    if len(wanted) != 2 or wanted[1] not in (-1, math.prod(shape)) or not kept:
-        raise node.wrong("shape", f"(batch, {math.prod(shape)})", wanted)
-    return Translation(Flatten())
 
 
 def _gelu(node: Node, constants: Constants, shape: Shape) -> Translation:
@@ -339,6 +288,116 @@ def _elu(node: Node, constants: Constants, shape: Shape) -> Translation:
     return Translation(ELU(node.number("alpha", 1.0)))
 
 
+def _celu(node: Node, constants: Constants, shape: Shape) -> Translation:
+    if node.get("alpha", 1.0) != 1:
+        raise node.wrong("alpha", 1, node.get("alpha", 1.0))
+    return Translation(ELU(1.0))
+
+
+def _selu(node: Node, constants: Constants, shape: Shape) -> Translation:
+    gamma, alpha = node.get("gamma", 1.0507010221481323), node.get("alpha", 1.6732631921768188)
+    layer = Sequential(ELU(alpha), Scale((1,), bias=False, learned=False, initial=gamma))
+    return Translation(layer, {"scale1.weight": np.array([gamma])})
+
+
+def _swish(node: Node, constants: Constants, shape: Shape) -> Translation:
+    if node.get("alpha", 1.0) != 1:
+        raise node.wrong("alpha", 1, node.get("alpha", 1.0))
+    return Translation(SiLU())
+
+
+def _hard_sigmoid(node: Node, constants: Constants, shape: Shape) -> Translation:
+    return Translation(HardSigmoid(_sixth(node.number("alpha", 0.2)), node.number("beta", 0.5)))
+
+
+def _sixth(number: float) -> float:
+    """Return 1/6 for the float32 number next to it."""
+    return 1 / 6 if math.isclose(number, 1 / 6, rel_tol=1e-6) else number
+
+
+def _clip(node: Node, constants: Constants, shape: Shape) -> Translation:
+    ends = [None if end is None else end.item() for end in (*constants, None, None)[:2]]
+    low, high = node.get("min", ends[0]), node.get("max", ends[1])
+    low, high = (-math.inf if low is None else float(low)), (math.inf if high is None else float(high))
+    return Translation(ReLU() if (low, high) == (0, math.inf) else Clip(low, high))
+
+
+def _prelu(node: Node, constants: Constants, shape: Shape) -> Translation:
+    slope = constants[0]
+    if slope is None or slope.size not in (1, shape[0]) or (slope.size > 1 and slope.shape[-len(shape)] != shape[0]):
+        raise node.wrong(
+            "slope", f"a constant for each of the {shape[0]} channels", None if slope is None else slope.shape
+        )
+    is_shared = slope.size == 1 and shape[0] > 1
+    return Translation(PReLU(is_shared), {"weight": slope.reshape(-1)})
+
+
+def _lrn(node: Node, constants: Constants, shape: Shape) -> Translation:
+    rates = (node.number(name, default) for name, default in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    return Translation(LRN(node.get("size", 0), *rates))
+
+
+def _instance_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
+    weight, bias = (*constants, None, None)[:2]
+    if weight is None or bias is None:
+        raise node.wrong("inputs", "constant scale and B", "others")
+    epsilon = node.number("epsilon", 1e-5)
+    if (weight == 1).all() and (bias == 0).all():
+        return Translation(InstanceNorm(epsilon))
+    return Translation(InstanceNorm(epsilon, affine=True), _named(weight, bias))
+
+
+def _group_norm(node: Node, constants: Constants, shape: Shape) -> Translation:
+    weight, bias = (*constants, None, None)[:2]
+    if weight is None or bias is None:
+        raise node.wrong("inputs", "constant scale and bias", "others")
+    groups = node.get("num_groups", 1)
+    node.get("stash_type", 1)
+    weight, bias = (numbers.reshape(-1) for numbers in (weight, bias))
+    if len(weight) == groups != shape[0]:  # before operator set 21, there was one number per group
+        weight, bias = (np.repeat(numbers, shape[0] // groups) for numbers in (weight, bias))
+    return Translation(GroupNorm(groups, node.number("epsilon", 1e-5)), _named(weight, bias))
+
+
+def _resize(node: Node, constants: Constants, shape: Shape) -> Translation:
+    scales, size = _resize_amounts(node, constants, shape)
+    mode = node.get("mode", "nearest")
+    plain = "asymmetric" if node.operator == "Upsample" or node.opset < 11 else "half_pixel"
+    coordinates = node.get("coordinate_transformation_mode", plain)
+    rounding = node.get("nearest_mode", "floor" if plain == "asymmetric" else "round_prefer_floor")
+    if mode == "cubic" and node.number("cubic_coeff_a", -0.75) != -0.75:
+        raise node.wrong("cubic_coeff_a", -0.75, node.number("cubic_coeff_a", -0.75))
+    for name, least in (("antialias", 0), ("exclude_outside", 0)):
+        if node.flag(name, least):
+            raise node.wrong(name, 0, 1)
+    for name in ("extrapolation_value", "cubic_coeff_a", "keep_aspect_ratio_policy"):
+        if name == "keep_aspect_ratio_policy" and node.get(name, "stretch") != "stretch":
+            raise node.wrong(name, "stretch", node.get(name, "stretch"))
+        node.get(name, 0)
+    given = {"size": size} if size is not None else {"scale": tuple(float(f"{scale:.7g}") for scale in scales)}
+    return Translation(Resize(mode=mode, coordinates=coordinates, rounding=rounding, **given))
+
+
+def _resize_amounts(node: Node, constants: Constants, shape: Shape) -> tuple[Any, Any]:
+    """Return either the scales or the size of the axes behind the channels."""
+    rank = len(shape) + 1
+    place = 0 if node.operator == "Upsample" or node.opset < 11 else 1
+    given = [values if values is not None and values.size else None for values in constants[place : place + 2]]
+    scales, size = (*given, None, None)[:2]
+    if scales is None and "scales" in node.attributes:
+        scales = np.array(node.get("scales", ()))
+    axes = [axis % rank for axis in node.get("axes", range(rank))]
+    amounts = size if size is not None else scales
+    if amounts is None or len(amounts) != len(axes):
+        raise node.wrong("scales", f"constant numbers for {len(axes)} axes", None if amounts is None else len(amounts))
+    by_axis = dict(zip(axes, amounts.tolist(), strict=True))
+    first = [by_axis.get(axis, 1) for axis in (0, 1)] if size is None else [1, by_axis.get(1, shape[0]) / shape[0]]
+    if first != [1, 1] or any(axis not in by_axis for axis in range(2, rank)):
+        raise node.wrong("scales", "none for batch and channels, and one for each other axis", amounts.tolist())
+    numbers = tuple(by_axis[axis] for axis in range(2, rank))
+    return (None, tuple(map(int, numbers))) if size is not None else (numbers, None)
+
+
 def _always(layer: Layer) -> Callable[[Node, Constants, Shape], Translation]:
     def translation(node: Node, constants: Constants, shape: Shape) -> Translation:
         node.get("consumed_inputs", None)
@@ -350,28 +409,33 @@ def _always(layer: Layer) -> Callable[[Node, Constants, Shape], Translation]:
 TRANSLATIONS: Mapping[str, Callable[[Node, Constants, Shape], Translation]] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
+    "Celu": _celu,
+    "Clip": _clip,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
     "Elu": _elu,
-    "Flatten": _flatten,
     "Gelu": _gelu,
     "Gemm": _gemm,
     "GlobalAveragePool": _always(GlobalAvgPool()),
     "GlobalMaxPool": _always(GlobalMaxPool()),
-    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _always(HardSwish()),
+    "InstanceNormalization": _instance_norm,
+    "LRN": _lrn,
     "LeakyRelu": _leaky_relu,
-    "MatMul": _matmul,
     "MaxPool": _max_pool,
-    "Pad": _pad,
-    "ReduceMean": _reduce_mean,
+    "PRelu": _prelu,
     "Relu": _always(ReLU()),
-    "Reshape": _reshape,
+    "Resize": _resize,
+    "Selu": _selu,
     "Sigmoid": _always(Sigmoid()),
-    "Softmax": _softmax,
+    "Swish": _swish,
     "Tanh": _always(Tanh()),
+    "Upsample": _resize,
 }
-"""The operators that become layers."""
+"""The operators that become a layer each, for inputs in ONNX's layout (N, C, *size) or (N, features)."""
 
 
 def _weights(node: Node, constants: Constants, shape: Shape) -> tuple[Values, Values | None]:

@@ -4,6 +4,9 @@ from types import ModuleType
 
 from lowered_cnn.arrays import InputError
 
+PRODUCER = "lowered_cnn"
+"""What models that are written here say that they come from."""
+
 
 def onnx_package() -> ModuleType:
     """Return the package; raises InputError, which names the extra, if it is not installed."""
