@@ -21,7 +21,23 @@ from lowered_cnn.arrays import (
     with_python_numbers,
 )
 from lowered_cnn.fusion import fuse
-from lowered_cnn.layers import Dropout, Flatten, Graph, Join, Layer, Sequential, Sigmoid, Site, Softmax, Standardize
+from lowered_cnn.layers import (
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Graph,
+    Join,
+    Layer,
+    Sequential,
+    Sigmoid,
+    Site,
+    Softmax,
+    Standardize,
+)
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.layers.standardize import moments
@@ -194,14 +210,18 @@ class Network:
             part.parameters.copy_from(self.parameters)
         return trunk, head
 
-    def with_head(self, head: Layer | Sequence[Layer], at: str | None = None, *, seed: int = 0) -> "Network":
+    def with_head(self, head: int | Layer | Sequence[Layer], at: str | None = None, *, seed: int = 0) -> "Network":
         """Return a network with another end: `head` instead of the layer called `at` and what comes after it.
 
-        By default, that is the last layer with parameters. The head takes its name, and is initialized from `seed`; all
-        other parameters are copied. Raises InputError as `split` does, and if the head does not fit.
+        By default, that is the last layer with parameters. A number of outputs stands for a Dense layer or, where maps
+        come in, for a convolution of single positions and the mean over them. The head takes the name of what it
+        replaces, and is initialized from `seed`; all other parameters are copied. Raises InputError as `split` does,
+        and if the head does not fit.
         """
         at = self._last_with_parameters() if at is None else at
         trunk, _ = self.split(at)
+        if not isinstance(head, Layer | Sequence):
+            head = _head(whole_number("with_head: outputs", head, 1), trunk.output_shape)
         model = trunk.model.followed_by(at, head if isinstance(head, Layer) else Sequential(head))
         network = Network(model, self.input_shape, seed=seed, dtype=self.parameters.vector.dtype)
         network.parameters.copy_from(trunk.parameters)
@@ -292,6 +312,16 @@ def image_range(dtype: np.dtype[np.uint8 | np.floating], parts: Iterable[Images]
             low, high = float(finite.min(initial=np.inf)), float(finite.max(initial=-np.inf))
         least, most = min(least, low), max(most, high)
     return (least, most) if least <= most else None
+
+
+def _head(outputs: int, input_shape: Shape) -> Layer:
+    """Return the usual last layers for features, or for maps of 1 to 3 axes."""
+    if len(input_shape) == 1:
+        return Dense(outputs)
+    kinds = (Conv1D, Conv2D, Conv3D)[len(input_shape) - 2 : len(input_shape) - 1]
+    if not kinds:
+        raise InputError("with_head: input", "features, or maps of 1 to 3 axes", input_shape)
+    return Sequential(kinds[0](outputs, 1), GlobalAvgPool())
 
 
 def check_network(where: str, network: object) -> None:

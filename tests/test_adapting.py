@@ -22,6 +22,7 @@ from lowered_cnn import (
     GlobalAvgPool,
     Graph,
     InputError,
+    Layer,
     MaxPool,
     Network,
     Node,
@@ -170,6 +171,23 @@ def test_what_follows_the_last_layer_with_parameters_is_replaced_too() -> None:
     assert network.with_head([Conv2D(3, 1), GlobalAvgPool()]).output_shape == (3,)
     with pytest.raises(InputError, match="conv2: input: expected shape"):
         network.with_head(Dense(3))
+
+
+@pytest.mark.parametrize(
+    ("layers", "input_shape"),
+    [
+        ([Flatten(), Dense(7), Softmax()], (1, 8, 8)),
+        ([Conv2D(7, 1), ReLU(), GlobalAvgPool()], (1, 8, 8)),
+        ([Conv2D(4, 3), ReLU(), Conv2D(7, 3), Flatten()], (1, 8, 8)),
+    ],
+)
+def test_a_head_for_so_many_classes_fits_features_and_maps(layers: list[Layer], input_shape: tuple[int, ...]) -> None:
+    network = settled(Sequential(*layers), input_shape)
+    changed = network.with_head(3)
+    assert changed.output_shape == (3,)
+    assert changed.predict(np.zeros((2, *input_shape))).shape == (2, 3)
+    with pytest.raises(InputError, match="with_head: outputs: expected a whole number of at least 1, got 0"):
+        network.with_head(0)
 
 
 def test_without_parameters_there_is_no_default_head() -> None:

@@ -10,7 +10,19 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from test_cli import fails
 
-from lowered_cnn import BatchNorm, Conv2D, Dataset, Dense, GlobalAvgPool, Network, ReLU, Sequential, load, load_mnist
+from lowered_cnn import (
+    BatchNorm,
+    Conv2D,
+    Dataset,
+    Dense,
+    GlobalAvgPool,
+    Network,
+    ReLU,
+    Sequential,
+    Transpose,
+    load,
+    load_mnist,
+)
 from lowered_cnn.cli import main
 from lowered_cnn.interop.onnx import save_onnx
 
@@ -114,6 +126,16 @@ def test_pictures_are_fitted_to_the_network(
     assert main(["train", "--resume", str(out)]) == 0
     assert main(["evaluate", str(out)]) == 0
     assert main(["predict", str(out), str(data / "dark" / "0.png")]) == 0
+
+
+def test_pictures_are_fitted_to_a_network_with_channels_last(tmp_path: Path) -> None:
+    """As Keras' models come through tf2onnx."""
+    model = Sequential(Transpose((2, 0, 1)), Conv2D(6, 3), ReLU(), GlobalAvgPool(), Dense(3))
+    save_onnx(Network(model, (16, 12, 3)), tmp_path / "net.onnx")
+    data, out = pictures(tmp_path / "pictures", (20, 20), ("a", "b"), "RGB"), tmp_path / "run"
+    command = ["train", "--from", str(tmp_path / "net.onnx"), "--data", str(data), "--epochs", "1", "--out", str(out)]
+    assert main(command) == 0
+    assert load(out / "model.safetensors").input_shape == (3, 16, 12)
 
 
 def test_images_that_are_no_pictures_are_taken_as_they_are(

@@ -7,8 +7,10 @@ from lowered_cnn.arrays import InputError
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.data import Dataset
 from lowered_cnn.descriptions import JSON
-from lowered_cnn.layers import Dense
+from lowered_cnn.layers import Transpose
 from lowered_cnn.network import Network
+
+CHANNELS_FIRST = Transpose((2, 0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,10 @@ class Origin:
         if path.suffix == ".onnx":
             from lowered_cnn.interop.onnx import from_onnx
 
-            return cls(from_onnx(path), None, {"model": path.name, "model_file": None, **where})
+            network = from_onnx(path)
+            if network.model.inside[:1] == (CHANNELS_FIRST,):  # Keras has the channels last, unlike data sets of images
+                _, network = network.split(network.model.names[1])
+            return cls(network, None, {"model": path.name, "model_file": None, **where})
         raise InputError("--from", "the folder of a run, or FILE.onnx", path)
 
     def adapted(self, data: Dataset, seed: int) -> tuple[Network, list[str]]:
@@ -38,7 +43,7 @@ class Origin:
 
         It is for their size and, unless the classes are the same, has a new head.
 
-        Raises InputError if the network cannot take images of that shape, or a dense layer as its head.
+        Raises InputError if the network cannot take images of that shape, or a new head.
         """
         network, changes = self.network, []
         if network.input_shape != data.image_shape:
@@ -46,7 +51,7 @@ class Origin:
             changes.append(f"inputs {network.input_shape} instead of {self.network.input_shape}")
         classes = len(data.classes)
         if network.output_shape != (classes,) or self.classes not in (None, list(data.classes)):
-            network = network.with_head(Dense(classes), seed=seed)
+            network = network.with_head(classes, seed=seed)
             names, before = ", ".join(data.classes), self.network.output_shape[0]
             changes.append(f"a new {network.model.names[-1]} for the classes {names}, instead of {before} others")
         return network, changes

@@ -1,5 +1,6 @@
 """The network that a model becomes: layers and joins are added one by one, in the layouts that they need."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from lowered_cnn.network import Network
 
 MOST_REPEATED = 2**28
 """The most parameters of a network beyond those in the file, whose constants may be repeated without end."""
+
+FEW_AXES = 4
+"""Up to this many, a permutation is looked for among all orders of the axes."""
 
 
 @dataclass(frozen=True)
@@ -241,10 +245,11 @@ def _chain(nodes: Sequence[Place], outputs: Sequence[str]) -> Sequential | None:
 
 
 def _shuffles(shape: Shape, seen: Shape, order: Shape) -> list[Permutation]:
-    """Return the shuffles that a permutation of a shape may be."""
+    """Return the shuffles, and the orders of all axes, that a permutation of a shape may be."""
     groups = [ChannelShuffle(seen[0])] if order == (1, 0, 2) and shape[0] % seen[0] == 0 else []
     factors = [length for length in set(seen) if len(shape) > 1 and shape[0] % length ** (len(shape) - 1) == 0]
-    return [*groups, *map(PixelShuffle, factors)]
+    orders = itertools.permutations(range(len(shape))) if len(shape) <= FEW_AXES else []
+    return [*groups, *map(PixelShuffle, factors), *map(Transpose, orders)]
 
 
 def _is_run(view: View, axis: Sequence[Factor]) -> bool:
