@@ -183,6 +183,14 @@ class Graph(Container):
         parts: list[Images] = [inputs[name].reshape(len(inputs[name]), -1) for name in self.sources]
         return np.concatenate(parts, axis=1)
 
+    def source(self, name: str, images: Images) -> Images:
+        """Return one of the inputs (N, *shape) that are packed in these."""
+        if not self.inputs:
+            return images
+        parts = _parts(entry.shape for entry in self.inputs)
+        place = self.sources.index(name)
+        return images[:, parts[place]].reshape(len(images), *self.inputs[place].shape)
+
     def unpack(self, outputs: Array, input_shape: Shape) -> dict[str, Array]:
         """Return the outputs (N, numbers of all) of a network with this input shape, each under its name."""
         shapes, start, parts = self.shapes(input_shape), 0, dict[str, Array]()
