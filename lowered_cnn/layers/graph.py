@@ -220,7 +220,8 @@ class Graph(Container):
         if len(cut) > 1 or shared - after:
             raise InputError(f"split: {at}", "one tensor, and no parameters, that both parts need", ", ".join(cut))
         head = [_with_input(node, cut[0], X) for node in rest]
-        return Graph(*before, inputs=self.inputs, outputs=cut), Graph(*head, outputs=self.outputs)
+        outputs = [X if name == cut[0] else name for name in self.outputs]
+        return Graph(*before, inputs=self.inputs, outputs=cut), Graph(*head, outputs=outputs)
 
     def followed_by(self, name: str, layer: Layer) -> "Graph":
         """Return the same nodes and, after the first output, one more of this name."""
