@@ -279,6 +279,28 @@ def test_weights_that_are_none_are_refused(weights: Any) -> None:
         Dataset(INPUTS, MEANS, weights=weights)
 
 
+class Weightless(MeanSquaredError):
+    """A loss of one's own that takes no weights."""
+
+    def value_and_gradient(  # type: ignore[override]
+        self, z: Array, targets: Targets, m: float
+    ) -> tuple[float, Array]:
+        return super().value_and_gradient(z, targets, m)
+
+
+def test_a_loss_without_weights_is_for_examples_without() -> None:
+    network = Network(HEAD["one"], SHAPE)
+    data, weighted = (Dataset(INPUTS, MEANS, weights=weights) for weights in (None, WEIGHTS))
+    assert evaluate(network, data, Weightless()) == evaluate(network, data, MeanSquaredError())
+    message = r"^data: weights: expected none, as Weightless\.value_and_gradient takes none, got 90 weights$"
+    for use in (
+        lambda: train(network, weighted, Recipe(loss=Weightless())),
+        lambda: evaluate(network, weighted, Weightless()),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()
+
+
 def test_metrics_and_what_monitors_them_are_checked() -> None:
     network, data, recipe = case("values")
     wrong: Any = {"error": "mean"}

@@ -9,7 +9,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, Images, InputError
 from lowered_cnn.data.dataset import Examples, ExamplesLike, are_labels, as_dataset, described, in_order
 from lowered_cnn.layers import Softmax
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, share
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, check_weights, share
 from lowered_cnn.network import Network, applied_twice, as_batch, check_network
 from lowered_cnn.prediction import CHUNK
 from lowered_cnn.training.metrics import Metric, check_metrics, right_answers
@@ -92,6 +92,7 @@ def check_data(network: Network, data: Examples, loss: Loss) -> None:
     There is an output for each class, at each position of a map, and otherwise one for each number of a target.
     """
     as_batch(np.empty((0, *data.image_shape), data.dtype), network.input_shape, "data: images")
+    check_weights(loss, data.weights)
     outputs, targets = network.output_shape, data.targets
     is_whole = targets.dtype.kind in "iu"
     if not is_whole and isinstance(loss, SoftmaxCrossEntropy):
