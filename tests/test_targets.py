@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -306,6 +306,9 @@ def test_metrics_and_what_monitors_them_are_checked() -> None:
     wrong: Any = {"error": "mean"}
     with pytest.raises(InputError, match=r"^train: metrics: expected functions by name"):
         train(network, data, recipe, dev=data, metrics=wrong)
+    for taken in "dev_loss", "dev_accuracy", 1:
+        with pytest.raises(InputError, match=rf"^train: metrics: expected names other than .*, got {taken!r}$"):
+            train(network, data, recipe, dev=data, metrics={cast(str, taken): error})
     with pytest.raises(InputError, match=r"^train: metrics: expected .* recipe monitors, error, got none$"):
         train(network, data, replace(recipe, monitor="error", patience=1), dev=data)
     with pytest.raises(InputError, match=r"^Recipe: monitor: expected dev_accuracy, .*, got 3$"):
