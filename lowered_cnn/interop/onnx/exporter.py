@@ -119,7 +119,7 @@ class _Graph:
 
     def __init__(self, network: Network) -> None:
         self.onnx = onnx_package()
-        self.parameters = network.parameters
+        self.parameters = dict(network.parameters)
         self.dtype = network.parameters.vector.dtype
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -263,7 +263,15 @@ class _Graph:
                 case Concat(axis):
                     ends[node.name] = self.node("Concat", own, taken, axis=1 + axis)
                 case Layer():
-                    ends[node.name] = self.add(node.layer, own, shapes[node.inputs[0]], taken[0])
+                    inside = shapes[node.inputs[0]]
+                    if node.shares is not None:  # in the file, each has a copy of them
+                        shared = qualified(name, node.shares)
+                        for parameter in node.layer.parameters(inside):
+                            numbers = self.parameters[qualified(shared, parameter.name)]
+                            self.parameters[qualified(own, parameter.name)] = numbers
+                    ends[node.name] = self.add(node.layer, own, inside, taken[0])
+                case _:
+                    raise InputError(own, "a join that ONNX has an operator for", type(node.layer).__name__)
         return ends[graph.outputs[0]]
 
     def _standardize(self, name: str, x: str) -> str:
