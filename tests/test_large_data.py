@@ -200,7 +200,11 @@ def test_the_range_is_that_of_all_finite_numbers(monkeypatch: pytest.MonkeyPatch
             np.zeros(200),
             "targets: expected class numbers, as there are classes, got float64 of shape (200,)",
         ),
-        ("weights", np.zeros(200), "weights: expected finite numbers of at least 0, not all of them 0, got 0 to 0"),
+        (
+            "weights",
+            np.zeros(200),
+            "weights: expected numbers of at least 0, with a finite sum that is not 0, got 0 to 0",
+        ),
         ("targets", np.zeros(200, np.uint8), "targets: expected an array of int64, got uint8"),
         ("targets", [0] * 200, "targets: expected an array of int64, got <class 'list'>"),
         ("targets", np.full(200, 10), "targets: expected class numbers below 10, got 10 to 10"),

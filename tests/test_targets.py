@@ -272,20 +272,30 @@ def test_classes_of_values_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "weights", [np.ones(3), -np.ones(COUNT), np.zeros(COUNT), np.full(COUNT, np.nan), ["a"] * COUNT]
+    "weights",
+    [
+        np.ones(3),
+        -np.ones(COUNT),
+        np.zeros(COUNT),
+        np.full(COUNT, np.nan),
+        np.where(np.arange(COUNT), 1, np.inf),
+        np.full(COUNT, 1e307),
+        np.ones(COUNT, np.complex128),
+        ["a"] * COUNT,
+    ],
 )
 def test_weights_that_are_none_are_refused(weights: Any) -> None:
     with pytest.raises(InputError, match=r"^weights: expected "):
         Dataset(INPUTS, MEANS, weights=weights)
 
 
-class Weightless(MeanSquaredError):
-    """A loss of one's own that takes no weights."""
+class Weightless(Loss):
+    """The mean squared error as a loss of one's own, which takes no weights."""
 
     def value_and_gradient(  # type: ignore[override]
         self, z: Array, targets: Targets, m: float
     ) -> tuple[float, Array]:
-        return super().value_and_gradient(z, targets, m)
+        return MeanSquaredError().value_and_gradient(z, targets, m)
 
 
 def test_a_loss_without_weights_is_for_examples_without() -> None:
