@@ -311,6 +311,17 @@ def test_a_loss_without_weights_is_for_examples_without() -> None:
             use()
 
 
+@pytest.mark.parametrize("value", [None, "small", np.ones(3), 1j])
+def test_a_metric_that_is_no_number_is_named(value: Any) -> None:
+    network, data, recipe = case("values")
+    for use in (
+        lambda: evaluate(network, data, recipe.loss, metrics={"error": lambda *_: value}),
+        lambda: fit(network, data, recipe, dev=data, metrics={"error": lambda *_: value}),
+    ):
+        with pytest.raises(InputError, match=r"^metrics: error: expected a function that returns a number, got "):
+            use()
+
+
 def test_metrics_and_what_monitors_them_are_checked() -> None:
     network, data, recipe = case("values")
     wrong: Any = {"error": "mean"}

@@ -12,7 +12,7 @@ from lowered_cnn.layers import Softmax
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, check_weights, share
 from lowered_cnn.network import Network, applied_twice, as_batch, check_network
 from lowered_cnn.prediction import CHUNK
-from lowered_cnn.training.metrics import Metric, check_metrics, right_answers
+from lowered_cnn.training.metrics import Metric, check_metrics, measured, right_answers
 
 GATHERED_BYTES = 2**26
 """How many bytes of images are in memory at once, unless that is too few to keep several cores busy."""
@@ -59,7 +59,7 @@ def evaluate(
         start += len(images)
     targets = data.targets
     right, answers = right_answers(outputs, targets, loss.ignore)
-    found = {name: float(metric(outputs, targets)) for name, metric in metrics.items()}
+    found = measured(metrics, outputs, targets)
     _undo_activation(network, loss, outputs)
     value, _ = share(loss, outputs, targets, loss.total(targets, data.weights), data.weights)
     return Evaluation(value, right / answers if answers else None, found)

@@ -14,6 +14,18 @@ RESERVED = ("dev_loss", "dev_accuracy")
 """What a recipe monitors by these names are no metrics."""
 
 
+def measured(metrics: Mapping[str, Metric], outputs: Array, targets: Targets) -> dict[str, float]:
+    """Return what each metric finds; raises InputError, with its name, for anything but a number."""
+    found = {}
+    for name, metric in metrics.items():
+        value = metric(outputs, targets)
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"metrics: {name}", "a function that returns a number", repr(value)) from error
+    return found
+
+
 def right_answers(outputs: Array, targets: Targets, ignore: int | None) -> tuple[int, int]:
     """Return how many largest outputs are those of the class that is asked for, and how many classes are asked for.
 
