@@ -133,7 +133,7 @@ def test_layers_and_parameters_keep_their_names() -> None:
     graph = to_onnx(network).graph
     names = {tensor.name for tensor in graph.initializer}
     assert names == set(network.parameters)
-    assert {"conv1", "residual1.body.batch_norm1", "residual1", "dense1"} <= {node.name for node in graph.node}
+    assert {"conv1", "residual1.body.batch_norm1", "residual1.join", "dense1"} <= {node.name for node in graph.node}
     assert [entry.name for entry in graph.input] == ["images"]
     assert [entry.name for entry in graph.output] == ["outputs"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
