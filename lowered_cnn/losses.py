@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,17 @@ def check_is_loss(loss: object) -> None:
     """Raise InputError unless something is a Loss."""
     if not isinstance(loss, Loss):
         raise InputError("loss", "a loss, such as SoftmaxCrossEntropy() or MeanSquaredError()", repr(loss))
+
+
+def check_weights(loss: Loss, weights: Weights | None) -> None:
+    """Raise InputError if examples have weights, and a loss of one's own takes none."""
+    if weights is None:
+        return
+    try:
+        signature(loss.value_and_gradient).bind("z", "targets", "m", "weights")
+    except TypeError as error:
+        wanted = f"none, as {type(loss).__name__}.value_and_gradient takes none"
+        raise InputError("data: weights", wanted, f"{len(weights)} weights") from error
 
 
 def share(loss: Loss, z: Array, targets: Targets, m: float, weights: Weights | None = None) -> tuple[float, Array]:

@@ -1,9 +1,10 @@
 """Network: layers with their parameters in one flat vector, and the public entry point for images."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -30,7 +31,6 @@ from lowered_cnn.layers import (
     Flatten,
     GlobalAvgPool,
     Graph,
-    Join,
     Layer,
     Sequential,
     Sigmoid,
@@ -255,22 +255,25 @@ class Network:
         if ranges:
             self.input_range = min(low for low, _ in ranges), max(high for _, high in ranges)
 
-    def standardize(self, parts: Iterable[Images]) -> None:
-        """Measure what a first layer Standardize subtracts and divides by on images (N, *input shape) in parts.
+    def standardize(self, parts: Callable[[], Iterable[Images]]) -> None:
+        """Measure what each Standardize that takes an input subtracts and divides by.
 
-        Nothing happens if it was measured before, or if the first layer is another one.
+        `parts` returns the images (N, *input shape) in parts, anew each time. What was measured before stays.
         """
+        for name, source in self._standardized():
+            mean, deviation = (self.parameters[f"{name}.{own}"] for own in ("mean", "deviation"))
+            if not mean.any() and (deviation == 1).all():
+                mean[...], deviation[...] = moments(source(as_batch(images, self.input_shape)) for images in parts())
+
+    def _standardized(self) -> Iterator[tuple[str, Callable[[Images], Images]]]:
+        """Yield the name of each Standardize that takes an input, and what finds that input in a batch."""
         model = self.model
-        first: Layer | Join | None
         if isinstance(model, Graph):
-            name, first = model.nodes[0].name, model.nodes[0].layer
-        else:
-            name, first = next(zip(model.names, model.layers, strict=True), ("", None))
-        if not isinstance(first, Standardize):
-            return
-        mean, deviation = (self.parameters[f"{name}.{own}"] for own in ("mean", "deviation"))
-        if not mean.any() and (deviation == 1).all():
-            mean[...], deviation[...] = moments(as_batch(images, self.input_shape) for images in parts)
+            for node in model.nodes:
+                if isinstance(node.layer, Standardize) and node.shares is None and node.inputs[0] in model.sources:
+                    yield node.name, partial(model.source, node.inputs[0])
+        elif model.layers and isinstance(model.layers[0], Standardize):
+            yield model.names[0], lambda images: images
 
     def check_scale(self, images: Images) -> None:
         """Raise InputError for images on another scale than the training images: floats from 0 to 255, say."""

@@ -124,6 +124,14 @@ def test_a_graph_is_split_where_one_tensor_is_needed() -> None:
         settled(outputs, (6,)).split("c")
 
 
+def test_a_graph_is_split_at_one_of_its_outputs() -> None:
+    graph = Graph(Node("a", Dense(2), "x"), Node("b", Dense(3), "a"), outputs=("a", "b"))
+    network, images = settled(graph, (4,)), np.random.default_rng(0).random((5, 4))
+    trunk, head = network.split("b")
+    assert_allclose(head.predict(trunk.predict(images)), network.predict(images), 1e-12)
+    assert network.with_head(Dense(7), at="b").output_shape == (7,)
+
+
 def test_the_names_that_there_are_are_told() -> None:
     network = settled(Sequential({"stem": Flatten(), "fc": Dense(3)}), (1, 4, 4))
     for call in network.split, lambda at: network.with_head(Dense(3), at):

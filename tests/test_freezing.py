@@ -266,6 +266,7 @@ def test_a_recipe_that_does_not_fit_the_network_is_refused_at_the_start(options:
     ("options", "message"),
     [
         ({"frozen": (1,)}, 'Recipe: frozen: expected patterns of names, such as "conv*", got 1'),
+        ({"frozen": None}, 'Recipe: frozen: expected patterns of names, such as "conv*", got None'),
         ({"rates": {"conv1": 0}}, "Recipe: rates: expected numbers above 0 by name"),
         ({"rates": {"conv1": float("nan")}}, "Recipe: rates: expected numbers above 0 by name"),
         ({"rates": {1: 1.0}}, "Recipe: rates: expected numbers above 0 by name"),

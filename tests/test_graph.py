@@ -200,6 +200,18 @@ def test_graphs_are_stored_and_loaded(tmp_path: Any) -> None:
     np.testing.assert_array_equal(outputs["c"], outputs["both"][:, 8:])
 
 
+def test_bytes_beside_floats_count_as_by_themselves() -> None:
+    image, features = np.arange(0, 240, 5).astype(np.uint8).reshape(4, 3, 2, 2), normal(4, 5)
+    inputs = {"image": (3, 2, 2), "features": (5,)}
+    both = Graph(Node("flat", Flatten(), "image"), Node("both", Concat(), ("flat", "features")), inputs=inputs)
+    found = Network(both, (17,), dtype=np.float64).predict(both.pack({"image": image, "features": features}))
+    alone = Network(Flatten(), (3, 2, 2), dtype=np.float64).predict(image)
+    np.testing.assert_array_equal(found, np.concatenate([alone, features], axis=1))
+    two = Graph(Node("sum", Add(), ("a", "b")), inputs={"a": (12,), "b": (12,)}, outputs="sum")
+    flat = image.reshape(4, 12)
+    assert two.pack({"a": flat, "b": flat}).dtype == np.uint8
+
+
 def test_a_deep_chain_of_graphs_is_lowered_in_no_time() -> None:
     graph: Any = Graph(Node("a", Conv2D(2, 1), "x"))
     for _ in range(40):
@@ -348,6 +360,18 @@ def test_chains_in_a_graph_are_fused() -> None:
             lambda: Graph(Node("a", Sigmoid(), "i"), inputs={"i": (3,)}).pack({"j": np.zeros((2, 3))}),
             "pack: expected inputs i, got j",
         ),
+        (
+            lambda: Graph(Node("a", Add(), ("i", "j")), inputs={"i": (3,), "j": (3,)}).pack(
+                {"i": np.zeros((2, 3)), "j": np.zeros((5, 3))}
+            ),
+            "pack: j: expected (2, 3), got (5, 3)",
+        ),
+        (
+            lambda: Graph(Node("a", Sigmoid(), "i"), inputs={"i": (3,)}).pack({"i": cast(Any, [[1, 2, 3]])}),
+            "pack: i: expected a NumPy array, got list",
+        ),
+        (lambda: Input("i", cast(Any, 3)), "input i: shape: expected a tuple of lengths, got 3"),
+        (lambda: Input("i", (3, 0)), "input i: shape: expected a whole number of at least 1, got 0"),
         (lambda: Sequential({"": ReLU()}), "Sequential: names: expected a different text for each, got ['']"),
         (lambda: Sequential(ReLU(), given=["a", "b"]), "Sequential: names: expected 1, one for each layer, got 2"),
     ],

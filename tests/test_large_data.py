@@ -1,6 +1,7 @@
 """Data sets that need not be in memory: views, memory maps, examples made on demand, and their fingerprint."""
 
 import hashlib
+import pickle
 import re
 import struct
 import subprocess
@@ -199,7 +200,11 @@ def test_the_range_is_that_of_all_finite_numbers(monkeypatch: pytest.MonkeyPatch
             np.zeros(200),
             "targets: expected class numbers, as there are classes, got float64 of shape (200,)",
         ),
-        ("weights", np.zeros(200), "weights: expected finite numbers of at least 0, not all of them 0, got 0 to 0"),
+        (
+            "weights",
+            np.zeros(200),
+            "weights: expected numbers of at least 0, with a finite sum that is not 0, got 0 to 0",
+        ),
         ("targets", np.zeros(200, np.uint8), "targets: expected an array of int64, got uint8"),
         ("targets", [0] * 200, "targets: expected an array of int64, got <class 'list'>"),
         ("targets", np.full(200, 10), "targets: expected class numbers below 10, got 10 to 10"),
@@ -235,6 +240,13 @@ def test_a_view_has_the_digest_of_its_copy(count: int, held_out: int, seed: int)
     view = data.split(min(held_out, count - 1), seed)[0]
     told = digest(view)
     assert told == digest(Dataset(view.images.copy(), view.labels, view.classes)) == digest(view)
+
+
+def test_the_order_of_bytes_leaves_the_digest_as_it_is() -> None:
+    images, values = noise(30, (2, 3), np.float32).images, np.linspace(0, 1, 30)
+    swapped = Dataset(images.astype(">f4"), values.astype(">f8"))
+    there_and_back = pickle.loads(pickle.dumps(swapped))  # in which NumPy may turn the bytes
+    assert digest(swapped) == digest(Dataset(images, values)) == digest(there_and_back)
 
 
 def test_whatever_differs_changes_the_digest() -> None:

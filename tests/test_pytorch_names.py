@@ -22,6 +22,7 @@ from lowered_cnn import (
     InputError,
     LayerNorm,
     MaxPool,
+    Network,
     ReLU,
     Residual,
     Sequential,
@@ -116,6 +117,17 @@ def test_a_round_trip_keeps_the_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.parameters.vector, network.parameters.vector)
     counts = {"1.num_batches_tracked", "12.num_batches_tracked"}
     assert load_file(tmp_path / "model.safetensors").keys() == {*NAMES.values(), *counts}
+
+
+def test_a_layer_or_a_list_is_loaded_as_the_network_that_it_makes(tmp_path: Path) -> None:
+    images = normal(3, 4).astype(np.float32)
+    for model in Dense(2), [Dense(3), Dense(2)]:
+        network, path = Network(model, (4,), seed=1), tmp_path / "model.safetensors"
+        save_pytorch(network, path)
+        tensors = load_file(path)
+        in_order = {name: tensors[name] for name in pytorch_names(network.model, (4,)).values()}
+        for again in load_pytorch(path, model, (4,)), load_pytorch(in_order, model, (4,), "order"):
+            np.testing.assert_array_equal(again.predict(images), network.predict(images))
 
 
 def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:

@@ -324,6 +324,12 @@ def test_callbacks_see_each_epoch_and_may_end_the_training() -> None:
     assert classifier.loss_curve_ == [record.epoch_loss for record in seen]
 
 
+@pytest.mark.parametrize("callbacks", [None, print, ["print"]])
+def test_callbacks_that_are_no_list_of_functions_are_refused(callbacks: Any) -> None:
+    with pytest.raises(ValueError, match=r"^CNNRegressor: callbacks: expected a list of functions, got "):
+        CNNRegressor(callbacks=callbacks, **QUICK).fit(IMAGES, INK)
+
+
 def test_a_training_that_a_callback_ends_keeps_the_best_weights() -> None:
     classifier = CNNClassifier(
         optimizer=SGD(0.5), schedule=Constant(), early_stopping=True, n_iter_no_change=9, random_state=0,

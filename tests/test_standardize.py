@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from running import assert_close, normal, run
 
 from lowered_cnn import (
+    Concat,
     Conv2D,
     Dataset,
     Dense,
     Flatten,
+    Graph,
     InputError,
     Network,
+    Node,
     Recipe,
     Sequential,
     Standardize,
@@ -91,6 +94,26 @@ def test_behind_other_layers_it_is_left_alone() -> None:
     assert statistics(network) == ([0, 0], [1, 1])
 
 
+def test_in_a_graph_each_input_has_its_own_numbers() -> None:
+    model = Graph(
+        Node("maps", Standardize(), "image"),
+        Node("flat", Flatten(), "maps"),
+        Node("behind", Standardize(), "flat"),
+        Node("features", Standardize(), "measured"),
+        Node("again", Standardize(), "other", shares="features"),
+        Node("all", Concat(), ("behind", "features", "again")),
+        Node("classes", Dense(2), "all"),
+        inputs={"image": SHAPE, "measured": (3,), "other": (3,)},
+    )
+    parts = {"image": colours().images, "measured": 5 + normal(100, 3), "other": normal(100, 3, seed=1)}
+    network = Network(model, (40 + 3 + 3,))
+    fit(network, (model.pack(parts), colours().labels), Recipe(epochs=1))
+    for name, x, axes in ("maps", parts["image"], (0, 2, 3)), ("features", parts["measured"], (0,)):
+        assert_close(network.parameters[f"{name}.mean"], x.mean(axis=axes, dtype=np.float64), 1e-5)
+        assert_close(network.parameters[f"{name}.deviation"], x.std(axis=axes, dtype=np.float64), 1e-5)
+    assert not network.parameters["behind.mean"].any()
+
+
 def test_any_workers_and_a_resumed_training_have_the_same_bits(tmp_path: Path) -> None:
     data, whole = colours(), Network(MODEL, SHAPE)
     fit(whole, data, Recipe(epochs=2, average=0.9))
@@ -135,7 +158,7 @@ def test_onnx_computes_the_same(shape: tuple[int, ...]) -> None:
 
     network = Network([Standardize(), Flatten(), Dense(2)], shape, seed=2)
     images = (5 + 3 * normal(9, *shape)).astype(np.float32)
-    network.standardize([images])
+    network.standardize(lambda: [images])
     model = to_onnx(network)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     assert_close(session.run(None, {"images": images})[0], network.predict(images), 1e-6)

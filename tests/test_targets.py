@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -272,11 +272,54 @@ def test_classes_of_values_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "weights", [np.ones(3), -np.ones(COUNT), np.zeros(COUNT), np.full(COUNT, np.nan), ["a"] * COUNT]
+    "weights",
+    [
+        np.ones(3),
+        -np.ones(COUNT),
+        np.zeros(COUNT),
+        np.full(COUNT, np.nan),
+        np.where(np.arange(COUNT), 1, np.inf),
+        np.full(COUNT, 1e307),
+        np.ones(COUNT, np.complex128),
+        ["a"] * COUNT,
+    ],
 )
 def test_weights_that_are_none_are_refused(weights: Any) -> None:
     with pytest.raises(InputError, match=r"^weights: expected "):
         Dataset(INPUTS, MEANS, weights=weights)
+
+
+class Weightless(Loss):
+    """The mean squared error as a loss of one's own, which takes no weights."""
+
+    def value_and_gradient(  # type: ignore[override]
+        self, z: Array, targets: Targets, m: float
+    ) -> tuple[float, Array]:
+        return MeanSquaredError().value_and_gradient(z, targets, m)
+
+
+def test_a_loss_without_weights_is_for_examples_without() -> None:
+    network = Network(HEAD["one"], SHAPE)
+    data, weighted = (Dataset(INPUTS, MEANS, weights=weights) for weights in (None, WEIGHTS))
+    assert evaluate(network, data, Weightless()) == evaluate(network, data, MeanSquaredError())
+    message = r"^data: weights: expected none, as Weightless\.value_and_gradient takes none, got 90 weights$"
+    for use in (
+        lambda: train(network, weighted, Recipe(loss=Weightless())),
+        lambda: evaluate(network, weighted, Weightless()),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()
+
+
+@pytest.mark.parametrize("value", [None, "small", np.ones(3), 1j])
+def test_a_metric_that_is_no_number_is_named(value: Any) -> None:
+    network, data, recipe = case("values")
+    for use in (
+        lambda: evaluate(network, data, recipe.loss, metrics={"error": lambda *_: value}),
+        lambda: fit(network, data, recipe, dev=data, metrics={"error": lambda *_: value}),
+    ):
+        with pytest.raises(InputError, match=r"^metrics: error: expected a function that returns a number, got "):
+            use()
 
 
 def test_metrics_and_what_monitors_them_are_checked() -> None:
@@ -284,6 +327,9 @@ def test_metrics_and_what_monitors_them_are_checked() -> None:
     wrong: Any = {"error": "mean"}
     with pytest.raises(InputError, match=r"^train: metrics: expected functions by name"):
         train(network, data, recipe, dev=data, metrics=wrong)
+    for taken in "dev_loss", "dev_accuracy", 1:
+        with pytest.raises(InputError, match=rf"^train: metrics: expected names other than .*, got {taken!r}$"):
+            train(network, data, recipe, dev=data, metrics={cast(str, taken): error})
     with pytest.raises(InputError, match=r"^train: metrics: expected .* recipe monitors, error, got none$"):
         train(network, data, replace(recipe, monitor="error", patience=1), dev=data)
     with pytest.raises(InputError, match=r"^Recipe: monitor: expected dev_accuracy, .*, got 3$"):

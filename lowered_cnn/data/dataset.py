@@ -246,12 +246,14 @@ def as_targets(where: str, targets: npt.ArrayLike, count: int) -> Targets:
 def as_weights(where: str, weights: npt.ArrayLike, count: int) -> Weights:
     """Return how much each of `count` examples counts, in float64; raises InputError for any that cannot be."""
     try:
+        if np.iscomplexobj(weights):
+            raise TypeError("complex numbers")
         array = np.asarray(weights, np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(where, "a number for each example", error) from error
     check_shape(where, (count,), array.shape)
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() > 0):
-        wanted = "finite numbers of at least 0, not all of them 0"
+    if not (array.min() >= 0 and 0 < array.max() < np.finfo(np.float64).max / count):
+        wanted = "numbers of at least 0, with a finite sum that is not 0"
         raise InputError(where, wanted, f"{array.min():g} to {array.max():g}")
     return array
 

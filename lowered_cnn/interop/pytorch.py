@@ -50,7 +50,7 @@ def save_pytorch(network: Network, path: str | os.PathLike[str]) -> None:
 
 def load_pytorch(
     source: str | os.PathLike[str] | Mapping[str, npt.ArrayLike],
-    model: Layer,
+    model: Layer | Sequence[Layer],
     input_shape: Sequence[int],
     names: Mapping[str, str] | Literal["order"] | None = None,
 ) -> Network:
@@ -64,6 +64,7 @@ def load_pytorch(
     Raises InputError, which names the first tensor that is missing, left over, of the wrong shape or not of
     floating-point numbers.
     """
+    model = model if isinstance(model, Sequential | Graph) else Sequential(model)  # as a network makes it
     where, tensors = ("tensors", _arrays(source)) if isinstance(source, Mapping) else (str(source), _read(source))
     usual = pytorch_names(model, input_shape)
     if names == "order":

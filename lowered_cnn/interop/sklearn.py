@@ -167,6 +167,8 @@ class CNN(BaseEstimator):
             network.input_range = min(low, before[0]), max(high, before[1])
 
     def _train(self, network: Network, data: Dataset, dev: Dataset | None, recipe: Recipe) -> None:
+        if not (isinstance(self.callbacks, Sequence) and all(map(callable, self.callbacks))):
+            raise InputError(f"{self._name}: callbacks", "a list of functions", repr(self.callbacks))
         options: dict[str, Any] = {"metrics": self._metrics, "workers": self.workers}
         with Training(network, data, recipe, dev=dev, **options) as training:
             for record in training:

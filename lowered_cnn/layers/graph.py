@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, Images, InputError, Shape, check_shape, check_size
+from lowered_cnn.arrays import Array, Images, InputError, Shape, check_images, check_shape, check_size, whole_number
 from lowered_cnn.layers.container import (
     Container,
     LoweredContainer,
@@ -36,7 +36,10 @@ class Input:
     shape: Shape
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
+        where = f"input {self.name}: shape"
+        if not isinstance(self.shape, Iterable):
+            raise InputError(where, "a tuple of lengths", repr(self.shape))
+        object.__setattr__(self, "shape", tuple(whole_number(where, length, 1) for length in self.shape))
 
 
 @dataclass(frozen=True, init=False)
@@ -91,7 +94,8 @@ class Graph(Container):
         named = inputs.items() if isinstance(inputs, Mapping) else ((entry.name, entry.shape) for entry in inputs)
         object.__setattr__(self, "nodes", nodes)
         object.__setattr__(self, "inputs", tuple(Input(name, shape) for name, shape in named))
-        object.__setattr__(self, "outputs", tuple(outputs) or (nodes[-1].name,))
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        object.__setattr__(self, "outputs", wanted or (nodes[-1].name,))
         self._check()
 
     def _check(self) -> None:
@@ -175,13 +179,30 @@ class Graph(Container):
         )
 
     def pack(self, inputs: Mapping[str, Images]) -> Images:
-        """Return several inputs, each (N, *shape) and under its name, as one array (N, numbers of all)."""
+        """Return several inputs, each (N, *shape) and under its name, as one array (N, numbers of all).
+
+        Beside floats, bytes become numbers from 0 to 1, which is what they count as by themselves.
+        """
         if set(inputs) != set(self.sources):
             raise InputError("pack", f"inputs {', '.join(self.sources)}", ", ".join(inputs))
+        for name, images in inputs.items():
+            check_images(f"pack: {name}", images)
+        count = len(inputs[self.sources[0]])
         for entry in self.inputs:
-            check_shape(f"pack: {entry.name}", entry.shape, inputs[entry.name].shape[1:])
-        parts: list[Images] = [inputs[name].reshape(len(inputs[name]), -1) for name in self.sources]
+            check_shape(f"pack: {entry.name}", (count, *entry.shape), inputs[entry.name].shape)
+        parts: list[Images] = [inputs[name].reshape(count, -1) for name in self.sources]
+        if any(part.dtype != np.uint8 for part in parts):
+            dtype = np.result_type(np.float32, *parts)
+            parts = [np.multiply(part, 1 / 255, dtype=dtype) if part.dtype == np.uint8 else part for part in parts]
         return np.concatenate(parts, axis=1)
+
+    def source(self, name: str, images: Images) -> Images:
+        """Return one of the inputs (N, *shape) that are packed in these."""
+        if not self.inputs:
+            return images
+        parts = _parts(entry.shape for entry in self.inputs)
+        place = self.sources.index(name)
+        return images[:, parts[place]].reshape(len(images), *self.inputs[place].shape)
 
     def unpack(self, outputs: Array, input_shape: Shape) -> dict[str, Array]:
         """Return the outputs (N, numbers of all) of a network with this input shape, each under its name."""
@@ -212,7 +233,8 @@ class Graph(Container):
         if len(cut) > 1 or shared - after:
             raise InputError(f"split: {at}", "one tensor, and no parameters, that both parts need", ", ".join(cut))
         head = [_with_input(node, cut[0], X) for node in rest]
-        return Graph(*before, inputs=self.inputs, outputs=cut), Graph(*head, outputs=self.outputs)
+        outputs = [X if name == cut[0] else name for name in self.outputs]
+        return Graph(*before, inputs=self.inputs, outputs=cut), Graph(*head, outputs=outputs)
 
     def followed_by(self, name: str, layer: Layer) -> "Graph":
         """Return the same nodes and, after the first output, one more of this name."""

@@ -22,8 +22,9 @@ ROUNDING = 1e-12
 class Standardize(Layer):
     """y = (x - mean) / deviation, for each channel.
 
-    Input (C, *size) or (features). As the first layer of a network it gets its two numbers per channel from the
-    training images, before the first step of the first training. They are kept with the network, and learn nothing.
+    Input (C, *size) or (features). As the first layer of a network, or where it takes an input of a Graph, it gets its
+    two numbers per channel from the training images, before the first step of the first training. They are kept with
+    the network, and learn nothing.
     A mean of 0 and a deviation of 1 stand for those that were not measured; others, such as your own, are left alone.
     """
 

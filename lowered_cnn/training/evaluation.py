@@ -9,10 +9,10 @@ import numpy as np
 from lowered_cnn.arrays import Array, Images, InputError
 from lowered_cnn.data.dataset import Examples, ExamplesLike, are_labels, as_dataset, described, in_order
 from lowered_cnn.layers import Softmax
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, share
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, check_weights, share
 from lowered_cnn.network import Network, applied_twice, as_batch, check_network
 from lowered_cnn.prediction import CHUNK
-from lowered_cnn.training.metrics import Metric, check_metrics, right_answers
+from lowered_cnn.training.metrics import Metric, check_metrics, measured, right_answers
 
 GATHERED_BYTES = 2**26
 """How many bytes of images are in memory at once, unless that is too few to keep several cores busy."""
@@ -59,7 +59,7 @@ def evaluate(
         start += len(images)
     targets = data.targets
     right, answers = right_answers(outputs, targets, loss.ignore)
-    found = {name: float(metric(outputs, targets)) for name, metric in metrics.items()}
+    found = measured(metrics, outputs, targets)
     _undo_activation(network, loss, outputs)
     value, _ = share(loss, outputs, targets, loss.total(targets, data.weights), data.weights)
     return Evaluation(value, right / answers if answers else None, found)
@@ -92,6 +92,7 @@ def check_data(network: Network, data: Examples, loss: Loss) -> None:
     There is an output for each class, at each position of a map, and otherwise one for each number of a target.
     """
     as_batch(np.empty((0, *data.image_shape), data.dtype), network.input_shape, "data: images")
+    check_weights(loss, data.weights)
     outputs, targets = network.output_shape, data.targets
     is_whole = targets.dtype.kind in "iu"
     if not is_whole and isinstance(loss, SoftmaxCrossEntropy):

@@ -78,7 +78,7 @@ class Training(Iterator[Record]):
         _check(network, self.data, recipe, self.dev, metrics, workers)
         self.metrics = dict(metrics)
         network.input_range = image_range(self.data.dtype, chunks(self.data))
-        network.standardize(chunks(self.data))
+        network.standardize(lambda: chunks(self.data))
         self.network = network
         self.recipe = recipe = with_python_numbers(recipe)
         self.average = None if recipe.average is None else copy.deepcopy(network)

@@ -10,6 +10,21 @@ from lowered_cnn.arrays import Array, InputError, Targets
 Metric: TypeAlias = Callable[[Array, Targets], float]
 """A function of all outputs (N, ...) and all targets of a data set."""
 
+RESERVED = ("dev_loss", "dev_accuracy")
+"""What a recipe monitors by these names are no metrics."""
+
+
+def measured(metrics: Mapping[str, Metric], outputs: Array, targets: Targets) -> dict[str, float]:
+    """Return what each metric finds; raises InputError, with its name, for anything but a number."""
+    found = {}
+    for name, metric in metrics.items():
+        value = metric(outputs, targets)
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"metrics: {name}", "a function that returns a number", repr(value)) from error
+    return found
+
 
 def right_answers(outputs: Array, targets: Targets, ignore: int | None) -> tuple[int, int]:
     """Return how many largest outputs are those of the class that is asked for, and how many classes are asked for.
@@ -30,3 +45,6 @@ def check_metrics(where: str, metrics: Mapping[str, Metric]) -> None:
     """Raise InputError unless metrics are functions, each with its name."""
     if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
         raise InputError(where, 'functions by name, as in {"error": function}', repr(metrics))
+    for name in metrics:
+        if not isinstance(name, str) or name in RESERVED:
+            raise InputError(where, f"names other than {' and '.join(RESERVED)}", repr(name))

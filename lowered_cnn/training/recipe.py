@@ -70,6 +70,8 @@ class Recipe:
             raise InputError("Recipe: min_delta", "a finite number of at least 0", repr(self.min_delta))
         if not isinstance(self.monitor, str | None):
             raise InputError("Recipe: monitor", "dev_accuracy, dev_loss or a metric's name", repr(self.monitor))
+        if not isinstance(self.frozen, Iterable):
+            raise InputError("Recipe: frozen", 'patterns of names, such as "conv*"', repr(self.frozen))
         object.__setattr__(self, "frozen", (self.frozen,) if isinstance(self.frozen, str) else tuple(self.frozen))
         object.__setattr__(self, "rates", _pairs(self.rates))
         for pattern in self.frozen:

@@ -120,7 +120,7 @@ class _Graph:
 
     def __init__(self, network: Network) -> None:
         self.onnx = onnx_package()
-        self.parameters = network.parameters
+        self.parameters = dict(network.parameters)
         self.dtype = network.parameters.vector.dtype
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -315,6 +315,8 @@ class _Graph:
                     ends[node.name] = self.node("Concat", own, taken, axis=1 + axis)
                 case Layer():
                     ends[node.name] = self.add(node.layer, own, shapes[node.inputs[0]], taken[0])
+                case _:
+                    raise InputError(own, "a join that ONNX has an operator for", type(node.layer).__name__)
         return ends
 
     def _product(self, name: str, inputs: list[str]) -> str:
