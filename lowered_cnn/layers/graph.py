@@ -19,7 +19,7 @@ from lowered_cnn.layers.container import (
     check_names,
     parameters_of,
 )
-from lowered_cnn.layers.join import Join, LoweredJoin, Meeting
+from lowered_cnn.layers.join import Join, JoinSite, LoweredJoin
 from lowered_cnn.layers.layer import Layer, Site, qualified
 from lowered_cnn.parameters import Parameter, ParameterVector
 from lowered_cnn.workspace import Slot, Workspace
@@ -300,9 +300,9 @@ class LoweredGraph(LoweredContainer):
     def _join(self, node: Node, join: Join, inputs: tuple[int, ...], site: Site) -> _Step:
         shapes = tuple(self.shapes[name] for name in node.inputs)
         wants_dx = tuple(self.steps[place].wants_gradients for place in inputs)
-        meeting = Meeting(qualified(site.name, node.name), shapes, site.batch, wants_dx, site.workspace)
+        at = JoinSite(qualified(site.name, node.name), shapes, site.batch, wants_dx, site.workspace)
         with site.workspace.lowering() as taken:
-            run = join.lower(meeting)
+            run = join.lower(at)
         slots = site.workspace.slots_of_y(taken, tuple(slot for place in inputs for slot in self.steps[place].slots))
         return _Step(inputs, run, any(wants_dx), slots, self.uses[node.name])
 
