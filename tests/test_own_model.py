@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lowered_cnn import Dense, Flatten, InputError, Sequential, load
-from lowered_cnn.cli.own_model import made
+from lowered_cnn.cli.own_model import build
 
 OWN = """
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def test_layers_of_ones_own_are_found_again_by_every_command(own: Path, few_digi
     assert "on 200 images" in run("evaluate", whole)
     assert "scale1" in run("summary", whole)
     own.write_text(OWN.replace("SCALE\n", "-SCALE\n"))
-    told = f"lowered-cnn {{}}: {own}: expected the file as it was when the training began, got another content"
+    told = f"lowered-cnn {{}}: {own}: expected the file as it was when the training began, got different content"
     assert refused("evaluate", whole) == told.format("evaluate")
     assert refused("train", "--resume", cut, "--epochs", "3") == told.format("train")
     own.unlink()
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_the_file_takes_one_line(
     if content is not None:
         file.write_text(content)
     with pytest.raises(InputError) as caught:
-        made(f"{file}:net", 10, (1, 28, 28))
+        build(f"{file}:net", 10, (1, 28, 28))
     line = str(caught.value)
     assert "\n" not in line
     expected = told.format(stem=stem, of="of the number of classes")
@@ -133,7 +133,7 @@ def test_a_file_takes_no_other_modules_place(name: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / name).write_text("raise AssertionError")
     with pytest.raises(InputError, match=rf"{name}: expected a name that no other module has, got {name[:-3]}$"):
-        made(f"{tmp_path / name}:net", 10, (1, 28, 28))
+        build(f"{tmp_path / name}:net", 10, (1, 28, 28))
 
 
 def test_the_shape_is_given_to_a_function_that_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_the_shape_is_given_to_a_function_that_needs_it(tmp_path: Path, monkeypa
         "def wide(classes, width=5): return Dense(classes * width)\n"
         "def two(classes, shape, width=5): return Dense(classes + sum(shape))\n"
     )
-    units = [made(f"{tmp_path / 'arguments_of_mine.py'}:{name}", 3, (1, 28, 28)) for name in ("one", "wide", "two")]
+    units = [build(f"{tmp_path / 'arguments_of_mine.py'}:{name}", 3, (1, 28, 28)) for name in ("one", "wide", "two")]
     assert units == [Dense(3), Dense(15), Dense(60)]
 
 

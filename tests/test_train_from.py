@@ -152,7 +152,7 @@ def test_a_fine_tuning_is_resumed_to_the_bit(run: Path, three_digits: Path, tmp_
         (["--from", "nowhere.onnx"], "nowhere.onnx: expected a readable or writable file, got No such file"),
         (["--from", "DATA"], "RUN: expected a folder written by lowered-cnn train, got "),
         (["--from", "RUN", "--freeze", "conv3"], "Recipe: frozen: expected patterns of the network's layers"),
-        (["--from", "RUN", "--freeze", "*"], "Recipe: frozen: expected something that is left to learn"),
+        (["--from", "RUN", "--freeze", "*"], "Recipe: frozen: expected something left to learn"),
         (["--from", "ONNX"], "for_inputs: conv1.weight: expected (6, 3, 3, 3), got (6, 1, 3, 3)"),
     ],
 )

@@ -13,10 +13,7 @@ from lowered_cnn.workspace import Workspace
 
 @dataclass(frozen=True)
 class JoinSite:
-    """What a join is lowered for, as `Site` is for a layer: the shapes of its inputs, and which of them want a gradient.
-
-    The shapes exclude the batch.
-    """
+    """What a join is lowered for: the shapes of its inputs, without the batch, and which of them want a gradient."""
 
     name: str
     input_shapes: tuple[Shape, ...]
@@ -34,7 +31,7 @@ class LoweredJoin(ABC):
 
     @abstractmethod
     def backward(self, dy: Array) -> list[Array | None]:
-        """Return the gradient of each x that wants one, and None for the others: separate arrays, one of which may be dy."""
+        """Return the gradient of each x that wants one, else None: separate arrays, one of which may be dy."""
 
 
 @dataclass(frozen=True)
