@@ -316,7 +316,7 @@ def test_chains_in_a_graph_are_fused() -> None:
         ),
         (
             lambda: Graph(Node("a", ReLU(), "x"), Node("a", ReLU(), "x")),
-            "Graph: names: expected a different text for each, got ['x', 'a', 'a']",
+            "Graph: names: expected a different string for each, none of them empty, got ['x', 'a', 'a']",
         ),
         (
             lambda: Graph(Node("a", ReLU(), "x"), Node("b", ReLU(), "x")),
@@ -348,7 +348,25 @@ def test_chains_in_a_graph_are_fused() -> None:
             lambda: Graph(Node("a", Sigmoid(), "i"), inputs={"i": (3,)}).pack({"j": np.zeros((2, 3))}),
             "pack: expected inputs i, got j",
         ),
-        (lambda: Sequential({"": ReLU()}), "Sequential: names: expected a different text for each, got ['']"),
+        (
+            lambda: Graph(Node("a", Add(), ("i", "j")), inputs={"i": (3,), "j": (3,)}).pack(
+                {"i": np.zeros((2, 3)), "j": np.zeros((1, 3))}
+            ),
+            "pack: j: expected (2, 3), got (1, 3)",
+        ),
+        (
+            lambda: Graph(Node("a", ReLU(), "i"), inputs=cast(Any, {"i": 3})),
+            "input i: shape: expected a tuple of lengths, got 3",
+        ),
+        (
+            lambda: Graph(Node("a", ReLU(), "i"), inputs=cast(Any, ["i"])),
+            "Graph: inputs: expected shapes by name, such as {\"image\": (3, 32, 32)}, got ['i']",
+        ),
+        (lambda: Graph(Node("a", ReLU(), "x"), outputs="ab"), "Graph: outputs: expected names of nodes, got ab"),
+        (
+            lambda: Sequential({"": ReLU()}),
+            "Sequential: names: expected a different string for each, none of them empty, got ['']",
+        ),
         (lambda: Sequential(ReLU(), given=["a", "b"]), "Sequential: names: expected 1, one for each layer, got 2"),
     ],
 )
