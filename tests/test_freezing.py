@@ -116,7 +116,7 @@ def frozen_names(network: Network, patterns: tuple[str, ...]) -> frozenset[str]:
         ("", ""),
     ],
 )
-def test_a_pattern_fits_a_parameter_or_what_it_is_in(pattern: str, fitting: str) -> None:
+def test_a_pattern_matches_a_parameter_or_what_contains_it(pattern: str, fitting: str) -> None:
     names = ["conv1.weight", "conv1.bias", "conv10.weight", "body.conv1.weight", "body.norm1.weight"]
     assert [name for name in names if matches(pattern, name)] == fitting.split()
 
@@ -272,7 +272,7 @@ def test_a_recipe_that_does_not_fit_the_network_is_refused_at_the_start(options:
         ({"rates": 3}, "Recipe: rates: expected numbers above 0 by name"),
     ],
 )
-def test_what_is_no_pattern_or_rate_is_refused(options: Any, message: str) -> None:
+def test_invalid_patterns_and_rates_are_refused(options: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe(**options)
     assert str(caught.value).startswith(message)

@@ -314,7 +314,7 @@ def test_the_slope_of_binary_cross_entropy_keeps_its_digits_where_it_is_small() 
         ),
     ],
 )
-def test_losses_without_sense_are_refused(make: Callable[[], object], message: str) -> None:
+def test_losses_with_invalid_options_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert str(caught.value).startswith(message)

@@ -63,7 +63,7 @@ def refused(*arguments: object) -> str:
 
 
 @pytest.mark.slow
-def test_layers_of_ones_own_are_found_again_by_every_command(own: Path, few_digits: Path, tmp_path: Path) -> None:
+def test_custom_layers_are_found_again_by_every_command(own: Path, few_digits: Path, tmp_path: Path) -> None:
     """Each command is a process of its own, and starts in another folder than the file's."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = ["train", "--data", few_digits, "--model", f"{own}:net", "--schedule", "constant", "--workers", "2"]
@@ -82,7 +82,7 @@ def test_layers_of_ones_own_are_found_again_by_every_command(own: Path, few_digi
     assert refused("summary", whole) == f"lowered-cnn summary: {own}: expected the file of a network, got no such file"
 
 
-def test_a_network_of_known_layers_needs_its_file_no_more(few_digits: Path, tmp_path: Path) -> None:
+def test_a_network_of_the_packages_layers_no_longer_needs_its_file(few_digits: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "plain.py", tmp_path / "run"
     file.write_text("from lowered_cnn import Dense, Flatten, Sequential\nmodel = Sequential(Flatten(), Dense(10))\n")
     run("train", "--data", few_digits, "--model", f"{file}:model", "--epochs", "1", "--out", out)
@@ -112,7 +112,7 @@ def test_a_network_of_known_layers_needs_its_file_no_more(few_digits: Path, tmp_
         ("def net(n): return n", "expected a layer, such as Sequential, or a function {of} that returns one, got int"),
     ],
 )
-def test_what_is_wrong_with_the_file_takes_one_line(
+def test_what_is_wrong_with_the_file_is_said_in_one_line(
     content: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -129,7 +129,7 @@ def test_what_is_wrong_with_the_file_takes_one_line(
 
 
 @pytest.mark.parametrize("name", ["json.py", "numpy.py", "lowered_cnn.py"])
-def test_a_file_takes_no_other_modules_place(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_replaces_no_other_module(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / name).write_text("raise AssertionError")
     with pytest.raises(InputError, match=rf"{name}: expected a name that no other module has, got {name[:-3]}$"):

@@ -190,7 +190,7 @@ class _LoweredConcat(LoweredJoin):
         self.parts = [(*every, slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
 
     def forward(self, xs: Sequence[Array]) -> Array:
-        """Y is the inputs, one behind the other."""
+        """Y is the inputs, one after the other."""
         for part, x in zip(self.parts, xs, strict=True):
             np.copyto(self.y[part], x)
         return self.y

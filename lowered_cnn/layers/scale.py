@@ -78,8 +78,8 @@ class _LoweredScale(Lowered):
             self.gradients = {name: site.gradient(name) for name in names}
             self.spare = site.workspace.array(self.y.shape if scale.weight and scale.learned else (0,))
             # Sums are taken over the rows of a matrix first: over the trailing axes that have a length of 1.
-            behind = next((axis for axis, n in enumerate(reversed(self.shape)) if n > 1), len(self.shape))
-            self.kept = site.input_shape[: len(self.shape) - behind]
+            trailing = next((axis for axis, n in enumerate(reversed(self.shape)) if n > 1), len(self.shape))
+            self.kept = site.input_shape[: len(self.shape) - trailing]
             self.rows = site.workspace.array((math.prod(self.kept),))
             self.ones = site.workspace.ones(self.y.size // self.rows.size)
             self.others = tuple(axis for axis in range(len(self.kept)) if self.shape[axis] == 1)
