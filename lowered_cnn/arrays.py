@@ -68,6 +68,12 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real)
 
 
+def check_finite(where: str, value: object) -> None:
+    """Raise InputError unless a value is a finite number."""
+    if not (is_number(value) and math.isfinite(cast(float, value))):
+        raise InputError(where, "a finite number", repr(value))
+
+
 def with_python_numbers(value: Value) -> Value:
     """Return a value with Python's numbers in place of NumPy's, also in the fields of its dataclasses and in sequences.
 

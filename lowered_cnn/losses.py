@@ -16,10 +16,10 @@ class Loss(ABC):
     """J(Z, targets): a sum over the examples of a batch, divided by the batch's total m."""
 
     ignore: int | None = None
-    """The class number, if there is one, of examples or positions that do not count."""
+    """The class number, if any, of examples or positions that do not count."""
 
     def total(self, targets: Targets, weights: Weights | None = None) -> float:
-        """Return m for a whole batch: the number of its examples, or, if they have weights (N,), the sum of these."""
+        """Return m for a whole batch: the number of its examples or, if they have weights (N,), the sum of those."""
         return float(len(targets)) if weights is None else float(weights.sum())
 
     @abstractmethod
@@ -28,8 +28,8 @@ class Loss(ABC):
     ) -> tuple[float, Array]:
         """Return what n examples with outputs z (n, ...) contribute to J, and dJ/dZ.
 
-        `m` is the total of the whole batch, so that the values and gradients of its shards add up. Each example's part
-        is multiplied by its weight, if there are `weights` (n,). z is left unchanged.
+        `m` is the total of the whole batch, so that the values and gradients of its shards add up. If there are
+        `weights` (n,), each example's contribution is multiplied by its weight. z is left unchanged.
         """
 
 
@@ -50,10 +50,12 @@ def check_weights(loss: Loss, weights: Weights | None) -> None:
         raise InputError("data: weights", wanted, f"{len(weights)} weights") from error
 
 
-def share(loss: Loss, z: Array, targets: Targets, m: float, weights: Weights | None = None) -> tuple[float, Array]:
-    """Return `loss.value_and_gradient`, for a batch in which nothing counts (m = 0) too: J and dJ/dZ are 0 there.
+def loss_and_gradient(
+    loss: Loss, z: Array, targets: Targets, m: float, weights: Weights | None = None
+) -> tuple[float, Array]:
+    """Return `loss.value_and_gradient`, also for a batch in which nothing counts (m = 0): J and dJ/dZ are then 0.
 
-    A loss of one's own need not take weights unless there are some.
+    Weights are passed only if there are some, so a custom loss need not take them.
     """
     return loss.value_and_gradient(z, targets, m or 1.0, *([] if weights is None else [weights]))
 
@@ -95,7 +97,7 @@ class SoftmaxCrossEntropy(Loss):
             whole_number(f"{name}: ignore", self.ignore, -(2**63), 2**63 - 1)
 
     def total(self, targets: Targets, weights: Weights | None = None) -> float:
-        """Return m for class numbers (N, *size) of a whole batch: how many count, or the sum of their weights."""
+        """Return m for the class numbers (N, *size) of a whole batch: how many count, or the sum of their weights."""
         if self._all_count_alike(weights):
             return float(targets.size)
         counts = self._counts(targets, weights)
@@ -160,7 +162,7 @@ class MeanSquaredError(Loss):
     ) -> tuple[float, Array]:
         """Return J and dJ/dZ, for targets shaped like z (n, ...), or class numbers (n), which are taken as one-hot."""
         difference = z.copy(order="K")
-        if targets.ndim == 1 and z.shape[1:] != (1,):  # of one output, these are values, not classes
+        if targets.ndim == 1 and z.shape[1:] != (1,):  # with a single output, these are values, not classes
             difference[np.arange(len(z)), _class_numbers(z, targets)] -= 1
         else:
             np.subtract(z, _values("mean squared error", z, targets), out=difference)
@@ -173,7 +175,7 @@ class ElementwiseLoss(Loss):
     """A mean over all numbers of all examples, as in PyTorch; weighted, if examples have weights."""
 
     def total(self, targets: Targets, weights: Weights | None = None) -> float:
-        """Return m for a whole batch: how many numbers its targets have, each times its example's weight."""
+        """Return m for a whole batch: the count of all numbers in its targets, each times its example's weight."""
         return super().total(targets, weights) * math.prod(targets.shape[1:])
 
     def value_and_gradient(
@@ -226,8 +228,8 @@ class Huber(ElementwiseLoss):
 class BinaryCrossEntropy(ElementwiseLoss):
     """J = -1/m sum over all numbers of p Y log s(Z) + (1 - Y) log(1 - s(Z)), with s the sigmoid; Y is from 0 to 1.
 
-    dJ/dZ = ((1 - Y) s(Z) - p Y (1 - s(Z))) / m. The factor p of what is true, `pos_weight`, is a number, or one for
-    each output of axis 1.
+    dJ/dZ = ((1 - Y) s(Z) - p Y (1 - s(Z))) / m. The factor p on positive targets, `pos_weight`, is one number, or one
+    for each output along axis 1.
     """
 
     pos_weight: float | Sequence[float] = 1.0
@@ -275,13 +277,13 @@ def _factors(where: str, values: object) -> tuple[float, ...]:
 
 
 def _along(axis: int, factors: Array, array: npt.NDArray[np.generic]) -> Array:
-    """Return factors (length) in the shape that multiplies an array along this axis, in its type if that is a float."""
+    """Return factors (length) in a shape that broadcasts along this axis of an array, in its type if it has floats."""
     shape: Shape = tuple(-1 if each == axis else 1 for each in range(array.ndim))
     return factors.astype(array.dtype if array.dtype.kind == "f" else factors.dtype).reshape(shape)
 
 
 def _places(labels: Labels) -> tuple[Labels, ...]:
-    """Return the indices into outputs (n, classes, *size) of those that the labels (n, *size) name."""
+    """Return the indices that pick each label's own output: of labels (n, *size) from outputs (n, classes, *size)."""
     first, *others = (
         np.arange(length).reshape(-1, *(1,) * (labels.ndim - 1 - axis)) for axis, length in enumerate(labels.shape)
     )
@@ -289,7 +291,7 @@ def _places(labels: Labels) -> tuple[Labels, ...]:
 
 
 def _values(where: str, z: Array, targets: Targets) -> npt.NDArray[np.generic]:
-    """Return targets in the shape of z, which may be those of one output without its axis."""
+    """Return targets in the shape of z; those of a single output may come as (n)."""
     if targets.shape == z.shape[:1] and z.shape[1:] == (1,):
         return targets[:, None]
     if targets.shape != z.shape:
@@ -298,7 +300,7 @@ def _values(where: str, z: Array, targets: Targets) -> npt.NDArray[np.generic]:
 
 
 def _class_numbers(z: Array, targets: Targets, ignore: int | None = None) -> Labels:
-    """Return class numbers as int64, 0 in place of those that are ignored; raises InputError for others."""
+    """Return class numbers as int64, with 0 for ignored ones; raises InputError for anything else."""
     if z.ndim < 2:
         raise InputError("loss: outputs", "shape (N, classes)", z.shape)
     examples, classes, *size = z.shape

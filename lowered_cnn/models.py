@@ -21,10 +21,10 @@ POOLED = 8
 """The most positions along an axis of the last maps in `adaptive`."""
 
 STAGES = 3
-"""How many convolutions `adaptive` has at least."""
+"""The least number of convolutions in `adaptive`."""
 
 FILTERS = 64
-"""Those of the last convolution in `adaptive`; each one before it has half as many, but no fewer than 8."""
+"""The filters of the last convolution in `adaptive`; each one before has half as many, but no fewer than 8."""
 
 
 def compact(classes: int = 10) -> Sequential:
@@ -94,10 +94,10 @@ def deep(classes: int = 10) -> Sequential:
 
 
 def adaptive(classes: int = 10, input_shape: Shape = (1, 28, 28)) -> Sequential:
-    """A network for images (C, H, W) of any size and on any scale: more is pooled, in more stages, if they are larger.
+    """A network for images (C, H, W) of any size and on any scale: the larger they are, the more stages it has.
 
-    The inputs are standardized. Each stage is a 3x3 convolution, max pooling of the axes that are still longer than 8,
-    batch normalization and ReLU; the mean over all positions leads to the classes.
+    The inputs are standardized. Each stage is a 3x3 convolution, max pooling along the axes that are still longer than
+    8, batch normalization and ReLU; a dense layer classifies the mean over all positions.
     """
     check_rank("adaptive: input shape", "C H W", input_shape)
     size, pools = input_shape[1:], list[Shape]()

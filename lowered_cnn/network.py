@@ -41,7 +41,7 @@ from lowered_cnn.layers import (
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.layers.standardize import moments
-from lowered_cnn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, check_is_loss, share
+from lowered_cnn.losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, check_is_loss, loss_and_gradient
 from lowered_cnn.parameters import ParameterVector
 from lowered_cnn.prediction import Predictor
 from lowered_cnn.workspace import BLOCK_BYTES, Workspace
@@ -189,7 +189,7 @@ class Network:
         lowered = self._for_gradients[count]
         self._passes += 1
         z = lowered.forward(images, position=(self._passes,))
-        value, dz = share(loss, z, targets, loss.total(targets))
+        value, dz = loss_and_gradient(loss, z, targets, loss.total(targets))
         outputs = z.copy()
         lowered.backward(dz)
         gradients = ParameterVector(self.parameters.parameters, lowered.gradients.vector.copy())

@@ -92,7 +92,7 @@ class Update:
 
 
 def _learning(rates: Array, part: slice) -> list[slice]:
-    """Return the runs of entries in a part of the vector that learn: those with a rate above 0."""
+    """Return the runs of entries that learn, those with a rate above 0, in a part of the vector."""
     edges = part.start + np.flatnonzero(np.diff(rates[part] != 0, prepend=False, append=False))
     return [slice(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
 
@@ -323,7 +323,7 @@ class _LoweredRMSprop(LoweredOptimizer):
             self.mean *= self.rmsprop.alpha
             self.mean += np.multiply(gradient, 1 - self.rmsprop.alpha, out=spare)
             np.subtract(square, np.multiply(self.mean, self.mean, out=spare), out=spare)
-            square = np.maximum(spare, 0, out=spare)  # rounding may take it below 0
+            square = np.maximum(spare, 0, out=spare)  # rounding may make it negative
         np.sqrt(square, out=spare)
         spare += self.rmsprop.epsilon
         return spare

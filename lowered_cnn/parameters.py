@@ -39,10 +39,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Copied:
-    """What `ParameterVector.copy_from` did: the names of the parameters that were `copied`, and of all others.
+    """What `ParameterVector.copy_from` did: the names of the parameters that were `copied`, and those of all others.
 
-    `missing` are ours without a counterpart, `unused` theirs; `mismatched` are those whose shapes differ, with both
-    shapes: ours and theirs.
+    `missing` ones are only in the vector, `unused` ones only in what was copied from; `mismatched` ones are in both,
+    with different shapes: the vector's and the other one.
     """
 
     copied: tuple[str, ...]
@@ -62,34 +62,34 @@ def he_deviation(fan_in: int) -> float:
     return math.sqrt(2 / fan_in)
 
 
-def fits(pattern: str, name: str) -> bool:
-    """Return whether a pattern, in which * is any text, fits a parameter's name or that of something it is in.
+def matches(pattern: str, name: str) -> bool:
+    """Return whether a pattern, in which * stands for any text, matches a parameter or something that contains it.
 
-    "conv1" and "conv*" fit conv1.weight, and "conv1" does not fit conv10.weight.
+    "conv1" and "conv*" match conv1.weight; "conv1" does not match conv10.weight.
     """
     return any(fnmatchcase(prefix, pattern) for prefix in itertools.accumulate(name.split("."), "{}.{}".format))
 
 
-def adapted(
+def with_rates(
     parameters: Sequence[Parameter], frozen: Sequence[str], rates: Sequence[tuple[str, float]]
 ) -> tuple[Parameter, ...]:
-    """Return the parameters with the rates that patterns give them, and 0 for those that are `frozen`.
+    """Return the parameters with their rates multiplied by those of the patterns, and set to 0 where `frozen`.
 
-    Of several patterns with a rate, the last that fits counts. Raises InputError for a pattern that fits none of them,
-    and if nothing is left to learn.
+    Of several patterns that match a parameter, the last one gives its rate. Raises InputError for a pattern that
+    matches none, and if nothing is left to learn.
     """
     for where, patterns in ("frozen", frozen), ("rates", [pattern for pattern, _ in rates]):
         for pattern in patterns:
-            if not any(fits(pattern, p.name) for p in parameters):
-                got = f"{pattern!r}, which fits none of {', '.join(p.name for p in parameters)}"
+            if not any(matches(pattern, p.name) for p in parameters):
+                got = f"{pattern!r}, which matches none of {', '.join(p.name for p in parameters)}"
                 raise InputError(f"Recipe: {where}", "patterns of the network's layers or parameters", got)
     changed = []
     for p in parameters:
-        rate = next((rate for pattern, rate in reversed(rates) if fits(pattern, p.name)), 1.0)
-        is_frozen = any(fits(pattern, p.name) for pattern in frozen)
+        rate = next((rate for pattern, rate in reversed(rates) if matches(pattern, p.name)), 1.0)
+        is_frozen = any(matches(pattern, p.name) for pattern in frozen)
         changed.append(replace(p, rate=0.0 if is_frozen else p.rate * rate))
     if frozen and not any(p.rate for p in changed if not p.statistic):
-        raise InputError("Recipe: frozen", "something that is left to learn", "all parameters")
+        raise InputError("Recipe: frozen", "something left to learn", "all parameters")
     return tuple(changed)
 
 
@@ -163,10 +163,10 @@ class ParameterVector(Mapping[str, Array]):
         return self._spread(lambda p: p.rate)
 
     def copy_from(self, other: Mapping[str, npt.ArrayLike]) -> Copied:
-        """Copy those parameters whose name and shape fit, and return which they were, and which others there are.
+        """Copy the parameters whose names and shapes agree, and return which they were and what was left out.
 
         `other` is another network's `parameters`, or a mapping of arrays. Raises InputError, before anything is copied,
-        if it is neither, or if something in it is no array of real numbers.
+        if it is neither, or if anything in it is not an array of real numbers.
         """
         if not isinstance(other, Mapping):
             raise InputError("parameters: copy_from", "parameters, or a mapping of arrays", type(other).__name__)

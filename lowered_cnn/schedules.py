@@ -86,9 +86,9 @@ class OneCycle(Schedule):
 class Plateau(Schedule):
     """Multiplied by `drop` whenever the loss has not improved for `patience` epochs, but never below `least`.
 
-    That is the loss on the dev set or, without one, the mean over the epoch. It has improved if it is more than
-    `min_delta` below the last one that had. After a drop, the count of epochs starts again. Keras' ReduceLROnPlateau
-    counts in the same way, PyTorch's waits for one epoch more.
+    The loss is that on the dev set or, without one, the mean over the epoch. It has improved if it is more than
+    `min_delta` below the last improvement. After a drop, the count of epochs starts again. Keras' ReduceLROnPlateau
+    counts in the same way; PyTorch's waits one epoch longer.
     """
 
     drop: float = 0.1
@@ -110,7 +110,7 @@ class Plateau(Schedule):
         return 1.0
 
     def factor_after(self, progress: float, losses: Sequence[float]) -> float:
-        """Return drop^(number of plateaus), or `least` if that is more."""
+        """Return drop^(number of plateaus), but at least `least`."""
         best, waited, drops = math.inf, 0, 0
         for loss in losses:
             if loss < best - self.min_delta:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Images
 from lowered_cnn.layers.container import Stage, Tap
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, share
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, loss_and_gradient
 from lowered_cnn.network import Network, as_batch, check_loss, check_network
 
 
@@ -74,7 +74,7 @@ def trace(
     with lowered.tapped(recorder):
         outputs = lowered.forward(images).copy()
         wanted = np.asarray(targets)
-        value, dz = share(loss, outputs, wanted, loss.total(wanted))
+        value, dz = loss_and_gradient(loss, outputs, wanted, loss.total(wanted))
         dx = lowered.backward(dz)
     assert dx is not None
     traced = Trace(value, outputs, {"images": _batch_first(lowered.x)}, {"images": dx.copy()})

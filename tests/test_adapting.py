@@ -132,7 +132,7 @@ def test_a_graph_is_split_at_one_of_its_outputs() -> None:
     assert network.with_head(Dense(7), at="b").output_shape == (7,)
 
 
-def test_the_names_that_there_are_are_told() -> None:
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     network = settled(Sequential({"stem": Flatten(), "fc": Dense(3)}), (1, 4, 4))
     for call in network.split, lambda at: network.with_head(Dense(3), at):
         with pytest.raises(InputError, match="split: at: expected one of stem, fc, got 'dense1'"):

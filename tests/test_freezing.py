@@ -37,7 +37,7 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Array
 from lowered_cnn.gemm import listen
 from lowered_cnn.optimizers import LoweredOptimizer
-from lowered_cnn.parameters import Parameter, adapted, fits
+from lowered_cnn.parameters import Parameter, matches, with_rates
 from lowered_cnn.verify.sampled import draw
 from lowered_cnn.verify.specimens import CLASSES
 
@@ -90,12 +90,12 @@ def some(network: Network, rng: np.random.Generator) -> tuple[str, ...]:
     """Draw patterns: names of layers and of single parameters, but never of the last layer."""
     names = [p.name for p in network.parameters.parameters]
     last = [p.name for p in network.parameters.parameters if not p.statistic][-1].rpartition(".")[0]
-    choices = sorted({part for name in names for part in (name, name.partition(".")[0]) if not fits(last, part)})
+    choices = sorted({part for name in names for part in (name, name.partition(".")[0]) if not matches(last, part)})
     return tuple(choice for choice in choices if rng.random() < 0.5 and not choice.startswith(last))
 
 
 def frozen_names(network: Network, patterns: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(name for name in network.parameters if any(fits(pattern, name) for pattern in patterns))
+    return frozenset(name for name in network.parameters if any(matches(pattern, name) for pattern in patterns))
 
 
 # --- what a pattern fits ---------------------------------------------------------------------------------------------
@@ -116,14 +116,14 @@ def frozen_names(network: Network, patterns: tuple[str, ...]) -> frozenset[str]:
         ("", ""),
     ],
 )
-def test_a_pattern_fits_a_parameter_or_what_it_is_in(pattern: str, fitting: str) -> None:
+def test_a_pattern_matches_a_parameter_or_what_contains_it(pattern: str, fitting: str) -> None:
     names = ["conv1.weight", "conv1.bias", "conv10.weight", "body.conv1.weight", "body.norm1.weight"]
-    assert [name for name in names if fits(pattern, name)] == fitting.split()
+    assert [name for name in names if matches(pattern, name)] == fitting.split()
 
 
 def test_of_several_rates_the_last_counts_and_multiplies_the_layers_own() -> None:
     owned = [Parameter("a.weight", (1,), rate=3.0), Parameter("b.weight", (1,)), Parameter("c.weight", (1,))]
-    found = adapted(owned, ("c",), (("*", 0.1), ("a", 2.0)))
+    found = with_rates(owned, ("c",), (("*", 0.1), ("a", 2.0)))
     assert [p.rate for p in found] == [6.0, 0.1, 0.0]
 
 
@@ -173,7 +173,7 @@ def test_below_the_first_layer_that_learns_there_is_no_backward_product(seed: in
     """With all but the last layer frozen, the backward pass is that of this layer alone."""
     network, data, _ = sampled(seed)
     last = network.model.names[-1] if isinstance(network.model, Sequential) else ""
-    frozen = frozenset(name for name in network.parameters if not fits(last, name))
+    frozen = frozenset(name for name in network.parameters if not matches(last, name))
     shape = Sequential(network.model.layers[:-1]).output_shape(network.input_shape, "")  # type: ignore[union-attr]
     alone = Network(Dense(CLASSES), shape)
     heard = []
@@ -250,8 +250,8 @@ def test_rates_of_1_change_no_bit() -> None:
             "Recipe: frozen: expected patterns of the network's layers or parameters, got 'conv2'",
         ),
         ({"rates": {"conv2": 2.0}}, "Recipe: rates: expected patterns of the network's layers or parameters, got 'con"),
-        ({"frozen": ("*",)}, "Recipe: frozen: expected something that is left to learn, got all parameters"),
-        ({"frozen": ("conv1", "dense1")}, "Recipe: frozen: expected something that is left to learn"),
+        ({"frozen": ("*",)}, "Recipe: frozen: expected something left to learn, got all parameters"),
+        ({"frozen": ("conv1", "dense1")}, "Recipe: frozen: expected something left to learn"),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_network_is_refused_at_the_start(options: Any, message: str) -> None:
@@ -273,7 +273,7 @@ def test_a_recipe_that_does_not_fit_the_network_is_refused_at_the_start(options:
         ({"rates": 3}, "Recipe: rates: expected numbers above 0 by name"),
     ],
 )
-def test_what_is_no_pattern_or_rate_is_refused(options: Any, message: str) -> None:
+def test_invalid_patterns_and_rates_are_refused(options: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe(**options)
     assert str(caught.value).startswith(message)

@@ -212,14 +212,14 @@ def test_bytes_beside_floats_count_as_by_themselves() -> None:
     assert two.pack({"a": flat, "b": flat}).dtype == np.uint8
 
 
-def test_a_deep_chain_of_graphs_is_lowered_in_no_time() -> None:
+def test_the_cost_of_nested_graphs_does_not_double_with_each_level() -> None:
     graph: Any = Graph(Node("a", Conv2D(2, 1), "x"))
     for _ in range(40):
         graph = Graph(Node("a", graph, "x"), Node("b", Add(), ("a", "x")))
     assert net(graph, (2, 3, 3)).predict(normal(1, 2, 3, 3)).shape == (1, 2, 3, 3)
 
 
-def test_a_network_that_ends_in_softmax_is_known_behind_a_graph() -> None:
+def test_a_softmax_at_the_end_of_a_graph_is_recognized() -> None:
     graph = Graph(Node("a", Flatten(), "x"), Node("b", Dense(3), "a"), Node("c", Softmax(), "b"))
     with pytest.raises(InputError, match="a network without Softmax"):
         net(graph).gradient(normal(2, 3, 6, 5), [0, 1])
@@ -228,7 +228,7 @@ def test_a_network_that_ends_in_softmax_is_known_behind_a_graph() -> None:
 # --- shared layers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_convolution_used_twice_is_one_that_is_updated_once() -> None:
+def test_a_convolution_used_twice_is_updated_as_one() -> None:
     conv = Conv2D(3, 3, padding=1)
     graph = Graph(
         Node("conv", conv, "x"), Node("relu", ReLU(), "conv"), Node("again", conv, "relu", shares="conv"),
@@ -269,7 +269,7 @@ def test_freezing_stops_some_gradients_and_changes_no_other(seed: int, data: st.
         assert name not in frozen or not lowered.gradients[name].any()
 
 
-def test_a_frozen_trunk_takes_no_product_on_the_way_back() -> None:
+def test_a_frozen_trunk_takes_no_product_in_the_backward_pass() -> None:
     trunk = [Conv2D(4, 3), BatchNorm(), ReLU(), Residual(Conv2D(4, 3, padding=1)), Dropout(0.5)]
     network = net(Sequential(*trunk, Flatten(), Dense(2)))
     frozen = frozenset(name for name in network.parameters if not name.startswith("dense"))
@@ -328,7 +328,7 @@ def test_chains_in_a_graph_are_fused() -> None:
         ),
         (
             lambda: Graph(Node("a", ReLU(), "x"), Node("a", ReLU(), "x")),
-            "Graph: names: expected a different text for each, got ['x', 'a', 'a']",
+            "Graph: names: expected a different string for each, none of them empty, got ['x', 'a', 'a']",
         ),
         (
             lambda: Graph(Node("a", ReLU(), "x"), Node("b", ReLU(), "x")),
@@ -372,7 +372,15 @@ def test_chains_in_a_graph_are_fused() -> None:
         ),
         (lambda: Input("i", cast(Any, 3)), "input i: shape: expected a tuple of lengths, got 3"),
         (lambda: Input("i", (3, 0)), "input i: shape: expected a whole number of at least 1, got 0"),
-        (lambda: Sequential({"": ReLU()}), "Sequential: names: expected a different text for each, got ['']"),
+        (
+            lambda: Graph(Node("a", ReLU(), "i"), inputs=cast(Any, ["i"])),
+            "Graph: inputs: expected shapes by name, such as {\"image\": (3, 32, 32)}, got ['i']",
+        ),
+        (lambda: Graph(Node("a", ReLU(), "x"), outputs="ab"), "Graph: outputs: expected names of nodes, got ab"),
+        (
+            lambda: Sequential({"": ReLU()}),
+            "Sequential: names: expected a different string for each, none of them empty, got ['']",
+        ),
         (lambda: Sequential(ReLU(), given=["a", "b"]), "Sequential: names: expected 1, one for each layer, got 2"),
     ],
 )

@@ -744,7 +744,7 @@ def test_adamw_is_pytorchs(torch: Any) -> None:
             lambda: Network(Sequential(Reshape((3, -1))), (2, 4)),
             "reshape1: input: expected as many numbers as (3, -1), got (2, 4)",
         ),
-        (lambda: Transpose((0, 0)), "Transpose: axes: expected 0, 1, ..., each of them once, got (0, 0)"),
+        (lambda: Transpose((0, 0)), "Transpose: axes: expected 0, 1, ..., each once, got (0, 0)"),
         (
             lambda: Network(Sequential(Transpose((1, 0))), (2, 4, 5)),
             "transpose1: input: expected a shape of 2 axes, got (2, 4, 5)",

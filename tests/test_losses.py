@@ -25,7 +25,7 @@ from lowered_cnn import (
 )
 from lowered_cnn.arrays import Array, Shape, Targets
 from lowered_cnn.descriptions import describe, restore
-from lowered_cnn.losses import Loss, share
+from lowered_cnn.losses import Loss, loss_and_gradient
 from lowered_cnn.verify.differences import relative_error
 
 LABELS = np.array([2, 0, 1, 1, 3])
@@ -179,11 +179,11 @@ def against_pytorch(
     expected.backward()
     m, half = loss.total(targets, weights), len(z) // 2
     parts = [
-        share(loss, z[part], targets[part], m, None if weights is None else weights[part])
+        loss_and_gradient(loss, z[part], targets[part], m, None if weights is None else weights[part])
         for part in (slice(half), slice(half, None))
     ]
     for value, dz in (
-        share(loss, z, targets, m, weights),
+        loss_and_gradient(loss, z, targets, m, weights),
         (sum(part[0] for part in parts), np.concatenate([part[1] for part in parts])),
     ):
         assert value == pytest.approx(expected.item(), rel=1e-12, abs=1e-300)
@@ -210,7 +210,7 @@ def test_cross_entropy_with_any_options_is_pytorchs(
         labels.flat[0] = classes - 1 if ignore != classes - 1 else labels.flat[0]
     loss = SoftmaxCrossEntropy(smoothing, factors, ignore)
     if loss.total(labels) == 0:
-        value, dz = share(loss, z, labels, 0)
+        value, dz = loss_and_gradient(loss, z, labels, 0)
         assert (value, np.abs(dz).max()) == (0, 0)
         return
     weight = None if factors is None else torch.tensor(factors, dtype=torch.float64)
@@ -263,8 +263,8 @@ def test_whole_weights_are_repeated_examples() -> None:
     z, labels, times = normal(5, 4), LABELS, np.array([1, 0, 3, 2, 1])
     every = np.repeat(np.arange(5), times)
     for loss in (SoftmaxCrossEntropy(0.1, (1.0, 2.0, 0.5, 3.0)), SoftmaxCrossEntropy(ignore=1), MeanSquaredError()):
-        value, dz = share(loss, z, labels, loss.total(labels, times.astype(float)), times.astype(float))
-        repeated, dz_of_each = share(loss, z[every], labels[every], loss.total(labels[every]))
+        value, dz = loss_and_gradient(loss, z, labels, loss.total(labels, times.astype(float)), times.astype(float))
+        repeated, dz_of_each = loss_and_gradient(loss, z[every], labels[every], loss.total(labels[every]))
         assert value == pytest.approx(repeated, rel=1e-13)
         assert_close(dz, np.stack([dz_of_each[every == example].sum(axis=0) for example in range(5)]), 1e-14)
 
@@ -314,7 +314,7 @@ def test_the_slope_of_binary_cross_entropy_keeps_its_digits_where_it_is_small() 
         ),
     ],
 )
-def test_losses_without_sense_are_refused(make: Callable[[], object], message: str) -> None:
+def test_losses_with_invalid_options_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError) as caught:
         make()
     assert str(caught.value).startswith(message)

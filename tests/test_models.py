@@ -19,7 +19,7 @@ def test_adaptive_fits_images_of_any_size(channels: int, height: int, width: int
     assert 1 <= min(shapes[-2][1:]) <= max(shapes[-2][1:]) <= 8
 
 
-def test_adaptive_does_not_cost_as_much_more_as_pictures_are_larger() -> None:
+def test_the_cost_of_adaptive_grows_more_slowly_than_the_pictures() -> None:
     small, large = (summary(Network(adaptive(10, (3, side, side)), (3, side, side))).flops for side in (32, 256))
     assert large < 20 * small  # of 64 times the pixels
 

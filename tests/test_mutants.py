@@ -299,9 +299,14 @@ MUTANTS = [
         "avg pool, windows of nothing",
     ),
     # gradients at inference, and the network's door
-    Mutant("layers.normalization:_LoweredScale.backward", "scale[:, None], out=dx", "1, out=dx", "batch norm"),
-    Mutant("layers.normalization:_LoweredScale.backward", "mean[:, None], out", "0, out", "batch norm"),
-    Mutant("layers.normalization:_LoweredScale.backward", "/= np.sqrt", "*= np.sqrt", "batch norm"),
+    Mutant(
+        "layers.normalization:_InferenceBatchNorm.backward",
+        "scale[:, None], out=dx",
+        "1, out=dx",
+        "batch norm",
+    ),
+    Mutant("layers.normalization:_InferenceBatchNorm.backward", "mean[:, None], out", "0, out", "batch norm"),
+    Mutant("layers.normalization:_InferenceBatchNorm.backward", "/= np.sqrt", "*= np.sqrt", "batch norm"),
     Mutant("network:LoweredNetwork.backward", "np.moveaxis(dy, 0", "np.moveaxis(dy[::-1], 0", "dense"),
     # losses of values, and what counts
     Mutant("losses:MeanAbsoluteError.terms", "np.sign(difference)", "difference", "mean absolute error"),

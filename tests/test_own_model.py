@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lowered_cnn import Dense, Flatten, InputError, Sequential, load
-from lowered_cnn.cli.own_model import made
+from lowered_cnn.cli.own_model import build
 
 OWN = """
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def refused(*arguments: object) -> str:
 
 
 @pytest.mark.slow
-def test_layers_of_ones_own_are_found_again_by_every_command(own: Path, few_digits: Path, tmp_path: Path) -> None:
+def test_custom_layers_are_found_again_by_every_command(own: Path, few_digits: Path, tmp_path: Path) -> None:
     """Each command is a process of its own, and starts in another folder than the file's."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = ["train", "--data", few_digits, "--model", f"{own}:net", "--schedule", "constant", "--workers", "2"]
@@ -75,14 +75,14 @@ def test_layers_of_ones_own_are_found_again_by_every_command(own: Path, few_digi
     assert "on 200 images" in run("evaluate", whole)
     assert "scale1" in run("summary", whole)
     own.write_text(OWN.replace("SCALE\n", "-SCALE\n"))
-    told = f"lowered-cnn {{}}: {own}: expected the file as it was when the training began, got another content"
+    told = f"lowered-cnn {{}}: {own}: expected the file as it was when the training began, got different content"
     assert refused("evaluate", whole) == told.format("evaluate")
     assert refused("train", "--resume", cut, "--epochs", "3") == told.format("train")
     own.unlink()
     assert refused("summary", whole) == f"lowered-cnn summary: {own}: expected the file of a network, got no such file"
 
 
-def test_a_network_of_known_layers_needs_its_file_no_more(few_digits: Path, tmp_path: Path) -> None:
+def test_a_network_of_the_packages_layers_no_longer_needs_its_file(few_digits: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "plain.py", tmp_path / "run"
     file.write_text("from lowered_cnn import Dense, Flatten, Sequential\nmodel = Sequential(Flatten(), Dense(10))\n")
     run("train", "--data", few_digits, "--model", f"{file}:model", "--epochs", "1", "--out", out)
@@ -112,7 +112,7 @@ def test_a_network_of_known_layers_needs_its_file_no_more(few_digits: Path, tmp_
         ("def net(n): return n", "expected a layer, such as Sequential, or a function {of} that returns one, got int"),
     ],
 )
-def test_what_is_wrong_with_the_file_takes_one_line(
+def test_what_is_wrong_with_the_file_is_said_in_one_line(
     content: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -121,7 +121,7 @@ def test_what_is_wrong_with_the_file_takes_one_line(
     if content is not None:
         file.write_text(content)
     with pytest.raises(InputError) as caught:
-        made(f"{file}:net", 10, (1, 28, 28))
+        build(f"{file}:net", 10, (1, 28, 28))
     line = str(caught.value)
     assert "\n" not in line
     expected = told.format(stem=stem, of="of the number of classes")
@@ -129,11 +129,11 @@ def test_what_is_wrong_with_the_file_takes_one_line(
 
 
 @pytest.mark.parametrize("name", ["json.py", "numpy.py", "lowered_cnn.py"])
-def test_a_file_takes_no_other_modules_place(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_replaces_no_other_module(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / name).write_text("raise AssertionError")
     with pytest.raises(InputError, match=rf"{name}: expected a name that no other module has, got {name[:-3]}$"):
-        made(f"{tmp_path / name}:net", 10, (1, 28, 28))
+        build(f"{tmp_path / name}:net", 10, (1, 28, 28))
 
 
 def test_the_shape_is_given_to_a_function_that_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_the_shape_is_given_to_a_function_that_needs_it(tmp_path: Path, monkeypa
         "def wide(classes, width=5): return Dense(classes * width)\n"
         "def two(classes, shape, width=5): return Dense(classes + sum(shape))\n"
     )
-    units = [made(f"{tmp_path / 'arguments_of_mine.py'}:{name}", 3, (1, 28, 28)) for name in ("one", "wide", "two")]
+    units = [build(f"{tmp_path / 'arguments_of_mine.py'}:{name}", 3, (1, 28, 28)) for name in ("one", "wide", "two")]
     assert units == [Dense(3), Dense(15), Dense(60)]
 
 

@@ -50,7 +50,7 @@ def test_a_network_with_another_head_keeps_its_own() -> None:
     assert old.parameters.copy_from(old.parameters) == Copied(tuple(old.parameters), (), (), {})
 
 
-def test_nothing_is_copied_from_what_is_no_array_of_numbers() -> None:
+def test_nothing_is_copied_from_what_is_not_an_array_of_numbers() -> None:
     network = Network(Dense(2), (3,))
     before = network.parameters.vector.copy()
     wrongs: list[tuple[Any, str]] = [

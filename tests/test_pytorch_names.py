@@ -199,7 +199,7 @@ def test_the_tensor_that_does_not_fit_is_named(seed: int) -> None:
     assert case.refusal(case.state, shorter).startswith(f"tensors: expected a tensor for {ours}, got only ")
 
 
-def test_names_without_sense_are_told(tmp_path: Path) -> None:
+def test_invalid_names_are_refused(tmp_path: Path) -> None:
     path, model = tmp_path / "model.safetensors", Sequential(Dense(1))
     save_file({"weight": np.ones((1, 2), np.float32)}, path)
     arguments: list[tuple[Any, Any, str]] = [
@@ -220,7 +220,7 @@ def test_names_without_sense_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_a_module_that_is_no_sequential_is_loaded(double: bool, tmp_path: Path, torch: Any) -> None:
+def test_a_module_that_is_not_a_sequential_is_loaded(double: bool, tmp_path: Path, torch: Any) -> None:
     from safetensors.torch import save_file as save_tensors
 
     nn = torch.nn

@@ -69,7 +69,7 @@ plateaus = st.builds(
 
 
 @given(plateau=plateaus, losses=losses)
-def test_plateaus_are_those_of_pytorch_which_waits_for_an_epoch_more(
+def test_plateaus_are_those_of_pytorch_which_waits_one_epoch_longer(
     plateau: Plateau, losses: list[float], torch: Any
 ) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
@@ -87,7 +87,7 @@ def test_plateaus_are_those_of_pytorch_which_waits_for_an_epoch_more(
         assert plateau.factor_after(0.5, losses[:count]) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
 
 
-def test_a_plateau_begins_at_1_and_counts_losses_that_are_no_numbers() -> None:
+def test_a_plateau_starts_at_1_and_counts_losses_that_are_nan() -> None:
     plateau = Plateau(0.5, patience=2)
     assert plateau.factor(0.9) == plateau.factor_after(0.9, []) == 1
     nan = float("nan")
@@ -110,7 +110,7 @@ def test_a_schedule_of_progress_ignores_the_losses(at: float, losses: list[float
         ({"least": 2}, "Plateau: least: expected a factor from 0 to 1, got 2"),
     ],
 )
-def test_plateaus_without_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_plateaus_with_invalid_options_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         Plateau(**settings)
     assert str(caught.value) == message

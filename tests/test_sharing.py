@@ -31,7 +31,7 @@ from lowered_cnn.verify import sampled
 from lowered_cnn.workspace import Workspace
 
 
-def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every buffer be the caller's alone, as in training."""
     original = Workspace.__init__
 
@@ -59,7 +59,7 @@ def check(network: Network, examples: int, monkeypatch: pytest.MonkeyPatch) -> N
     for fused in (False, True):
         got, seen = outputs(network, batches, fused)
         with monkeypatch.context() as context:
-            apart(context)
+            unshared(context)
             expected, alone = outputs(network, batches, fused)
         np.testing.assert_equal(got, expected)
         np.testing.assert_equal(seen, alone)
@@ -120,7 +120,7 @@ class _LoweredOwn(Lowered):
         return dy
 
 
-def test_a_layer_of_ones_own_may_return_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_layer_may_return_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Graph(
         Node("a", ReLU(), "x"), Node("own", Own(), "a"), Node("flat", Flatten(), "own"), Node("b", ReLU(), "a"),
         Node("c", Conv2D(4, 3, padding=1), "b"), Node("d", Flatten(), "c"), Node("sum", Add(), ("d", "flat")),

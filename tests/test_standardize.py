@@ -139,7 +139,7 @@ def test_numbers_that_are_not_finite_are_refused(wrong: float) -> None:
         Training(Network([Standardize(), Flatten(), Dense(2)], (1, 2, 2)), (images, [0, 1, 0, 1, 0]))
 
 
-def test_it_is_pytorchs(torch: Any) -> None:
+def test_standardized_inputs_are_pytorchs(torch: Any) -> None:
     x, dy, mean, deviation = normal(3, 4, 5, 6), normal(3, 4, 5, 6, seed=1), normal(3), np.array([0.5, 2, 9])
     ours = run(Standardize(), x, dy, mean=mean, deviation=deviation)
     theirs = torch.tensor(x, requires_grad=True)

@@ -81,7 +81,7 @@ def outcome(training: Training) -> tuple[Any, ...]:
 
 
 @EACH
-def test_every_kind_is_learned(kind: str) -> None:
+def test_targets_of_every_kind_are_learned(kind: str) -> None:
     network, data, recipe = case(kind)
     before = evaluate(network, data, recipe.loss).loss
     records = fit(network, data, replace(recipe, epochs=20), dev=data)
@@ -284,7 +284,7 @@ def test_classes_of_values_are_refused() -> None:
         ["a"] * COUNT,
     ],
 )
-def test_weights_that_are_none_are_refused(weights: Any) -> None:
+def test_invalid_weights_are_refused(weights: Any) -> None:
     with pytest.raises(InputError, match=r"^weights: expected "):
         Dataset(INPUTS, MEANS, weights=weights)
 
@@ -348,7 +348,7 @@ def test_metrics_and_what_monitors_them_are_checked() -> None:
         (Softmax(), SoftmaxCrossEntropy(), KINDS["class numbers"][1]),
     ],
 )
-def test_an_activation_that_the_loss_applies_is_not_trained_with_but_tested(
+def test_a_network_that_ends_in_an_activation_of_the_loss_is_tested_but_not_trained(
     activation: Any, loss: Loss, targets: Any
 ) -> None:
     with_it = Network(Sequential(*HEAD["four"].layers, activation), SHAPE)
@@ -362,7 +362,7 @@ def test_an_activation_that_the_loss_applies_is_not_trained_with_but_tested(
         train(with_it, (INPUTS, targets), Recipe(loss=loss))
 
 
-def test_a_record_of_metrics_is_read_back_only_if_it_is_one(tmp_path: Path) -> None:
+def test_metrics_that_are_not_numbers_are_refused_in_a_checkpoint(tmp_path: Path) -> None:
     from lowered_cnn.training.checkpoint import _record
 
     network, data, recipe = case("values")

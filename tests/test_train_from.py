@@ -155,7 +155,7 @@ def test_images_that_are_no_pictures_are_taken_as_they_are(
 # --- stopped, resumed, refused ---------------------------------------------------------------------------------------
 
 
-def test_a_fine_tuning_is_resumed_to_the_bit(run: Path, three_digits: Path, tmp_path: Path) -> None:
+def test_fine_tuning_is_resumed_to_the_bit(run: Path, three_digits: Path, tmp_path: Path) -> None:
     """More epochs under a constant rate are those that were missing."""
     options = ["--freeze", "conv1", "--schedule", "constant", "--learning-rate", "0.01", "--data", str(three_digits)]
     for epochs in "1", "2":
@@ -174,11 +174,11 @@ def test_a_fine_tuning_is_resumed_to_the_bit(run: Path, three_digits: Path, tmp_
         (["--from", "nowhere.onnx"], "nowhere.onnx: expected a readable or writable file, got No such file"),
         (["--from", "DATA"], "RUN: expected a folder written by lowered-cnn train, got "),
         (["--from", "RUN", "--freeze", "conv3"], "Recipe: frozen: expected patterns of the network's layers"),
-        (["--from", "RUN", "--freeze", "*"], "Recipe: frozen: expected something that is left to learn"),
+        (["--from", "RUN", "--freeze", "*"], "Recipe: frozen: expected something left to learn"),
         (["--from", "ONNX"], "for_inputs: conv1.weight: expected (6, 3, 3, 3), got (6, 1, 3, 3)"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(
+def test_what_cannot_be_done_is_refused_in_one_line(
     options: list[str],
     message: str,
     run: Path,

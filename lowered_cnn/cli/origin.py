@@ -1,4 +1,4 @@
-"""Where a training goes on from with --from: the network of an earlier run, or an ONNX model."""
+"""What a training starts from with --from: the network of an earlier run, or an ONNX model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ CHANNELS_FIRST = Transpose((2, 0, 1))
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """A network, the names of its classes if they are known, and what a run remembers of it."""
+    """A network, the names of its classes if they are known, and what a run records of it."""
 
     network: Network
     classes: list[str] | None
@@ -38,12 +38,11 @@ class Origin:
             return cls(network, None, {"model": path.name, "model_file": None, **where})
         raise InputError("--from", "the folder of a run, or FILE.onnx", path)
 
-    def adapted(self, data: Dataset, seed: int) -> tuple[Network, list[str]]:
-        """Return the network for these data, and lines that tell what has changed.
+    def network_for(self, data: Dataset, seed: int) -> tuple[Network, list[str]]:
+        """Return the network for these data, and lines that say what has changed.
 
-        It is for their size and, unless the classes are the same, has a new head.
-
-        Raises InputError if the network cannot take images of that shape, or a new head.
+        It takes images of their shape and, unless the classes are the same, has a new head. Raises InputError if it
+        cannot take images of that shape, or a new head.
         """
         network, changes = self.network, []
         if network.input_shape != data.image_shape:

@@ -32,7 +32,7 @@ from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.cli.errors import expected_errors
 from lowered_cnn.cli.origin import Origin
-from lowered_cnn.cli.own_model import made, model_name, settings
+from lowered_cnn.cli.own_model import build, model_name, settings
 from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
 from lowered_cnn.cli.running import Interval, follow, follow_along, warn
 from lowered_cnn.cli.stopping import exit_code
@@ -52,9 +52,9 @@ DEFAULT = Recipe()
 RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST), "adaptive": ("adaptive", ADAPTIVE)}
 """Each recipe with its network."""
 LEAST_STEPS, MOST_EPOCHS = 800, 60
-"""The adaptive recipe takes so many steps, unless that is more than so many epochs."""
+"""The adaptive recipe takes at least that many steps, but for small data no more than that many epochs."""
 IMBALANCED = 10
-"""If the largest class has more than that many times the images of the smallest, accuracy alone misleads."""
+"""Where the largest class has more than that many times the images of the smallest, accuracy alone misleads."""
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": DEFAULT.optimizer,
     "adam": Adam(),
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=model_name, metavar="MODEL|FILE.py:NAME", help=text)
     text = "start from the network of an earlier run or of an ONNX file, with a new head if the classes are others"
     parser.add_argument("--from", type=Path, metavar="RUN|FILE.onnx", help=text)
-    text = "do not train layers whose names fit, such as 'conv*'; may be given several times"
+    text = "do not train the layers or parameters that match, such as 'conv*'; may be given several times"
     parser.add_argument("--freeze", action="append", metavar="PATTERN", help=text)
     epochs, batch_size = _by_recipe(lambda _, recipe: recipe.epochs), _by_recipe(lambda _, recipe: recipe.batch_size)
     parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
@@ -145,10 +145,10 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
     data, dev = _hold_out(splits.train, dev_size, seed)
     model, recipe = _chosen(arguments, data, seed)
     if origin is not None:
-        network, changes = origin.adapted(data, seed)
+        network, changes = origin.network_for(data, seed)
         described = origin.settings
     else:
-        network = Network(made(model, len(data.classes), data.image_shape), data.image_shape, seed=seed)
+        network = Network(build(model, len(data.classes), data.image_shape), data.image_shape, seed=seed)
         described, changes = settings(model, network.model), []
     if arguments.verify and not _verified(network, recipe, ranks):
         return 1
@@ -165,7 +165,7 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
             folder.write_config(_config(arguments.data, described, dev_size, training))
             for line in changes:
                 warn(line)
-            _tell_of_imbalance(data)
+            _warn_of_imbalance(data)
             return _complete(training, splits.test, folder, arguments, begun)
         except BaseException:
             if not training.step:
@@ -262,8 +262,8 @@ def _hold_out(data: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset | 
     return data.split(count, seed) if count else (data, None)
 
 
-def _tell_of_imbalance(data: Dataset) -> None:
-    """Tell of classes that are so much smaller than others that a network may do without them."""
+def _warn_of_imbalance(data: Dataset) -> None:
+    """Warn of classes so much smaller than others that a network may ignore them and still look accurate."""
     counts = np.bincount(data.labels, minlength=len(data.classes))
     least, most = counts.argmin(), counts.argmax()
     if counts[most] > IMBALANCED * counts[least]:

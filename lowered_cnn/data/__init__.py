@@ -1,4 +1,4 @@
-"""Data: inputs with targets, labelled images from the bundled MNIST, from IDX, .npy or picture files, and batches."""
+"""Data: inputs with targets, readers of MNIST (bundled), IDX files, .npy files and folders of pictures, and batches."""
 
 import os
 from collections.abc import Callable

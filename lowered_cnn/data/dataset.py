@@ -70,11 +70,12 @@ class Examples(Protocol):
 class Dataset:
     """Inputs (N, C, *size), (N, H, W) or (N, features) with their targets, and the names of the classes, if any.
 
-    Networks scale input bytes (0 to 255) to the range 0 to 1 and take floats as they are. What targets are, their type
-    tells. Integers of any type, or a list of them, are class numbers (N,); without names, the classes are called "0",
-    "1", ... up to the largest. Integer maps (N, *size) hold a class number at each position; their classes are named or
-    not, and only the loss knows which number it ignores. Floats are values (N,), vectors (N, k) or maps (N, ...), have
-    no classes, and are not scaled. `weights` (N,), of at least 0, say how much each example counts in the loss.
+    Networks scale input bytes (0 to 255) to the range 0 to 1 and take floats as they are. The type of the targets
+    tells what they are. Integers of any type, or a list of them, are class numbers (N,); without names, the classes are
+    called "0", "1", ... up to the largest. Integer maps (N, *size) hold a class number at each position; their classes
+    may have names, and only the loss knows which number it ignores. Floats are values (N,), vectors (N, k) or maps
+    (N, ...), have no classes, and are not scaled. `weights` (N,), of at least 0, say how much each example counts in
+    the loss.
 
     Inputs and targets may be mapped from files that are larger than memory: only those in use are read. `take` and
     `split` return views, which share the inputs until their own `inputs` are asked for, and have a copy of the targets.
@@ -244,7 +245,7 @@ def as_targets(where: str, targets: npt.ArrayLike, count: int) -> Targets:
 
 
 def as_weights(where: str, weights: npt.ArrayLike, count: int) -> Weights:
-    """Return how much each of `count` examples counts, in float64; raises InputError for any that cannot be."""
+    """Return the weights of `count` examples in float64; raises InputError for any that are invalid."""
     try:
         if np.iscomplexobj(weights):
             raise TypeError("complex numbers")
@@ -264,7 +265,7 @@ def are_labels(targets: Targets) -> bool:
 
 
 def described(targets: Targets) -> str:
-    """Return type and shape of targets, for an error."""
+    """Return the type and shape of targets, for an error message."""
     return f"{targets.dtype} of shape {targets.shape}"
 
 
@@ -285,7 +286,7 @@ def numbered(where: str, numbers: Targets) -> tuple[str, ...]:
 
 
 def check_targets(where: str, targets: Targets, classes: Sequence[str]) -> None:
-    """Raise InputError unless each label is the number of a class, or if values have classes.
+    """Raise InputError if a label is not the number of a class, or if values have classes.
 
     Numbers in maps are left to the loss, which may ignore one of them.
     """

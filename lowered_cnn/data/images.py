@@ -26,7 +26,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: the perceived brightness of red, green and blue
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # Pillow knows others, and runs programs for some
 MOST_PIXELS = 50_000_000
-LONGEST_SIDE = 224  # of pictures of several sizes: more detail would cost more than it tells
+LONGEST_SIDE = 224  # of pictures of several sizes: more detail costs more than it is worth
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # in EXIF
 HELD_OUT = 0.1
 MNIST_SIDE = 28
@@ -52,9 +52,9 @@ def read_image(path: str | Path) -> Bytes:
 def read_image_folder(folder: str | Path, shape: Shape | None = None) -> Splits:
     """Read `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*`, about a tenth of which becomes the test split.
 
-    Pictures of several sizes are scaled and cropped, as `fit_image` does it, to the median height and width of those
-    to train on, scaled down to 224 pixels if one is longer. With `shape` (C, H, W), such as a network's input, all are
-    fitted to that. Either is logged, in one line.
+    Pictures of several sizes are scaled and cropped, as by `fit_image`, to the median height and width of those to
+    train on, or smaller if one of these is longer than 224 pixels. With `shape` (C, H, W), such as a network's input,
+    all are fitted to that. Either is logged, in one line.
     """
     folder = Path(folder)
     if os.path.isdir(folder / "train") and os.path.isdir(folder / "test"):
@@ -105,7 +105,8 @@ def is_framed(profiles: npt.NDArray[np.integer]) -> bool:
 def fit_image(image: Bytes, shape: Shape, where: str = "image") -> Bytes:
     """Convert an image (C, H, W) to the channels (1 or 3) and the size of a network's input.
 
-    It is scaled until it covers that size, and what is left over on two sides is cropped, so that no shape changes.
+    It is scaled until it just covers that size, and what is left over is cropped on both sides, so that nothing is
+    distorted.
     """
     check_rank(f"{where}: input shape of the network", "C H W", shape)
     channels, height, width = shape
@@ -121,7 +122,7 @@ def fit_image(image: Bytes, shape: Shape, where: str = "image") -> Bytes:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator["Image"]:
-    """Open an image file; what goes wrong then, or while it is read, becomes an InputError."""
+    """Open an image file; whatever goes wrong, then or while it is read, becomes an InputError."""
     require_pillow()
     from PIL import Image
 
@@ -144,7 +145,7 @@ def opened(path: str | Path) -> Iterator["Image"]:
 
 
 def image_size(path: Path) -> Shape:
-    """Return the size (H, W) that `read_image` would return, from the head of the file."""
+    """Return the size (H, W) of the image that `read_image` would return, from the file's header alone."""
     with opened(path) as file:
         width, height = file.size
         return (width, height) if file.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
@@ -235,7 +236,7 @@ def number_of(path: Path) -> float:
 
 
 def common_size(paths: list[Path]) -> Shape:
-    """Return the size (H, W) of images, or, if it differs, their median height and width, scaled down to 224 pixels."""
+    """Return the size (H, W) of all images or, if they differ, their median height and width, at most 224 pixels."""
     sizes = [image_size(path) for path in paths]
     height, width = map(median_low, zip(*sizes, strict=True))
     scale = 1.0 if len(set(sizes)) == 1 else min(1.0, LONGEST_SIDE / max(height, width))

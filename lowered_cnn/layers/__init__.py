@@ -22,7 +22,7 @@ from lowered_cnn.layers.conv_transpose import ConvTranspose1D, ConvTranspose2D, 
 from lowered_cnn.layers.dense import Dense
 from lowered_cnn.layers.dropout import Dropout
 from lowered_cnn.layers.graph import Graph, Input, Node
-from lowered_cnn.layers.join import Add, Concat, Join, LoweredJoin, Meeting, Multiply
+from lowered_cnn.layers.join import Add, Concat, Join, JoinSite, LoweredJoin, Multiply
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.layers.lrn import LRN
 from lowered_cnn.layers.normalization import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
@@ -63,6 +63,7 @@ __all__ = [
     "Input",
     "InstanceNorm",
     "Join",
+    "JoinSite",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -70,7 +71,6 @@ __all__ = [
     "Lowered",
     "LoweredJoin",
     "MaxPool",
-    "Meeting",
     "Multiply",
     "Node",
     "PReLU",

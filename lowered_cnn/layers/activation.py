@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lowered_cnn.arrays import Array, InputError, Mask, Shape, check_flag, is_number
+from lowered_cnn.arrays import Array, InputError, Mask, Shape, check_finite, check_flag, is_number
 from lowered_cnn.gemm import row_sums
 from lowered_cnn.layers.axes import axis_of, check_axis
 from lowered_cnn.layers.erf import erfc
@@ -61,7 +61,7 @@ class _LoweredReLU(Lowered):
 
 @dataclass(frozen=True)
 class Clip(_SameShape):
-    """y = min(max(x, low), high); its gradient is 1 where low < x < high, and 0 elsewhere, at both ends too. Any shape.
+    """y = min(max(x, low), high); its gradient is 1 where low < x < high, else 0, at both ends too. Any shape.
 
     The default is ReLU6 (Howard et al., 2017). A limit may be infinite.
     """
@@ -101,7 +101,7 @@ class _LoweredClip(Lowered):
         return np.multiply(dy, self.active, out=dy)
 
     def sides(self) -> npt.NDArray[np.generic]:
-        """Return where X < high, plus where X > low."""
+        """Return whether X > low plus whether X < high."""
         return np.add(self.y > self.low, self.y < self.high, dtype=np.int8)
 
 
@@ -109,7 +109,7 @@ class _LoweredClip(Lowered):
 class PReLU(_SameShape):
     """y = x where x > 0, else weight x, with one weight per channel, or a single one if `shared` (He et al., 2015).
 
-    Input (C, *size) or (features). Weights begin at 0.25 and do not decay; the derivative at 0 is the weight.
+    Input (C, *size) or (features). Weights start at 0.25 and do not decay; the derivative at 0 is the weight.
     """
 
     shared: bool = False
@@ -224,7 +224,7 @@ class LeakyReLU(Elementwise):
     kind: ClassVar[str] = "leaky_relu"
 
     def __post_init__(self) -> None:
-        _check_finite("LeakyReLU: slope", self.slope)
+        check_finite("LeakyReLU: slope", self.slope)
 
     def value(self, x: Array) -> Array:
         """Return max(x, 0) + slope min(x, 0)."""
@@ -248,7 +248,7 @@ class ELU(Elementwise):
     kind: ClassVar[str] = "elu"
 
     def __post_init__(self) -> None:
-        _check_finite("ELU: alpha", self.alpha)
+        check_finite("ELU: alpha", self.alpha)
 
     def value(self, x: Array) -> Array:
         """Return max(x, 0) + alpha (exp(min(x, 0)) - 1)."""
@@ -318,8 +318,8 @@ class HardSigmoid(Elementwise):
     kind: ClassVar[str] = "hard_sigmoid"
 
     def __post_init__(self) -> None:
-        _check_finite("HardSigmoid: alpha", self.alpha)
-        _check_finite("HardSigmoid: beta", self.beta)
+        check_finite("HardSigmoid: alpha", self.alpha)
+        check_finite("HardSigmoid: beta", self.beta)
 
     def value(self, x: Array) -> Array:
         """Return alpha x + beta, clipped to 0 and 1."""
@@ -504,8 +504,3 @@ def _within_tails(x: Array) -> Array:
 def _twice_inner(x: Array) -> Array:
     """Return 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
     return math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x)
-
-
-def _check_finite(where: str, value: float) -> None:
-    if not (is_number(value) and math.isfinite(value)):
-        raise InputError(where, "a finite number", repr(value))

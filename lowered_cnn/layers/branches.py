@@ -1,4 +1,4 @@
-"""Short forms of graphs: layers in parallel, which all take the same input, and a join."""
+"""Short forms of graphs: layers in parallel, which all take the same input, and the join of their outputs."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ IDENTITY = Sequential()
 
 
 class Branches(Container):
-    """Layers in parallel, and the join where they meet."""
+    """Layers in parallel, and the join of their outputs."""
 
     join: ClassVar[Join]
 

@@ -37,8 +37,8 @@ class LoweredContainer(Lowered):
 class Sequential(Container):
     """Layers one after the other: `Sequential(Conv2D(32, 3), ReLU(), Flatten(), Dense(10))`.
 
-    They are named by kind and number, in order: conv1, relu1, flatten1, dense1. A mapping gives them names of your own:
-    `Sequential({"stem": Conv2D(32, 3), "head": GlobalAvgPool()})`, or `given`.
+    They are named by kind and number, in order: conv1, relu1, flatten1, dense1. Names of your own come with a mapping,
+    `Sequential({"stem": Conv2D(32, 3), "head": GlobalAvgPool()})`, or are `given`, one for each layer.
     """
 
     layers: tuple[Layer, ...]
@@ -97,7 +97,7 @@ class Sequential(Container):
         return before, after
 
     def followed_by(self, name: str, layer: Layer) -> "Sequential":
-        """Return the same layers and, after them, one more of this name."""
+        """Return the same layers and, after them, a new one of this name."""
         return Sequential((*self.layers, layer), given=(*self.names, name))
 
     def lower(self, site: Site) -> "LoweredSequential":
@@ -125,9 +125,10 @@ class Tap:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place: its site, description and lowered form, its buffers' bytes, y's memory, and its taps.
+    """A lowered layer in its place: its site, description and lowered form, the bytes of its buffers, and its taps.
 
-    Enforces the contract of `Lowered`: a custom layer may return strided arrays or arrays of another precision.
+    It enforces the contract of `Lowered`: a custom layer may return strided arrays or arrays of another precision.
+    `slots` is the memory that y is in.
     """
 
     site: Site
@@ -142,8 +143,8 @@ class Stage:
     def of(cls, layer: Layer, site: Site) -> "Stage":
         """Lower a layer in its place.
 
-        It wants gradients if what it receives does, or if it learns. One whose parameters are all frozen computes as at
-        inference, so that the statistics of a BatchNorm are frozen too.
+        It wants gradients if what comes before it does, or if it learns. If all its parameters are frozen, it computes
+        as at inference, so that the statistics of a BatchNorm are frozen too.
         """
         learned = [f"{site.owner}.{p.name}" for p in layer.parameters(site.input_shape) if not p.statistic]
         learns = not site.frozen.issuperset(learned)
@@ -228,13 +229,13 @@ def numbered(layers: Sequence[Layer]) -> tuple[str, ...]:
 
 
 def check_names(where: str, names: Sequence[object]) -> None:
-    """Raise InputError unless these are different texts, none of them empty."""
+    """Raise InputError unless these are strings, all different and none of them empty."""
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise InputError(where, "a different text for each", list(names))
+        raise InputError(where, "a different string for each, none of them empty", list(names))
 
 
 def check_is_among(where: str, name: object, names: Sequence[str]) -> None:
-    """Raise InputError unless a layer of this name is among those with these names."""
+    """Raise InputError unless this is one of the names of layers."""
     if name not in names:
         raise InputError(where, f"one of {', '.join(names)}", repr(name))
 
@@ -249,7 +250,7 @@ def check_nesting(model: Layer) -> None:
     inside: Sequence[Layer] = [model]
     for _ in range(LEVELS):
         layers = [inner for layer in inside if isinstance(layer, Container) for inner in layer.inside]
-        inside = list({id(layer): layer for layer in layers}.values())  # one that stands in many places counts once
+        inside = list({id(layer): layer for layer in layers}.values())  # each layer once
     if inside:
         raise InputError("network: layers", f"nested at most {LEVELS} deep", "more")
 

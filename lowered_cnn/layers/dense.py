@@ -17,7 +17,7 @@ from lowered_cnn.parameters import Parameter, he_deviation
 class Dense(Layer):
     """Z = weight A + bias (S8): input (features), output (units), weight (units, features), bias (units).
 
-    With an `axis` of x without the batch, the input has any shape, and the features along that axis become units, at
+    With an `axis`, counted without the batch, the input has any shape, and the features along that axis become units at
     each position: Dense(units, axis=-1) for tokens (T, features).
     """
 
@@ -88,7 +88,7 @@ class _LoweredDense(Lowered):
 
 
 class _Matrix:
-    """Activations with one axis as the rows of a matrix: views, or a copy in a buffer if other axes stand before it."""
+    """Activations as a matrix with one axis as its rows: a view, or a copy in a buffer if other axes come before it."""
 
     def __init__(self, shape: Shape, axis: int, site: Site) -> None:
         self.parts = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))

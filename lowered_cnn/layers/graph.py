@@ -1,10 +1,11 @@
-"""A graph: layers and joins in any order without cycles, each of them and each weight once."""
+"""A graph: layers and joins in any order without cycles, with each layer and each weight there once."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import starmap
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from lowered_cnn.layers.container import (
     check_names,
     parameters_of,
 )
-from lowered_cnn.layers.join import Join, LoweredJoin, Meeting
+from lowered_cnn.layers.join import Join, JoinSite, LoweredJoin
 from lowered_cnn.layers.layer import Layer, Site, qualified
 from lowered_cnn.parameters import Parameter, ParameterVector
 from lowered_cnn.workspace import Slot, Workspace
@@ -44,7 +45,7 @@ class Input:
 
 @dataclass(frozen=True, init=False)
 class Node:
-    """A layer or a join at its place in a graph, with its name, and the names of what it takes.
+    """A layer or a join in a graph, with its name and the names of what it takes.
 
     `inputs` names inputs of the graph and earlier nodes: one for a layer, any number for a join. A layer that `shares`
     uses the parameters of the earlier node of that name.
@@ -73,11 +74,11 @@ class Graph(Container):
 
     `Graph(Node("a", Conv2D(8, 3, padding="same"), "x"), Node("b", Sigmoid(), "a"), Node("c", Multiply(), ("a", "b")))`
 
-    The input is called "x", and the output is that of the last node, unless there are several. Then `inputs` gives
-    their names and shapes, and `outputs` names nodes. For the network, they are one: the numbers of all inputs, and of
-    all outputs, one behind the other, as `pack` and `unpack` put them. Parameters are named after their node.
+    The input is called "x", and the output is that of the last node, unless there are several: then `inputs` gives
+    their names and shapes, and `outputs` names nodes. A network sees several as one, with all their numbers one after
+    the other; `pack` and `unpack` convert. Parameters are named after their node.
 
-    Raises InputError for a node that takes what is not there, and for one that nothing needs.
+    Raises InputError for a node that takes what is not there, and for one that no output needs.
     """
 
     nodes: tuple[Node, ...]
@@ -87,15 +88,17 @@ class Graph(Container):
     kind: ClassVar[str] = "graph"
 
     def __init__(
-        self, *nodes: Node, inputs: Mapping[str, Shape] | Iterable[Input] = (), outputs: Sequence[str] = ()
+        self, *nodes: Node, inputs: Mapping[str, Shape] | Iterable[Input] = (), outputs: str | Sequence[str] = ()
     ) -> None:
         if not nodes or not all(isinstance(node, Node) for node in nodes):
             raise InputError("Graph", 'nodes, such as Node("conv1", Conv2D(8, 3), "x")', list(nodes))
-        named = inputs.items() if isinstance(inputs, Mapping) else ((entry.name, entry.shape) for entry in inputs)
+        entries = tuple(starmap(Input, inputs.items()) if isinstance(inputs, Mapping) else inputs)
+        if not all(isinstance(entry, Input) for entry in entries):
+            raise InputError("Graph: inputs", 'shapes by name, such as {"image": (3, 32, 32)}', repr(inputs))
+        named = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         object.__setattr__(self, "nodes", nodes)
-        object.__setattr__(self, "inputs", tuple(Input(name, shape) for name, shape in named))
-        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-        object.__setattr__(self, "outputs", wanted or (nodes[-1].name,))
+        object.__setattr__(self, "inputs", entries)
+        object.__setattr__(self, "outputs", named or (nodes[-1].name,))
         self._check()
 
     def _check(self) -> None:
@@ -122,7 +125,7 @@ class Graph(Container):
 
     @cached_property
     def uses(self) -> Counter[str]:
-        """How often each input and node is taken, as an output of the graph too."""
+        """How often each input and node is taken, by nodes and as an output of the graph."""
         return Counter([*self.outputs, *(name for node in self.nodes for name in node.inputs)])
 
     @property
@@ -137,13 +140,15 @@ class Graph(Container):
 
     @property
     def is_packed(self) -> bool:
-        """Whether inputs, or outputs, are packed into one."""
+        """Whether named inputs, or several outputs, are packed into one array."""
         return len(self.inputs) > 0 or len(self.outputs) > 1
 
     def shapes(self, input_shape: Shape, name: str = "") -> dict[str, Shape]:
         """Return the shape of each input and of each node's output."""
         if self.inputs:
-            check_shape(f"{name or 'graph'}: inputs", (sum(map(_size, self.inputs)),), input_shape)
+            check_shape(
+                f"{name or 'graph'}: inputs", (sum(math.prod(entry.shape) for entry in self.inputs),), input_shape
+            )
         shapes = {entry.name: entry.shape for entry in self.inputs} or {X: input_shape}
         for node in self.nodes:
             own, taken = qualified(name, node.name), [shapes[each] for each in node.inputs]
@@ -155,14 +160,14 @@ class Graph(Container):
         return shapes
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
-        """Return the shape of the output, or (numbers of all outputs) if there are several."""
+        """Return the shape of the output; of several, (count of all their numbers)."""
         shapes = self.shapes(input_shape, name)
         if len(self.outputs) == 1:
             return shapes[self.outputs[0]]
         return (sum(math.prod(shapes[output]) for output in self.outputs),)
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
-        """Return the parameters of all nodes that own some, named as in `conv1.weight`."""
+        """Return the parameters of all nodes that share none, named as in `conv1.weight`."""
         shapes, owned = self.shapes(input_shape), dict[str, tuple[Parameter, ...]]()
         for node in self.nodes:
             if isinstance(node.layer, Layer):
@@ -179,7 +184,7 @@ class Graph(Container):
         )
 
     def pack(self, inputs: Mapping[str, Images]) -> Images:
-        """Return several inputs, each (N, *shape) and under its name, as one array (N, numbers of all).
+        """Return several inputs, each (N, *shape) and under its name, as one array (N, count of all their numbers).
 
         Beside floats, bytes become numbers from 0 to 1, which is what they count as by themselves.
         """
@@ -205,18 +210,18 @@ class Graph(Container):
         return images[:, parts[place]].reshape(len(images), *self.inputs[place].shape)
 
     def unpack(self, outputs: Array, input_shape: Shape) -> dict[str, Array]:
-        """Return the outputs (N, numbers of all) of a network with this input shape, each under its name."""
-        shapes, start, parts = self.shapes(input_shape), 0, dict[str, Array]()
-        for name in self.outputs:
-            end = start + math.prod(shapes[name])
-            parts[name] = outputs[:, start:end].reshape(len(outputs), *shapes[name])
-            start = end
-        return parts
+        """Return the outputs (N, count of all numbers) of a network with this input shape, each under its name."""
+        shapes = self.shapes(input_shape)
+        parts = _parts(shapes[name] for name in self.outputs)
+        return {
+            name: outputs[:, part].reshape(len(outputs), *shapes[name])
+            for name, part in zip(self.outputs, parts, strict=True)
+        }
 
     def split(self, at: str) -> tuple["Graph | Sequential", "Graph"]:
         """Return two graphs: the second is the node called `at` and all that depend on it, the first all others.
 
-        The second takes the first one's output. Raises InputError if one tensor does not suffice for that.
+        The second takes the output of the first. Raises InputError if it needs more than one tensor.
         """
         check_is_among("split: at", at, self.names)
         after = {at}
@@ -237,7 +242,7 @@ class Graph(Container):
         return Graph(*before, inputs=self.inputs, outputs=cut), Graph(*head, outputs=outputs)
 
     def followed_by(self, name: str, layer: Layer) -> "Graph":
-        """Return the same nodes and, after the first output, one more of this name."""
+        """Return the same nodes and, after the first output, a new one of this name."""
         return Graph(*self.nodes, Node(name, layer, self.outputs[0]), inputs=self.inputs)
 
     def lower(self, site: Site) -> "LoweredGraph":
@@ -247,9 +252,9 @@ class Graph(Container):
 
 @dataclass
 class _Step:
-    """A lowered node: what it takes, by number, and what runs; while it runs, y and the sum of the dY so far.
+    """An input or a lowered node: the steps it takes, by number, and what runs; then y, and the sum of the dY so far.
 
-    `slots` is the memory that y is in, and `readers` counts those not yet lowered that take it.
+    `slots` is the memory that y is in, and `readers` counts the nodes that take it and are not yet lowered.
     """
 
     inputs: tuple[int, ...]
@@ -262,7 +267,7 @@ class _Step:
 
 
 class LoweredGraph(LoweredContainer):
-    """Runs the nodes in order, and backward in reverse; where branches part, the dX that they return add up."""
+    """Runs the nodes in order, and backward in reverse; where branches part, the dX that they return are added up."""
 
     def __init__(self, graph: Graph, site: Site) -> None:
         self.shapes = graph.shapes(site.input_shape, site.name)
@@ -297,7 +302,7 @@ class LoweredGraph(LoweredContainer):
             self.slots = self.steps[self.outputs[0]].slots
 
     def _read(self, places: Sequence[int], workspace: Workspace) -> None:
-        """Count a reader of these nodes as lowered; the memory of a node without further readers is released."""
+        """Count a reader of these nodes as lowered; release the memory of nodes without further readers."""
         for place in places:
             step = self.steps[place]
             step.readers -= 1
@@ -322,9 +327,9 @@ class LoweredGraph(LoweredContainer):
     def _join(self, node: Node, join: Join, inputs: tuple[int, ...], site: Site) -> _Step:
         shapes = tuple(self.shapes[name] for name in node.inputs)
         wants_dx = tuple(self.steps[place].wants_gradients for place in inputs)
-        meeting = Meeting(qualified(site.name, node.name), shapes, site.batch, wants_dx, site.workspace)
+        at = JoinSite(qualified(site.name, node.name), shapes, site.batch, wants_dx, site.workspace)
         with site.workspace.lowering() as taken:
-            run = join.lower(meeting)
+            run = join.lower(at)
         slots = site.workspace.slots_of_y(taken, tuple(slot for place in inputs for slot in self.steps[place].slots))
         return _Step(inputs, run, any(wants_dx), slots, self.uses[node.name])
 
@@ -366,7 +371,7 @@ class LoweredGraph(LoweredContainer):
             step.dy = dx if step.dy is None else np.add(step.dy, dx, out=step.dy)
 
     def _add_shared(self) -> None:
-        """Add the gradients of all uses of shared parameters; of statistics, take the mean."""
+        """Add up the gradients of all uses of shared parameters; of statistics, take the mean."""
         for uses in self.shared.values():
             for parameter in uses[0].parameters:
                 total = self.gradients[parameter.name]
@@ -397,16 +402,12 @@ def _with_input(node: Node, before: str, now: str) -> Node:
 
 
 def _parts(shapes: Iterable[Shape]) -> list[slice]:
-    """Return where arrays of these shapes, without the batch, are if they are packed into one."""
+    """Return where arrays of these shapes, without the batch, lie when they are packed into one."""
     start, parts = 0, []
     for shape in shapes:
         parts.append(slice(start, start + math.prod(shape)))
         start = parts[-1].stop
     return parts
-
-
-def _size(entry: Input) -> int:
-    return math.prod(entry.shape)
 
 
 def _listed(parameters: Sequence[Parameter]) -> str:

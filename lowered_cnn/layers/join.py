@@ -1,4 +1,4 @@
-"""Joins: what becomes of several branches where they meet in a graph."""
+"""Joins: how a graph combines several branches into one: their sum, product or concatenation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lowered_cnn.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Meeting:
+class JoinSite:
     """What a join is lowered for: the shapes of its inputs, without the batch, and which of them want a gradient."""
 
     name: str
@@ -23,7 +23,7 @@ class Meeting:
 
 
 class LoweredJoin(ABC):
-    """The form of a join that runs; arrays are as for `Lowered`, but there are several x."""
+    """The form of a join that runs. Its contract is that of `Lowered`, with several x instead of one."""
 
     @abstractmethod
     def forward(self, xs: Sequence[Array]) -> Array:
@@ -31,29 +31,29 @@ class LoweredJoin(ABC):
 
     @abstractmethod
     def backward(self, dy: Array) -> list[Array | None]:
-        """Return the gradient of each x that wants one: different arrays, one of which may be dy."""
+        """Return the gradient of each x that wants one, else None: separate arrays, one of which may be dy."""
 
 
 @dataclass(frozen=True)
 class Join(ABC):
-    """A description: a frozen dataclass without arrays, and without parameters."""
+    """A description of a join: a frozen dataclass without arrays or parameters."""
 
     kind: ClassVar[str]
 
     @abstractmethod
     def output_shape(self, input_shapes: Sequence[Shape], name: str) -> Shape:
-        """Return y's shape for those of the inputs; raises InputError, with `name`, if they do not fit."""
+        """Return y's shape for the inputs' shapes; raises InputError, with `name`, if they do not fit."""
 
     @abstractmethod
-    def lower(self, site: Meeting) -> LoweredJoin:
+    def lower(self, site: JoinSite) -> LoweredJoin:
         """Allocate all buffers and return the form that runs."""
 
 
 class _Broadcast(Join):
-    """An element-wise join: axes of length 1 are repeated, so that (C, 1, 1) meets (C, H, W)."""
+    """An element-wise join. Axes of length 1 are repeated, so that (C, 1, 1) fits (C, H, W)."""
 
     def output_shape(self, input_shapes: Sequence[Shape], name: str) -> Shape:
-        """Return the longest length along each axis."""
+        """Return the greatest length along each axis."""
         try:
             shape = np.broadcast_shapes(*input_shapes)
         except ValueError:
@@ -70,7 +70,7 @@ class Add(_Broadcast):
 
     kind: ClassVar[str] = "add"
 
-    def lower(self, site: Meeting) -> LoweredJoin:
+    def lower(self, site: JoinSite) -> LoweredJoin:
         """Return the sum with its buffers."""
         return _LoweredAdd(self, site)
 
@@ -81,13 +81,13 @@ class Multiply(_Broadcast):
 
     kind: ClassVar[str] = "multiply"
 
-    def lower(self, site: Meeting) -> LoweredJoin:
+    def lower(self, site: JoinSite) -> LoweredJoin:
         """Return the product with its buffers."""
         return _LoweredMultiply(self, site)
 
 
 class _LoweredBroadcast(LoweredJoin):
-    def __init__(self, join: _Broadcast, site: Meeting) -> None:
+    def __init__(self, join: _Broadcast, site: JoinSite) -> None:
         new, batch = site.workspace.array, site.batch
         output = join.output_shape(site.input_shapes, site.name)
         self.y = site.workspace.output((*output, batch))
@@ -96,7 +96,7 @@ class _LoweredBroadcast(LoweredJoin):
             tuple(axis for axis, (own, length) in enumerate(zip(shape, output, strict=True)) if own < length)
             for shape in site.input_shapes
         ]
-        # One gradient is written over dy: that of the last input that is as large as y.
+        # One gradient is written over dy: that of the last input with the shape of y.
         whole = [place for place, axes in enumerate(self.axes) if not axes and site.wants_dx[place]]
         self.in_place = whole[-1] if whole else None
         self.dxs = [
@@ -124,7 +124,7 @@ class _LoweredAdd(_LoweredBroadcast):
 
 
 class _LoweredMultiply(_LoweredBroadcast):
-    def __init__(self, join: _Broadcast, site: Meeting) -> None:
+    def __init__(self, join: _Broadcast, site: JoinSite) -> None:
         super().__init__(join, site)
         self.xs: list[Array] = []
         self.product = site.workspace.array(self.y.shape if any(site.wants_dx) else (0,))
@@ -157,7 +157,7 @@ class _LoweredMultiply(_LoweredBroadcast):
 
 @dataclass(frozen=True)
 class Concat(Join):
-    """The inputs, concatenated along `axis`: 0 is the channels or features."""
+    """y = the inputs, concatenated along `axis`, counted without the batch: 0 is the channels or features."""
 
     axis: int = 0
 
@@ -176,13 +176,13 @@ class Concat(Join):
             check_shape(f"{name}: inputs (axis {axis} aside)", first, same)
         return (*first[:axis], sum(shape[axis] for shape in input_shapes), *first[axis + 1 :])
 
-    def lower(self, site: Meeting) -> LoweredJoin:
+    def lower(self, site: JoinSite) -> LoweredJoin:
         """Return the concatenation with its buffers."""
         return _LoweredConcat(self, site)
 
 
 class _LoweredConcat(LoweredJoin):
-    def __init__(self, concat: Concat, site: Meeting) -> None:
+    def __init__(self, concat: Concat, site: JoinSite) -> None:
         self.y = site.workspace.output((*concat.output_shape(site.input_shapes, site.name), site.batch))
         self.wants_dx = site.wants_dx
         ends = np.cumsum([shape[concat.axis] for shape in site.input_shapes]).tolist()
@@ -190,7 +190,7 @@ class _LoweredConcat(LoweredJoin):
         self.parts = [(*every, slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
 
     def forward(self, xs: Sequence[Array]) -> Array:
-        """Y is the inputs, one behind the other."""
+        """Y is the inputs, one after the other."""
         for part, x in zip(self.parts, xs, strict=True):
             np.copyto(self.y[part], x)
         return self.y

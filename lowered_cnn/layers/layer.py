@@ -63,8 +63,8 @@ class Site:
     `input_shape` excludes the batch. `training` matters to layers that compute something else at inference, such as
     Dropout and BatchNorm. `backward` is called only if `wants_gradients`, and must return dx if `wants_dx`. A layer
     finds its parameters under the name of their `owner`, which is its own unless it shares those of another layer.
-    Parameters that are `frozen` do not learn. `container` is the site of what it is in. `slots` is the memory that x is
-    in, if layers share it.
+    Parameters that are `frozen` do not learn. `container` is the site of the container it is in. `slots` is the memory
+    that x is in, if layers share it.
     """
 
     name: str

@@ -1,22 +1,22 @@
 """Local response normalization: each channel is divided by a power of the sum of squares in the channels around it."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, Shape, is_number, whole_number
+from lowered_cnn.arrays import Array, InputError, Shape, check_finite, whole_number
 from lowered_cnn.gemm import multiply
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 
 
 @dataclass(frozen=True)
 class LRN(Layer):
-    """y = x / (k + alpha / size times the sum of x^2)^beta (Krizhevsky et al., 2012): (C, *size) or (features).
+    """y = x / (k + alpha / size times the sum of x^2)^beta (Krizhevsky et al., 2012).
 
-    The sum is over the `size` channels around each one, at the same position; there are none beyond the first and the
-    last. The size is odd: PyTorch and ONNX disagree on even ones. Raises InputError unless alpha >= 0 and k > 0.
+    Input (C, *size) or (features). The sum is over the `size` channels around each one, at the same position, as far
+    as there are any. The size is odd: PyTorch and ONNX disagree on even ones. Raises InputError unless alpha >= 0 and
+    k > 0.
     """
 
     size: int = 5
@@ -30,9 +30,7 @@ class LRN(Layer):
         if whole_number("LRN: size", self.size, 1) % 2 == 0:
             raise InputError("LRN: size", "an odd number", self.size)
         for name in ("alpha", "beta", "k"):
-            value = getattr(self, name)
-            if not (is_number(value) and math.isfinite(value)):
-                raise InputError(f"LRN: {name}", "a finite number", repr(value))
+            check_finite(f"LRN: {name}", getattr(self, name))
         if not (self.alpha >= 0 and self.k > 0):
             raise InputError("LRN", "alpha of at least 0 and k above 0", f"{self.alpha!r} and {self.k!r}")
 

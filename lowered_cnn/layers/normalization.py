@@ -1,4 +1,4 @@
-"""Normalization to mean 0 and variance 1: over a shard, over the channels of a position, or over groups of channels."""
+"""Normalization to mean 0 and variance 1: over a shard, the channels of a position, or groups of channels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,6 +7,7 @@ import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape, check_flag, is_number, whole_number
 from lowered_cnn.gemm import multiply, row_dots, row_sums
+from lowered_cnn.layers.axes import size_of
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
@@ -42,15 +43,14 @@ class BatchNorm(Layer):
         """Return weight, bias, running_mean and running_var, each (C)."""
         shape = input_shape[:1]
         return (
-            Parameter("weight", shape, initial=1.0),
-            Parameter("bias", shape),
+            *_weight_and_bias(input_shape),
             Parameter("running_mean", shape, statistic=True),
             Parameter("running_var", shape, initial=1.0, statistic=True),
         )
 
     def lower(self, site: Site) -> Lowered:
         """Return the normalization with the shard's statistics or, for inference, with the running ones."""
-        return _LoweredBatchNorm(self, site) if site.training else _LoweredScale(self, site)
+        return _LoweredBatchNorm(self, site) if site.training else _InferenceBatchNorm(self, site)
 
     def scale_and_shift(self, site: Site) -> tuple[Array, Array]:
         """Return the scale and shift of each channel at inference: y = scale x + shift."""
@@ -58,7 +58,7 @@ class BatchNorm(Layer):
         return scale, site.parameter("bias") - site.parameter("running_mean") * scale
 
 
-class _LoweredScale(Lowered):
+class _InferenceBatchNorm(Lowered):
     """The matrices: x, y and z = (x - running_mean) / deviation, all (channels, M)."""
 
     def __init__(self, norm: BatchNorm, site: Site) -> None:
@@ -180,7 +180,7 @@ class LayerNorm(Layer):
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
         """Return weight and bias, each (C)."""
-        return (Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1]))
+        return _weight_and_bias(input_shape)
 
     def lower(self, site: Site) -> Lowered:
         """Return the normalization of (C, positions times examples) in columns."""
@@ -212,7 +212,7 @@ class GroupNorm(Layer):
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
         """Return weight and bias, each (C)."""
-        return (Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1]))
+        return _weight_and_bias(input_shape)
 
     def lower(self, site: Site) -> Lowered:
         """Return the normalization of (groups, numbers of a group, examples) in columns."""
@@ -223,7 +223,7 @@ class GroupNorm(Layer):
 class InstanceNorm(Layer):
     """y = (x - mean) / sqrt(variance + epsilon), over each channel of each example (Ulyanov et al., 2016).
 
-    Input (C, *size). If it is `affine`, y is weight times this, plus bias, with one number each per channel.
+    Input (C, *size). With `affine`, y is weight times this plus bias, with one number each per channel.
     """
 
     epsilon: float = 1e-5
@@ -237,14 +237,12 @@ class InstanceNorm(Layer):
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return the input's shape."""
-        if len(input_shape) < 2:
-            raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
+        size_of(input_shape, name)
         return input_shape
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
         """Return weight and bias, each (C), or none."""
-        pair = (Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1]))
-        return pair if self.affine else ()
+        return _weight_and_bias(input_shape) if self.affine else ()
 
     def lower(self, site: Site) -> Lowered:
         """Return the normalization of (C, positions, examples) in columns."""
@@ -307,6 +305,11 @@ class _LoweredLayerNorm(Lowered):
         row_sums("dweight", spare, self.ones, out=dweight)
         row_sums("dbias", dy, self.ones, out=dbias)
         np.multiply(dy, self.numbers[0], out=dy)
+
+
+def _weight_and_bias(input_shape: Shape) -> tuple[Parameter, Parameter]:
+    """Return weight and bias, with one number each per channel or feature."""
+    return Parameter("weight", input_shape[:1], initial=1.0), Parameter("bias", input_shape[:1])
 
 
 def _check_epsilon(where: str, epsilon: float) -> None:

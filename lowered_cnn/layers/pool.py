@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, InputError, Shape, check_flag
 from lowered_cnn.gemm import multiply, multiply_at_b
+from lowered_cnn.layers.axes import size_of
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Border, Columns, Index, im2col, windows
 from lowered_cnn.window import Lengths, Padding, Sweep, Window
@@ -32,12 +33,11 @@ class _Pool(Layer):
 
     def sweep(self, input_shape: Shape, name: str) -> Sweep:
         """Lay the window over an input (C, *size)."""
-        if len(input_shape) < 2:
-            raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
-        window = self.window(len(input_shape) - 1, name)
+        size = size_of(input_shape, name)
+        window = self.window(len(size), name)
         if window.padding is not None and any(max(p) >= e for p, e in zip(window.padding, window.extent, strict=True)):
             raise InputError(f"{name}: padding", f"less than the window {window.extent}", window.padding)
-        return window.over(input_shape[1:], name, ceil=self.ceil_mode)
+        return window.over(size, name, ceil=self.ceil_mode)
 
     def window(self, rank: int, where: str) -> Window:
         """Return the window over `rank` axes; raises InputError, starting with `where`, for invalid lengths."""
@@ -107,7 +107,7 @@ class _LoweredMaxPool(Lowered):
 
 
 class _MaxPoolByAxis(Lowered):
-    """The same for inference: fewer maxima, and nothing is padded. A few channels at a time stay in cache."""
+    """The same for inference, axis by axis: fewer maxima, no padding, and a few channels at a time, in cache."""
 
     def __init__(self, pool: MaxPool, site: Site) -> None:
         self.sweep, self.channels = pool.sweep(site.input_shape, site.name), site.input_shape[0]
@@ -219,8 +219,7 @@ class _LoweredAvgPool(Lowered):
 class _GlobalPool(Layer):
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (C,)."""
-        if len(input_shape) < 2:
-            raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
+        size_of(input_shape, name)
         return input_shape[:1]
 
 

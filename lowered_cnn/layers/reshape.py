@@ -10,12 +10,12 @@ from typing import ClassVar, Literal, SupportsIndex, TypeAlias, get_args
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, Shape, is_number, whole_number
-from lowered_cnn.layers.axes import axis_of, check_axis
+from lowered_cnn.layers.axes import axis_of, check_axis, size_of
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.lowering import Index
 from lowered_cnn.window import Padding, Window
 
-Border: TypeAlias = Literal["constant", "reflect", "edge"]
+PadMode: TypeAlias = Literal["constant", "reflect", "edge"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Flatten(Layer):
 class Reshape(Layer):
     """The same numbers in row-major order, in another `shape` without the batch: a view, as the batch is the last axis.
 
-    One length may be -1: it is then what the others leave.
+    One length may be -1: it follows from the others.
     """
 
     shape: Shape
@@ -79,7 +79,7 @@ class _View(Lowered):
 
 
 class Permutation(Layer):
-    """y is x, seen in a shape of more axes, with these permuted, in y's shape."""
+    """y is x seen in a shape with more axes, with these permuted, and then seen in y's shape."""
 
     @abstractmethod
     def permutation(self, input_shape: Shape, name: str) -> tuple[Shape, Shape]:
@@ -112,7 +112,10 @@ class _LoweredPermutation(Lowered):
 
 @dataclass(frozen=True)
 class Transpose(Permutation):
-    """The axes behind the batch in another order: axis j of y is axis axes[j] of x. Transpose((1, 2, 0)): (H, W, C)."""
+    """The axes, counted without the batch, in another order: axis j of y is axis axes[j] of x.
+
+    Transpose((1, 2, 0)) turns (C, H, W) into (H, W, C).
+    """
 
     axes: Shape
 
@@ -123,7 +126,7 @@ class Transpose(Permutation):
         for axis in axes:
             check_axis("Transpose", axis)
         if not axes or sorted(axes) != list(range(len(axes))):
-            raise InputError("Transpose: axes", "0, 1, ..., each of them once", repr(self.axes))
+            raise InputError("Transpose: axes", "0, 1, ..., each once", repr(self.axes))
         object.__setattr__(self, "axes", tuple(map(operator.index, axes)))
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
@@ -163,8 +166,8 @@ class ChannelShuffle(Permutation):
 class PixelShuffle(Permutation):
     """Channels become positions: (C r^2, H, W) becomes (C, H r, W r), with r the `factor` (Shi et al., 2016).
 
-    y[c, i, j] = x[c r^2 + r (i mod r) + j mod r, floor(i / r), floor(j / r)]; in the same way for another number of
-    axes than two.
+    y[c, i, j] = x[c r^2 + r (i mod r) + j mod r, floor(i / r), floor(j / r)]; likewise with any other
+    number of axes.
     """
 
     factor: int
@@ -246,21 +249,21 @@ class _LoweredSlice(Lowered):
 class Pad(Layer):
     """A border around (C, *size): `padding` is a number, or per axis a number or a pair.
 
-    It has a constant value or, as `mode` says, repeats the "edge", or is a reflection in it ("reflect"), in which the
-    edge itself does not appear again.
+    The `mode` says what is in it: "constant", the `value`; "edge", the outermost numbers again; "reflect", the input
+    mirrored at its edge, without a second copy of the edge itself.
     """
 
     padding: Padding = 1
     value: float = 0.0
-    mode: Border = "constant"
+    mode: PadMode = "constant"
 
     kind: ClassVar[str] = "pad"
 
     def __post_init__(self) -> None:
         if not is_number(self.value):
             raise InputError("Pad: value", "a number", repr(self.value))
-        if self.mode not in get_args(Border):
-            raise InputError("Pad: mode", " or ".join(map(repr, get_args(Border))), repr(self.mode))
+        if self.mode not in get_args(PadMode):
+            raise InputError("Pad: mode", " or ".join(map(repr, get_args(PadMode))), repr(self.mode))
 
     def pads(self, rank: int, where: str) -> tuple[tuple[int, int], ...]:
         """Return the padding before and after each of `rank` axes."""
@@ -271,12 +274,11 @@ class Pad(Layer):
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (C, *size with the border)."""
-        if len(input_shape) < 2:
-            raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
-        pads = self.pads(len(input_shape) - 1, name)
-        if self.mode == "reflect" and any(max(p) >= h for h, p in zip(input_shape[1:], pads, strict=True)):
-            raise InputError(f"{name}: padding", f"less than the size {input_shape[1:]}, which is reflected", pads)
-        return (input_shape[0], *(h + sum(p) for h, p in zip(input_shape[1:], pads, strict=True)))
+        size = size_of(input_shape, name)
+        pads = self.pads(len(size), name)
+        if self.mode == "reflect" and any(max(p) >= h for h, p in zip(size, pads, strict=True)):
+            raise InputError(f"{name}: padding", f"less than the size {size}, which is reflected", pads)
+        return (input_shape[0], *(h + sum(p) for h, p in zip(size, pads, strict=True)))
 
     def lower(self, site: Site) -> Lowered:
         """Return the border with its buffer."""
@@ -288,7 +290,7 @@ class _LoweredPad(Lowered):
         pads, size = pad.pads(len(site.input_shape) - 1, site.name), site.input_shape[1:]
         self.y = site.workspace.array((*pad.output_shape(site.input_shape, site.name), site.batch), pad.value)
         self.interior = tuple(slice(p[0], p[0] + h) for p, h in zip(pads, size, strict=True))
-        # What goes on along an axis goes on along the next ones as well, with the corners.
+        # One axis after the other: the later ones repeat what the earlier ones have added, so corners are filled too.
         self.repeats: list[tuple[Index, Index]] = []
         if pad.mode != "constant":
             for axis, (p, h) in enumerate(zip(pads, size, strict=True), 1):
@@ -311,7 +313,7 @@ class _LoweredPad(Lowered):
         return np.ascontiguousarray(dy[:, *self.interior])
 
 
-def _sides(mode: Border, pads: tuple[int, int], size: int) -> list[tuple[slice, slice]]:
+def _sides(mode: PadMode, pads: tuple[int, int], size: int) -> list[tuple[slice, slice]]:
     """Return the borders of an axis, before and after, each with what it repeats or reflects; none that is empty."""
     (before, after), end = pads, pads[0] + size
     if mode == "edge":

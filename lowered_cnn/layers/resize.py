@@ -1,4 +1,4 @@
-"""Interpolation, and means over parts of equal size: products with one small matrix per axis."""
+"""Interpolation, and means over equal parts: products with one small matrix per axis."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, InputError, Shape, is_number
 from lowered_cnn.gemm import Role, multiply
+from lowered_cnn.layers.axes import size_of
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.window import Lengths, lengths
 
@@ -17,27 +18,27 @@ Mode: TypeAlias = Literal["nearest", "linear", "cubic"]
 Coordinates: TypeAlias = Literal["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"]
 Rounding: TypeAlias = Literal["round_prefer_floor", "floor"]
 
-Places: TypeAlias = npt.NDArray[np.float64]
+Reals: TypeAlias = npt.NDArray[np.float64]
 
 CUBIC = -0.75
 """The slope parameter of cubic interpolation, as in PyTorch and ONNX."""
 
 BAND = 16
-"""How many rows of a matrix are multiplied at a time: each row has few numbers that are not 0, and they move on."""
+"""How many rows of a matrix are multiplied at a time: rows have few numbers other than 0, and neighbours share them."""
 
 
 @dataclass(frozen=True)
 class Resize(Layer):
     """Interpolation of (C, *size) along each axis: Resize(2) doubles the size, by repeating each number.
 
-    Either `scale`, for an output size floor(scale H), or `size` is given, as one number or one per axis; with `size`,
-    the scale is OH / H. Output i lies at the place p of the input that `coordinates` says, as in ONNX: (i + 1/2) /
-    scale - 1/2 for "half_pixel" and, but 0 where OH = 1, for "pytorch_half_pixel"; i / scale for "asymmetric";
-    i (H - 1) / (OH - 1) for "align_corners". Its value is that at p rounded as `rounding` says, halves downwards or
-    always downwards ("floor"), or interpolated between 2 ("linear") or 4 ("cubic", Keys, 1981) numbers around p.
-    Beyond the border, the input goes on with the number there.
+    Either `scale` or `size` is given, as one number or one per axis: the output size is floor(scale H), or the scale is
+    OH / H. As in ONNX, `coordinates` say at which place p of the input output i lies: "half_pixel" at (i + 1/2) / scale
+    - 1/2; "pytorch_half_pixel" at the same, but at 0 if OH is 1; "asymmetric" at i / scale; "align_corners" at
+    i (H - 1) / (OH - 1). In the `mode` "nearest", the output is the number nearest to p: `rounding` takes halves down,
+    or, with "floor", everything. In "linear" and "cubic" (Keys, 1981), it is interpolated from the 2 or 4 numbers
+    around p. Beyond its border, the input is continued by its outermost numbers.
 
-    PyTorch's Upsample has "half_pixel", or "align_corners", if it is linear, else "asymmetric" with "floor".
+    PyTorch's Upsample is "asymmetric" with "floor" in the mode "nearest", else "half_pixel" or "align_corners".
     """
 
     scale: float | Sequence[float] | None = None
@@ -50,7 +51,7 @@ class Resize(Layer):
 
     def __post_init__(self) -> None:
         if (self.scale is None) == (self.size is None):
-            raise InputError("Resize", "either a scale or a size", "both" if self.size else "neither")
+            raise InputError("Resize", "either a scale or a size", "neither" if self.size is None else "both")
         for name, kind in (("mode", Mode), ("coordinates", Coordinates), ("rounding", Rounding)):
             value, options = getattr(self, name), get_args(kind)
             if value not in options:
@@ -58,7 +59,7 @@ class Resize(Layer):
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (C, *output size)."""
-        size = _size(input_shape, name)
+        size = size_of(input_shape, name)
         if self.size is not None:
             return (input_shape[0], *lengths(len(size), self.size, f"{name}: size"))
         output = tuple(math.floor(h * scale) for h, scale in zip(size, self._scales(len(size), name), strict=True))
@@ -70,7 +71,7 @@ class Resize(Layer):
         """Return the products with the matrices of interpolation."""
         return _LoweredAlongAxes(self.matrices(site.input_shape, site.name), site)
 
-    def matrices(self, input_shape: Shape, name: str) -> list[Places]:
+    def matrices(self, input_shape: Shape, name: str) -> list[Reals]:
         """Return for each axis the matrix (OH, H) that interpolates along it."""
         size, output = input_shape[1:], self.output_shape(input_shape, name)[1:]
         if self.size is not None:
@@ -79,7 +80,7 @@ class Resize(Layer):
             scales = [(scale, 1) for scale in self._scales(len(size), name)]
         return [self._matrix(h, oh, *scale) for h, oh, scale in zip(size, output, scales, strict=True)]
 
-    def _matrix(self, before: int, after: int, numerator: float, denominator: int) -> Places:
+    def _matrix(self, before: int, after: int, numerator: float, denominator: int) -> Reals:
         """Return the matrix (after, before) of one axis, for the scale numerator / denominator."""
         number = np.arange(after, dtype=np.float64)
         match self.coordinates:
@@ -95,8 +96,8 @@ class Resize(Layer):
             np.add.at(matrix, (np.arange(after), np.clip(tap, 0, before - 1).astype(np.intp)), weight)
         return matrix
 
-    def _taps(self, place: Places) -> list[tuple[Places, Places]]:
-        """Return what is read for each place: numbers of inputs, which may lie beyond the border, and their weights."""
+    def _taps(self, place: Reals) -> list[tuple[Reals, Reals]]:
+        """Return what is read for each place: positions in the input, perhaps beyond its border, and their weights."""
         if self.mode == "nearest":
             return [(np.ceil(place - 0.5) if self.rounding == "round_prefer_floor" else np.floor(place), np.ones(1))]
         first = np.floor(place)
@@ -114,19 +115,19 @@ class Resize(Layer):
         return tuple(map(float, scales))
 
 
-def _near(distance: Places) -> Places:
+def _near(distance: Reals) -> Reals:
     """Return the cubic weight of a number at a distance of up to 1."""
     return ((CUBIC + 2) * distance - (CUBIC + 3)) * distance * distance + 1
 
 
-def _far(distance: Places) -> Places:
+def _far(distance: Reals) -> Reals:
     """Return the cubic weight of a number at a distance from 1 to 2."""
     return CUBIC * (((distance - 5) * distance + 8) * distance - 4)
 
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool(Layer):
-    """y is the mean of each part of (C, *input size), of which there are as many as `size` says: output (C, *size).
+    """y is the mean of each of `size` parts of an input (C, *input size): output (C, *size).
 
     `size` is one number, or one per axis. Part i of an axis goes from floor(i H / OH) up to, but not including,
     ceil((i + 1) H / OH), as in PyTorch: the parts overlap where OH does not divide H.
@@ -138,7 +139,7 @@ class AdaptiveAvgPool(Layer):
 
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return (C, *size)."""
-        return (input_shape[0], *lengths(len(_size(input_shape, name)), self.size, f"{name}: size"))
+        return (input_shape[0], *lengths(len(size_of(input_shape, name)), self.size, f"{name}: size"))
 
     def lower(self, site: Site) -> Lowered:
         """Return the products with the matrices of means."""
@@ -147,7 +148,7 @@ class AdaptiveAvgPool(Layer):
         return _LoweredAlongAxes([_means(before, after) for before, after in pairs], site)
 
 
-def _means(before: int, after: int) -> Places:
+def _means(before: int, after: int) -> Reals:
     matrix = np.zeros((after, before))
     for part, row in enumerate(matrix):
         first, end = part * before // after, -(-(part + 1) * before // after)
@@ -158,7 +159,7 @@ def _means(before: int, after: int) -> Places:
 class _LoweredAlongAxes(Lowered):
     """The matrices, for each axis from the last to the first: m (OH, H), x (outer, H, inner), y (outer, OH, inner)."""
 
-    def __init__(self, matrices: list[Places], site: Site) -> None:
+    def __init__(self, matrices: list[Reals], site: Site) -> None:
         shape, new = [*site.input_shape, site.batch], site.workspace.array
         self.steps: list[_Step] = []
         for axis in range(len(matrices), 0, -1):
@@ -184,7 +185,7 @@ class _LoweredAlongAxes(Lowered):
 
 @dataclass(frozen=True)
 class _Band:
-    """Some rows of a matrix, without the columns before and after those that are not 0: the `window`."""
+    """Some `rows` of a matrix, cut to the `window` of columns that are not all 0."""
 
     m: Array
     rows: slice
@@ -200,7 +201,7 @@ class _Step:
     dx: Array
 
 
-def _bands(matrix: Places, site: Site) -> list[_Band]:
+def _bands(matrix: Reals, site: Site) -> list[_Band]:
     """Divide a matrix into bands of rows."""
     bands = []
     for start in range(0, len(matrix), BAND):
@@ -219,10 +220,3 @@ def _multiply(role: Role, bands: list[_Band], x: Array, axis: int, out: Array) -
     before, after = (each.reshape(outer, each.shape[axis], -1) for each in (x, out))
     for band in bands:
         multiply(role, band.m, before[:, band.window], out=after[:, band.rows])
-
-
-def _size(input_shape: Shape, name: str) -> Shape:
-    """Return the size of an input (C, *size)."""
-    if len(input_shape) < 2:
-        raise InputError(f"{name}: input", "shape (C, *size)", input_shape)
-    return input_shape[1:]

@@ -1,4 +1,4 @@
-"""A scale and a shift: multiplication by and addition of numbers that belong to the layer."""
+"""A scale and a shift: multiplication by weights, and addition of biases, of any shape that broadcasts."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lowered_cnn.arrays import Array, InputError, Shape, check_flag, is_number, whole_number
+from lowered_cnn.arrays import Array, InputError, Shape, check_finite, check_flag, whole_number
 from lowered_cnn.gemm import Role, row_sums
 from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
@@ -16,9 +16,9 @@ from lowered_cnn.parameters import Parameter
 class Scale(Layer):
     """y = weight x + bias, with numbers of any `shape` that broadcasts to x without the batch, as in NumPy.
 
-    By default there is one weight and one bias per channel, of shape (C, 1, ..., 1). Weights begin at `initial`, biases
-    at 0, and neither decays. Numbers that are not `learned` are constants: they are stored with the network, but no
-    optimizer sees them. (With a small `initial` and without a bias, this is LayerScale, Touvron et al., 2021.)
+    By default there is one weight and one bias per channel, of shape (C, 1, ..., 1). Weights start at `initial`, biases
+    at 0, and neither decays. Without `learned`, they are constants: stored with the network, but seen by no optimizer.
+    (With a small `initial` and without a bias, this is LayerScale, Touvron et al., 2021.)
     """
 
     shape: Shape | None = None
@@ -34,8 +34,7 @@ class Scale(Layer):
             check_flag(f"Scale: {flag}", getattr(self, flag))
         if not (self.weight or self.bias):
             raise InputError("Scale", "a weight, a bias or both", "neither")
-        if not (is_number(self.initial) and math.isfinite(self.initial)):
-            raise InputError("Scale: initial", "a finite number", repr(self.initial))
+        check_finite("Scale: initial", self.initial)
         if self.shape is not None:
             if not np.iterable(self.shape):
                 raise InputError("Scale: shape", "a tuple of lengths", repr(self.shape))
@@ -50,7 +49,7 @@ class Scale(Layer):
         return input_shape
 
     def parameters(self, input_shape: Shape) -> tuple[Parameter, ...]:
-        """Return weight and bias, or the one of them that there is."""
+        """Return weight and bias, or the only one that there is."""
         shape, constant = self._shape(input_shape), not self.learned
         weight = Parameter("weight", shape, initial=self.initial, statistic=constant)
         bias = Parameter("bias", shape, statistic=constant)
@@ -78,9 +77,9 @@ class _LoweredScale(Lowered):
             self.learned = scale.learned
             self.gradients = {name: site.gradient(name) for name in names}
             self.spare = site.workspace.array(self.y.shape if scale.weight and scale.learned else (0,))
-            # The sum is taken over each row of a matrix first: over the axes, the last ones, that have a length of 1.
-            behind = next((axis for axis, n in enumerate(reversed(self.shape)) if n > 1), len(self.shape))
-            self.kept = site.input_shape[: len(self.shape) - behind]
+            # Sums are taken over the rows of a matrix first: over the trailing axes that have a length of 1.
+            trailing = next((axis for axis, n in enumerate(reversed(self.shape)) if n > 1), len(self.shape))
+            self.kept = site.input_shape[: len(self.shape) - trailing]
             self.rows = site.workspace.array((math.prod(self.kept),))
             self.ones = site.workspace.ones(self.y.size // self.rows.size)
             self.others = tuple(axis for axis in range(len(self.kept)) if self.shape[axis] == 1)

@@ -12,7 +12,7 @@ from lowered_cnn.layers.layer import Layer, Lowered, Site
 from lowered_cnn.parameters import Parameter
 
 AT_ONCE = 64
-"""How many images are in memory in float64 at once."""
+"""How many images are held in float64 at once."""
 
 ROUNDING = 1e-12
 """The most that rounding adds to the deviation of a channel that never changes, relative to its mean."""
@@ -25,7 +25,7 @@ class Standardize(Layer):
     Input (C, *size) or (features). As the first layer of a network, or where it takes an input of a Graph, it gets its
     two numbers per channel from the training images, before the first step of the first training. They are kept with
     the network, and learn nothing.
-    A mean of 0 and a deviation of 1 stand for those that were not measured; others, such as your own, are left alone.
+    A mean of 0 and a deviation of 1 count as not measured yet; any others, such as your own, are left alone.
     """
 
     kind: ClassVar[str] = "standardize"

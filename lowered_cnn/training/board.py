@@ -15,7 +15,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a board has room for: the number of workers and of examples, and the types of what these consist of."""
+    """What a board has room for: how many workers and examples, and the types and shapes of the examples' parts."""
 
     workers: int
     examples: int
@@ -26,7 +26,7 @@ class Capacity:
 
     @classmethod
     def of(cls, data: Examples, workers: int, examples: int) -> "Capacity":
-        """Return what so many workers, and batches of so many examples from a data set, need."""
+        """Return the room for that many workers, and for batches of that many examples from a data set."""
         targets = data.targets
         return cls(workers, examples, data.dtype, targets.shape[1:], targets.dtype, data.weights is not None)
 
@@ -57,7 +57,7 @@ class Board:
     examples: Labels
     """Their positions in the data set (N,)."""
     totals: npt.NDArray[np.float64]
-    """The loss, the number of right answers and that of answers of each worker."""
+    """The loss of each worker, its number of correct answers, and its number of answers."""
     arrivals: npt.NDArray[np.int64]
     """How many barriers each worker has reached."""
 

@@ -1,4 +1,4 @@
-"""How good a network is on examples with targets."""
+"""Evaluation: how good a network is on examples with targets."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, Images, InputError
 from lowered_cnn.data.dataset import Examples, ExamplesLike, are_labels, as_dataset, described, in_order
 from lowered_cnn.layers import Softmax
-from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, check_weights, share
+from lowered_cnn.losses import Loss, SoftmaxCrossEntropy, check_is_loss, check_weights, loss_and_gradient
 from lowered_cnn.network import Network, applied_twice, as_batch, check_network
 from lowered_cnn.prediction import CHUNK
 from lowered_cnn.training.metrics import Metric, check_metrics, measured, right_answers
@@ -24,8 +24,8 @@ LEAST_GATHERED = 4 * CHUNK
 class Evaluation:
     """The mean loss, the share of right answers, and the metrics that were asked for.
 
-    An answer is right if the largest output is the one of the example's class, or, in maps, of the position's class.
-    `accuracy` is None if the targets are not class numbers, or the loss ignores all of them.
+    An answer is right if the largest output is that of the example's class or, in maps, of the position's class.
+    `accuracy` is None if the targets are not class numbers, or if the loss ignores all of them.
     """
 
     loss: float
@@ -61,12 +61,12 @@ def evaluate(
     right, answers = right_answers(outputs, targets, loss.ignore)
     found = measured(metrics, outputs, targets)
     _undo_activation(network, loss, outputs)
-    value, _ = share(loss, outputs, targets, loss.total(targets, data.weights), data.weights)
+    value, _ = loss_and_gradient(loss, outputs, targets, loss.total(targets, data.weights), data.weights)
     return Evaluation(value, right / answers if answers else None, found)
 
 
 def _undo_activation(network: Network, loss: Loss, outputs: Array) -> None:
-    """Overwrite outputs that the loss would apply its activation to again with what leads to them."""
+    """If the network ends in an activation that the loss applies too, overwrite outputs with its inputs."""
     twice = applied_twice(network, loss)
     if twice is Softmax:  # the softmax of log probabilities gives the probabilities
         with np.errstate(divide="ignore"):
@@ -89,7 +89,7 @@ def chunks(data: Examples) -> Iterator[Images]:
 def check_data(network: Network, data: Examples, loss: Loss) -> None:
     """Raise InputError unless the inputs have the network's input shape, and the targets fit its outputs and the loss.
 
-    There is an output for each class, at each position of a map, and otherwise one for each number of a target.
+    Class numbers need an output for each class (in maps, at each position); other targets, one for each number.
     """
     as_batch(np.empty((0, *data.image_shape), data.dtype), network.input_shape, "data: images")
     check_weights(loss, data.weights)

@@ -7,7 +7,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, Images, Labels, Targets, Weights
 from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.layers.container import Stage, Tap
-from lowered_cnn.losses import Loss, share
+from lowered_cnn.losses import Loss, loss_and_gradient
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.training.metrics import right_answers
 
@@ -17,7 +17,7 @@ class Batch:
     """Inputs (N, C, *size), targets (N, ...) and data set positions (N,) of the examples of one step.
 
     `step`, from 0, and the shard determine the noise; `epoch` and the position determine an example's augmentation.
-    `total` is the loss's total of the whole batch; `weights` (N,), if any, say how much each example counts.
+    `total` is what `Loss.total` returns for the whole batch; `weights` (N,), if any, say how much each example counts.
     """
 
     images: Images
@@ -31,9 +31,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Totals:
-    """The totals of a batch, or of part of one: its share of the loss, and how many of its answers are right.
+    """The totals of a batch, or of part of one: its share of the loss, and how many of its answers are `correct`.
 
-    Answers are those to class numbers; there are none to other targets.
+    There are `answers` only where targets are class numbers.
     """
 
     loss: float
@@ -110,7 +110,7 @@ class ShardGradients:
             sentinel = _Sentinel()
             with np.errstate(all="ignore"), lowered.tapped(sentinel):
                 z = lowered.forward(images, position=(batch.step, shard))
-                loss, _ = share(self._loss, z, targets, batch.total, weights)
+                loss, _ = loss_and_gradient(self._loss, z, targets, batch.total, weights)
             if sentinel.fault or not np.isfinite(loss):
                 return sentinel.fault or "the loss"
         return None
@@ -120,7 +120,7 @@ class ShardGradients:
         lowered = self._lowered_for(len(images))
         z = lowered.forward(images, position=(batch.step, shard))
         correct, answers = right_answers(z, targets, self._loss.ignore)
-        loss, dz = share(self._loss, z, targets, batch.total, weights)
+        loss, dz = loss_and_gradient(self._loss, z, targets, batch.total, weights)
         lowered.backward(dz)
         return Totals(loss, correct, answers)
 

@@ -192,7 +192,7 @@ class Training(Iterator[Record]):
 
     @cached_property
     def _total(self) -> float:
-        """The loss's total of all examples: what the mean loss of an epoch is divided by."""
+        """`Loss.total` of all examples, by which the sum of an epoch's losses is divided."""
         return self.recipe.loss.total(self.data.targets, self.data.weights) or 1.0
 
     def _record(self, step: Step, totals: Totals) -> Record:
@@ -232,12 +232,12 @@ class Training(Iterator[Record]):
             tested = evaluate(network, dev, loss, workers=self._workers, metrics=self.metrics)
             figures[:] = tested.loss, math.nan if tested.accuracy is None else tested.accuracy, *tested.metrics.values()
         self.engine.broadcast(figures)
-        loss_there, accuracy, *others = figures.tolist()
+        dev_loss, accuracy, *others = figures.tolist()
         metrics = dict(zip(self.metrics, others, strict=True))
-        return Evaluation(loss_there, None if math.isnan(accuracy) else accuracy, metrics)
+        return Evaluation(dev_loss, None if math.isnan(accuracy) else accuracy, metrics)
 
     def stop(self) -> None:
-        """End the training after this step, as after the last one: with the average or the best weights, if wanted."""
+        """End the training as after its last step: with the average or the best weights, if the recipe has any."""
         if not self.finished:
             self._stopped = True
             self._finish()
@@ -388,7 +388,7 @@ class Training(Iterator[Record]):
     ) -> "Training":
         """Return the training that `save` wrote, with a network of its own; network and recipe are in the file.
 
-        The data must be the same, and so should the metrics be, which are not in the file. More `epochs` than before
+        The data must be the same, and so should the `metrics`, which are not in the file. More `epochs` than before
         extend the training, unless the learning rate of its schedule would jump at this step. Raises InputError for any
         other file, data or number of epochs.
         """
@@ -464,4 +464,4 @@ def _check(
     if recipe.monitor not in (None, "dev_accuracy", "dev_loss", *metrics):
         wanted = f"a figure that the recipe monitors, {recipe.monitor}"
         raise InputError("train: metrics", wanted, ", ".join(metrics) or "none")
-    recipe.adapted(network.parameters.parameters)
+    recipe.with_rates(network.parameters.parameters)

@@ -1,4 +1,4 @@
-"""Metrics: figures of outputs beside the loss, as functions."""
+"""Metrics: functions of a network's outputs and targets that are reported beside the loss."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -27,22 +27,23 @@ def measured(metrics: Mapping[str, Metric], outputs: Array, targets: Targets) ->
 
 
 def right_answers(outputs: Array, targets: Targets, ignore: int | None) -> tuple[int, int]:
-    """Return how many largest outputs are those of the class that is asked for, and how many classes are asked for.
+    """Return how many answers are right, and how many there are.
 
-    These are the class numbers (N,) for outputs (N, classes), or (N, *size) for maps of outputs (N, classes, *size),
-    without those that are `ignore`; other targets ask for none.
+    An answer is the class with the largest output: of outputs (N, classes), one for each class number (N,); of maps
+    (N, classes, *size), one for each of (N, *size). Those whose class number is `ignore` do not count, and targets of
+    other kinds have no answers.
     """
     if targets.dtype.kind not in "iu" or outputs.ndim < 2 or targets.shape != (len(outputs), *outputs.shape[2:]):
         return 0, 0
     right = outputs.argmax(axis=1) == targets
     if ignore is None:
         return int(np.count_nonzero(right)), targets.size
-    asked = targets != ignore
-    return int(np.count_nonzero(right & asked)), int(np.count_nonzero(asked))
+    counted = targets != ignore
+    return int(np.count_nonzero(right & counted)), int(np.count_nonzero(counted))
 
 
 def check_metrics(where: str, metrics: Mapping[str, Metric]) -> None:
-    """Raise InputError unless metrics are functions, each with its name."""
+    """Raise InputError unless metrics are functions by name."""
     if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
         raise InputError(where, 'functions by name, as in {"error": function}', repr(metrics))
     for name in metrics:

@@ -8,7 +8,7 @@ from lowered_cnn.arrays import InputError, is_number, whole_number
 from lowered_cnn.augmentation import Augmentation
 from lowered_cnn.losses import Loss, SoftmaxCrossEntropy
 from lowered_cnn.optimizers import SGD, Optimizer
-from lowered_cnn.parameters import Parameter, adapted
+from lowered_cnn.parameters import Parameter, with_rates
 from lowered_cnn.schedules import OneCycle, Schedule
 
 SHARD_SIZES = range(16, 33)
@@ -25,12 +25,12 @@ class Recipe:
     (Polyak and Juditsky, 1992). Its decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up.
     With `patience` training ends early once the dev accuracy (if targets are not class numbers, the dev loss) has not
     improved by more than `min_delta` in that many epochs, and the network ends up with the weights of the best one.
-    `monitor` chooses another figure: "dev_accuracy", "dev_loss", or a metric by its name, of which more is better.
+    `monitor` chooses another figure: "dev_accuracy", "dev_loss", or the name of a metric, where higher is better.
 
     Parameters that are `frozen` keep their values, and so do the statistics of layers in which nothing learns; `rates`
-    multiply the learning rate of others. Both go by patterns of names, in which * is any text: `frozen=("conv*",)`,
-    `rates={"dense2": 10.0}`. A pattern fits a parameter, or a layer and all that is in it. Of several rates that fit,
-    the last counts.
+    multiply the learning rates of others. Both take patterns of names, in which * stands for any text:
+    `frozen=("conv*",)`, `rates={"dense2": 10.0}`. A pattern matches a parameter, or a layer and everything in it. Of
+    several rates that match, the last one counts.
     """
 
     epochs: int = 3
@@ -78,12 +78,12 @@ class Recipe:
             if not isinstance(pattern, str):
                 raise InputError("Recipe: frozen", 'patterns of names, such as "conv*"', repr(pattern))
 
-    def adapted(self, parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    def with_rates(self, parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
         """Return a network's parameters with their rates, 0 for those that are frozen.
 
-        Raises InputError for a pattern that fits none of them, and if nothing is left to learn.
+        Raises InputError for a pattern that matches none of them, and if nothing is left to learn.
         """
-        return adapted(parameters, self.frozen, tuple(_pairs(self.rates)))
+        return with_rates(parameters, self.frozen, _pairs(self.rates))
 
     @property
     def shard_size(self) -> int:
@@ -95,7 +95,7 @@ class Recipe:
         return min(self.average or 0.0, (1 + step) / (10 + step))
 
     def out_of_patience(self, scores: Iterable[float]) -> bool:
-        """Return whether training ends after epochs with these scores, of which more is better."""
+        """Return whether training ends after epochs with these scores (higher is better)."""
         if self.patience is None:
             return False
         best, waited = -math.inf, 0
@@ -109,7 +109,7 @@ class Recipe:
         return -(-examples // self.batch_size) * (self.epochs if epochs is None else epochs)
 
     def at_least(self, steps: int, most: int, examples: int) -> "Recipe":
-        """Return the recipe with as many more epochs as these examples need for so many steps, but at most `most`."""
+        """Return the recipe with enough epochs for that many steps over these examples, but at most `most`."""
         needed = min(-(-steps // self.steps(examples, 1)), most)
         return replace(self, epochs=max(self.epochs, needed))
 
@@ -129,14 +129,14 @@ class Recipe:
 
 
 def _pairs(rates: object) -> tuple[tuple[str, float], ...]:
-    """Return rates by name, which a description can hold; raises InputError for anything else."""
+    """Return rates as pairs (pattern, rate), which a description can hold; raises InputError for anything else."""
     wanted = 'numbers above 0 by name, such as {"dense2": 10.0} (frozen=("dense2",) for 0)'
     try:
         pairs = tuple((name, rate) for name, rate in dict(rates).items())  # type: ignore[call-overload]
     except (TypeError, ValueError) as error:
         raise InputError("Recipe: rates", wanted, repr(rates)) from error
     for name, rate in pairs:
-        if not (isinstance(name, str) and is_number(rate) and 0 < rate < float("inf")):
+        if not (isinstance(name, str) and is_number(rate) and 0 < rate < math.inf):
             raise InputError("Recipe: rates", wanted, f"{name!r}: {rate!r}")
     return pairs
 
@@ -150,4 +150,4 @@ BEST = Recipe(
 """The recipe with the best accuracy on MNIST's dev split, for the network `deep`: about twelve minutes on 2 cores."""
 
 ADAPTIVE = Recipe(epochs=8, clip_norm=5.0)
-"""The recipe for other images than MNIST's, for the network `adaptive`; `at_least` makes it longer for small data."""
+"""The recipe for images unlike MNIST's, with the network `adaptive`; `at_least` gives small data more epochs."""

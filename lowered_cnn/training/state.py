@@ -34,9 +34,9 @@ class Record:
     dev_metrics: dict[str, float] = field(default_factory=dict)
 
     def score(self, monitor: str | None) -> float:
-        """Return how good the network is on the dev set by this figure; by default the accuracy, if any, else the loss.
+        """Return how good the network is on the dev set by this figure: by default the accuracy, if any, else the loss.
 
-        More is better: the loss counts as a negative number. NaN is the worst, and so is a figure that is missing.
+        Higher is better, so the loss is negated. NaN is the worst score, and so is a figure that is missing.
         """
         loss = None if self.dev_loss is None else -self.dev_loss
         figures = {"dev_accuracy": self.dev_accuracy, "dev_loss": loss, **self.dev_metrics}

@@ -33,13 +33,13 @@ class Task:
     @classmethod
     def of(cls, recipe: Recipe, rank: Rank, network: Network) -> "Task":
         """Take from a recipe what workers need; its schedule need not be sent to them."""
-        r, parameters = recipe, recipe.adapted(network.parameters.parameters)
+        r, parameters = recipe, recipe.with_rates(network.parameters.parameters)
         return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.shard_size, rank, parameters)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its number, from 0, its epoch, its batch's size and total of the loss, and the learning rate."""
+    """One step: its number (from 0) and epoch, its batch's size and `Loss.total`, and the learning rate."""
 
     number: int
     epoch: int

@@ -18,7 +18,7 @@ from lowered_cnn.layers import Concatenate, Dense, Flatten, GlobalMaxPool, MaxPo
 from lowered_cnn.layers.container import stages_of
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.layer import is_stock
-from lowered_cnn.losses import Loss, share
+from lowered_cnn.losses import Loss, loss_and_gradient
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.training import Recipe, train
 from lowered_cnn.verify.certificate import Check, worst
@@ -113,7 +113,7 @@ def _written(probe: Probe, lowered: LoweredNetwork) -> Array:
     gradients, dx = lowered.gradients.vector, None
     if len(gradients):
         total = probe.loss.total(probe.targets)
-        dx = lowered.backward(share(probe.loss, outputs, probe.targets, total)[1])
+        dx = lowered.backward(loss_and_gradient(probe.loss, outputs, probe.targets, total)[1])
     return np.concatenate([outputs.ravel(), gradients, np.empty(0) if dx is None else dx.ravel()])
 
 

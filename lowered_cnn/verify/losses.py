@@ -15,7 +15,7 @@ from lowered_cnn.losses import (
     MeanAbsoluteError,
     MeanSquaredError,
     SoftmaxCrossEntropy,
-    share,
+    loss_and_gradient,
 )
 from lowered_cnn.verify.certificate import Check, worst
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, unit_directions
@@ -32,10 +32,11 @@ def targets_for(loss: Loss, labels: Labels, classes: int) -> Targets:
 def loss_checks(loss: Loss, z: Array, targets: Targets, weights: Weights | None = None) -> Iterator[Check]:
     """Check J(Z) and dJ/dZ for outputs (N, ...): forward, dx, and the sum over two shards."""
     name, m = type(loss).__name__, loss.total(targets, weights)
-    value, dz = share(loss, z.copy(), targets, m, weights)
+    value, dz = loss_and_gradient(loss, z.copy(), targets, m, weights)
     rounding = (z.size + 8) * UNIT_ROUNDOFF
     for scale in (1.0, LARGE):
-        expected, scaled = _value(loss, scale * z, targets, weights), share(loss, scale * z, targets, m, weights)[0]
+        expected = _value(loss, scale * z, targets, weights)
+        scaled, _ = loss_and_gradient(loss, scale * z, targets, m, weights)
         if expected is not None:
             bound = 4 * rounding * (abs(expected) + scale * float(np.abs(z).max()))
             yield Check(name, name, "forward", abs(scaled - expected), bound)
@@ -49,7 +50,7 @@ def loss_checks(loss: Loss, z: Array, targets: Targets, weights: Weights | None 
     yield worst(checks)
     half = len(z) // 2
     parts = [
-        share(loss, z[part].copy(), targets[part], m, None if weights is None else weights[part])
+        loss_and_gradient(loss, z[part].copy(), targets[part], m, None if weights is None else weights[part])
         for part in (slice(half), slice(half, None))
     ]
     apart = abs(sum(part[0] for part in parts) - value)
@@ -58,7 +59,7 @@ def loss_checks(loss: Loss, z: Array, targets: Targets, weights: Weights | None 
 
 
 def _along(loss: Loss, z: Array, targets: Targets, weights: Weights | None, direction: Array, t: float) -> float:
-    return share(loss, z + t * direction, targets, loss.total(targets, weights), weights)[0]
+    return loss_and_gradient(loss, z + t * direction, targets, loss.total(targets, weights), weights)[0]
 
 
 def _value(loss: Loss, z: Array, targets: Targets, weights: Weights | None) -> float | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lowered_cnn.arrays import Array
 from lowered_cnn.layers import Lowered
 from lowered_cnn.layers.container import LoweredContainer
-from lowered_cnn.losses import Loss, share
+from lowered_cnn.losses import Loss, loss_and_gradient
 from lowered_cnn.network import LoweredNetwork, Network
 from lowered_cnn.tracing import Passage, Recorder
 from lowered_cnn.verify.losses import targets_for
@@ -63,12 +63,12 @@ class Probe:
     def value(self, lowered: LoweredNetwork, images: Array | None = None) -> float:
         """Return J for the images and the parameters as they are."""
         z = lowered.forward(self.images if images is None else images, position=NOISE)
-        return share(self.loss, z, self.targets, self.loss.total(self.targets))[0]
+        return loss_and_gradient(self.loss, z, self.targets, self.loss.total(self.targets))[0]
 
     def results(self, lowered: LoweredNetwork) -> Outcome:
         """Take a step forward and backward."""
         z = lowered.forward(self.images, position=NOISE)
-        value, dz = share(self.loss, z, self.targets, self.loss.total(self.targets))
+        value, dz = loss_and_gradient(self.loss, z, self.targets, self.loss.total(self.targets))
         outputs = z.copy()
         dx = lowered.backward(dz)
         assert dx is not None
