@@ -200,7 +200,7 @@ class Network:
         """Return two networks, with copies of the parameters: what comes before the layer called `at`, and the rest.
 
         The second takes the outputs of the first, and `parameters.copy_from` copies back what it has learned. In a
-        graph, the rest are the layers that depend on `at`. Raises InputError if they need more than one tensor.
+        graph, the rest is all that depends on `at`. Raises InputError if it needs more than one tensor.
         """
         before, rest = self.model.split(at)
         trunk = Network(before, self.input_shape, dtype=self.parameters.vector.dtype)
@@ -211,12 +211,12 @@ class Network:
         return trunk, head
 
     def with_head(self, head: int | Layer | Sequence[Layer], at: str | None = None, *, seed: int = 0) -> "Network":
-        """Return a network with another end: `head` instead of the layer called `at` and what comes after it.
+        """Return a network with another head: `head` in place of the layer called `at` and all that follows it.
 
-        By default, that is the last layer with parameters. A number of outputs stands for a Dense layer or, where maps
-        come in, for a convolution of single positions and the mean over them. The head takes the name of what it
-        replaces, and is initialized from `seed`; all other parameters are copied. Raises InputError as `split` does,
-        and if the head does not fit.
+        By default, `at` is the last layer with parameters. A number of outputs stands for a Dense layer or, if maps come
+        in, for a 1 x 1 convolution and the mean over all positions. The head takes the name of what it replaces, and is
+        initialized from `seed`; all other parameters are copied. Raises InputError as `split` does, and if the head
+        does not fit.
         """
         at = self._last_with_parameters() if at is None else at
         trunk, _ = self.split(at)
@@ -333,17 +333,17 @@ def check_network(where: str, network: object) -> None:
         raise InputError(where, "a Network, such as Network(model, input_shape)", type(network).__name__)
 
 
-def _last(model: Sequential | Graph) -> Layer | None:
+def _last_layer(model: Sequential | Graph) -> Layer | None:
     """Return the last layer that changes numbers at inference; None if there is none."""
-    for layer in _backward(model):
-        found = _last(layer) if isinstance(layer, Sequential | Graph) else layer
+    for layer in _from_the_end(model):
+        found = _last_layer(layer) if isinstance(layer, Sequential | Graph) else layer
         if found is not None and not isinstance(found, Flatten | Dropout):
             return found
     return None
 
 
-def _backward(model: Sequential | Graph) -> Iterator[Layer]:
-    """Yield the layers from the last one back, in a graph as far as it is a chain."""
+def _from_the_end(model: Sequential | Graph) -> Iterator[Layer]:
+    """Yield the layers from the last to the first; in a graph, as far back as it is a chain."""
     if isinstance(model, Sequential):
         yield from reversed(model.layers)
     else:
@@ -355,7 +355,7 @@ def _backward(model: Sequential | Graph) -> Iterator[Layer]:
 
 def applied_twice(network: Network, loss: Loss) -> type[Layer] | None:
     """Return the activation, if there is one, that a network ends in and the loss applies again."""
-    last = _last(network.model)
+    last = _last_layer(network.model)
     return next((layer for kind, layer in APPLIED.items() if isinstance(loss, kind) and isinstance(last, layer)), None)
 
 

@@ -38,8 +38,8 @@ NO_TARGETS = object()
 class CNN(BaseEstimator):
     """What the estimators share: images, features, the network and its training."""
 
-    _score: str | None = None
-    """The figure of a record that is an estimator's score; None for the accuracy."""
+    _monitor: str | None = None
+    """The figure of a record that is the estimator's score, as in `Recipe.monitor`; None for the accuracy."""
     _metrics: ClassVar[dict[str, Metric]] = {}
 
     def __init__(
@@ -98,7 +98,7 @@ class CNN(BaseEstimator):
             seed=seed,
             patience=patience if self.early_stopping else None,
             min_delta=self.tol,
-            monitor=self._score,
+            monitor=self._monitor,
         )
         self._train(network, data, dev, recipe)
         return self
@@ -183,7 +183,7 @@ class CNN(BaseEstimator):
         self.loss_curve_ += [record.epoch_loss or 0.0 for record in training.history]
         self.n_iter_ = len(self.loss_curve_)
         if dev is not None:
-            self.validation_scores_ = [record.score(self._score) for record in training.history]
+            self.validation_scores_ = [record.score(self._monitor) for record in training.history]
             self.best_validation_score_ = max(self.validation_scores_)
 
     def _outputs(self, X: npt.ArrayLike) -> Array:  # noqa: N803
@@ -305,7 +305,7 @@ class CNNRegressor(RegressorMixin, CNN):
     held out, `validation_scores_`, no longer improves. The attributes are those of `CNNClassifier`, without `classes_`.
     """
 
-    _score = "r2"
+    _monitor = "r2"
     _metrics: ClassVar[dict[str, Metric]] = {
         "r2": lambda outputs, targets: float(r2_score(targets.reshape(outputs.shape), outputs))
     }

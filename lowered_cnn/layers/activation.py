@@ -136,7 +136,7 @@ class _LoweredPReLU(Lowered):
         shape = (*site.input_shape, site.batch)
         self.y = site.workspace.output(shape)
         self.negative, self.spare = (site.workspace.temporary(shape) for _ in range(2))
-        self.zeros = site.workspace.array(self.y.shape[-2:])
+        self.zeros = site.workspace.zeros(shape)
         self.matrix = (len(self.weight), self.y.size // len(self.weight))
         if site.wants_gradients:
             self.dweight = site.gradient("weight")

@@ -72,8 +72,8 @@ TINY_BLOCKS = 512
 Reference: TypeAlias = Callable[[Array, Mapping[str, Array]], Array]
 """y (*shape, N) of a custom layer, for x (C, *size, N) and its parameters by name."""
 
-
 Slope: TypeAlias = float | Array
+"""The slope of an element-wise function: one for all numbers, or one for each."""
 
 
 def layer_checks(probe: Probe, references: dict[str, Reference]) -> Iterator[Check]:
@@ -300,13 +300,13 @@ def _kinks(stage: Stage) -> Iterator[Check]:
     layer, site = stage.layer, stage.site
     if not is_stock(layer):
         return
-    for corner, before, there, behind in _corners(stage):
-        x = np.full((*site.input_shape, site.batch), corner)
+    for kink, before, there, after in _kinks_of(stage):
+        x = np.full((*site.input_shape, site.batch), kink)
         dy = _integers(x.shape, 1, 4, 6)
         stage.lowered.forward(x)
         dx = stage.lowered.backward(dy.copy())
         assert dx is not None
-        outside = np.maximum(np.minimum(before, behind) * dy - dx, dx - np.maximum(before, behind) * dy)
+        outside = np.maximum(np.minimum(before, after) * dy - dx, dx - np.maximum(before, after) * dy)
         yield _check(stage, "subgradient", float(np.maximum(0.0, outside).max()), 0.0)
         yield _check(stage, "tie rule", float(np.sum(dx != there * dy)), 0.0)
     if not isinstance(layer, MaxPool | GlobalMaxPool):
@@ -328,8 +328,8 @@ def _kinks(stage: Stage) -> Iterator[Check]:
     yield _check(stage, "tie rule", float(np.sum(dx != _first_of_equals(layer, x, dy))), 0.0)
 
 
-def _corners(stage: Stage) -> list[tuple[float, Slope, Slope, Slope]]:
-    """Return the kinks of an element-wise function: where they are, and the slopes before, on and behind each one."""
+def _kinks_of(stage: Stage) -> list[tuple[float, Slope, Slope, Slope]]:
+    """Return the kinks of an element-wise function: where each is, and the slopes before, on and after it."""
     match stage.layer:
         case ReLU():
             return [(0.0, 0.0, 0.0, 1.0)]
@@ -340,8 +340,8 @@ def _corners(stage: Stage) -> list[tuple[float, Slope, Slope, Slope]]:
             slopes = weight.reshape(-1, *(1 for _ in stage.site.input_shape))
             return [(0.0, slopes, slopes, 1.0)]
         case Clip(low=low, high=high):
-            corners = [(low, 0.0, 0.0, 1.0), (high, 1.0, 0.0, 0.0)]
-            return [corner for corner in corners if np.isfinite(corner[0])]
+            kinks = [(low, 0.0, 0.0, 1.0), (high, 1.0, 0.0, 0.0)]
+            return [kink for kink in kinks if np.isfinite(kink[0])]
         case HardSigmoid(alpha=alpha, beta=0.5) if alpha != 0:
             return [(-0.5 / alpha, 0.0, 0.0, alpha), (0.5 / alpha, alpha, 0.0, 0.0)]
         case HardSwish():

@@ -431,7 +431,7 @@ def _padded(layer: Pad, x: Array, at: Shape, before: list[int]) -> Array:
 
 
 def _graph(stage: Stage, graph: Graph, x: Array) -> tuple[Shape, Values]:
-    """Combine the outputs of the layers; the layers are checked by themselves."""
+    """Combine the outputs of the layers, which are checked by themselves."""
     assert isinstance(stage.lowered, LoweredGraph)
     stages = iter(stage.lowered.stages)
     outputs, start = dict[str, Array](), 0
@@ -452,7 +452,7 @@ def _graph(stage: Stage, graph: Graph, x: Array) -> tuple[Shape, Values]:
 
 
 def joined(join: Join, inputs: Sequence[Array]) -> Array:
-    """Return a join of arrays, element by element."""
+    """Return the join of some arrays, element by element."""
     if isinstance(join, Concat):
         shape = list(inputs[0].shape)
         shape[join.axis] = sum(each.shape[join.axis] for each in inputs)

@@ -182,7 +182,7 @@ class _Drawing:
         return Pad(padding, self.one_of(0.0, 0.5, -1.0), self.one_of("constant", "constant", "edge", "reflect"))
 
     def rearranged(self, shape: Shape) -> Layer:
-        """Draw a layer that puts the numbers of maps in other places, or leaves some out; maps are left."""
+        """Draw a layer that moves the numbers of maps to other places, or leaves some out; its output is maps too."""
         rank = len(shape)
         axis, order = self.number(0, rank), tuple(int(axis) for axis in self.generator.permutation(rank))
         merged = (*shape[: rank - 2], -1)
