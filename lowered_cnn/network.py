@@ -213,10 +213,10 @@ class Network:
     def with_head(self, head: int | Layer | Sequence[Layer], at: str | None = None, *, seed: int = 0) -> "Network":
         """Return a network with another head: `head` in place of the layer called `at` and all that follows it.
 
-        By default, `at` is the last layer with parameters. A number of outputs stands for a Dense layer or, if maps come
-        in, for a 1 x 1 convolution and the mean over all positions. The head takes the name of what it replaces, and is
-        initialized from `seed`; all other parameters are copied. Raises InputError as `split` does, and if the head
-        does not fit.
+        By default, `at` is the last layer with parameters. A number of outputs stands for a Dense layer or, if maps
+        come in, for a 1 x 1 convolution and the mean over all positions. The head takes the name of what it replaces,
+        and is initialized from `seed`; all other parameters are copied. Raises InputError as `split` does, and if the
+        head does not fit.
         """
         at = self._last_with_parameters() if at is None else at
         trunk, _ = self.split(at)
