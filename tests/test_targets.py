@@ -332,6 +332,10 @@ def test_metrics_and_what_monitors_them_are_checked() -> None:
             train(network, data, recipe, dev=data, metrics={cast(str, taken): error})
     with pytest.raises(InputError, match=r"^train: metrics: expected .* recipe monitors, error, got none$"):
         train(network, data, replace(recipe, monitor="error", patience=1), dev=data)
+    with pytest.raises(
+        InputError, match=r"^train: targets: expected class numbers, .* monitors dev_accuracy, got float"
+    ):
+        train(network, data, replace(recipe, monitor="dev_accuracy", patience=1), dev=data)
     with pytest.raises(InputError, match=r"^Recipe: monitor: expected dev_accuracy, .*, got 3$"):
         replace(recipe, monitor=3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^Recipe: min_delta: expected a finite number of at least 0, got -1$"):

@@ -464,4 +464,6 @@ def _check(
     if recipe.monitor not in (None, "dev_accuracy", "dev_loss", *metrics):
         wanted = f"a figure that the recipe monitors, {recipe.monitor}"
         raise InputError("train: metrics", wanted, ", ".join(metrics) or "none")
+    if recipe.monitor == "dev_accuracy" and data.targets.dtype.kind not in "iu":
+        raise InputError("train: targets", "class numbers, as the recipe monitors dev_accuracy", data.targets.dtype)
     recipe.with_rates(network.parameters.parameters)
