@@ -115,11 +115,18 @@ DATA: dict[str, Callable[[], Data]] = {
 }
 
 
+def known(name: str) -> str:
+    """Return the name of data that there are."""
+    if name not in DATA:
+        raise argparse.ArgumentTypeError(f"expected one of {'; '.join(DATA)}, got {name!r}")
+    return name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuned", action="store_true", help="try other settings too")
-    parser.add_argument("names", metavar="DATA", nargs="*", help=f"({', '.join(DATA)})")
+    parser.add_argument("names", metavar="DATA", nargs="*", type=known, help=f"({', '.join(DATA)})")
     parsed = parser.parse_args()
     print(
         "| data | default command | deviation | seconds | tuned | random forest |\n|---|---|---|---|---|---|",
