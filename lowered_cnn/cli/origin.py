@@ -11,6 +11,7 @@ from lowered_cnn.layers import Transpose
 from lowered_cnn.network import Network
 
 CHANNELS_FIRST = Transpose((2, 0, 1))
+"""The first layer of a network for images (H, W, C)."""
 
 
 @dataclass(frozen=True, eq=False)
