@@ -29,7 +29,7 @@ from lowered_cnn.arrays import Array
 from lowered_cnn.cli import main
 from lowered_cnn.cli import train as cli_train
 from lowered_cnn.cli.run_folder import RunFolder
-from lowered_cnn.cli.stopping import Stopping
+from lowered_cnn.cli.stopping import SIGNALS, Stopping
 from lowered_cnn.models import deep
 from lowered_cnn.training.ranks import Alone
 from lowered_cnn.verify import Certificate, Check
@@ -685,6 +685,24 @@ def test_a_signal_that_comes_while_ranks_agree_is_not_lost() -> None:
     with Stopping() as stopping:
         assert stopping.agreed(Late()) is None
         assert stopping.agreed(Late()) == signal.SIGTERM
+
+
+def test_a_rank_without_the_signal_hears_the_one_of_rank_0() -> None:
+    """MPI copies bytes, so what is sent must have the same dtype whether or not a signal has arrived."""
+
+    class First(Alone):
+        def broadcast(self, values: Array) -> None:
+            self.sent = values.tobytes()
+
+    class Second(First):
+        def broadcast(self, values: Array) -> None:
+            values[...] = np.frombuffer(first.sent, values.dtype)
+
+    for number in (None, *(signal.Signals(number) for number in SIGNALS)):
+        told, first = Stopping(), First()
+        told.signal = number
+        assert told.agreed(first) == number
+        assert Stopping().agreed(Second()) == number
 
 
 def test_a_run_that_began_and_ended_meanwhile_is_left_alone(

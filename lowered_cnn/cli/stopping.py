@@ -37,7 +37,7 @@ class Stopping:
 
     def agreed(self, ranks: Ranks) -> "signal.Signals | None":
         """Return the signal that rank 0 has received, on all ranks, so that they stop after the same step."""
-        number = np.array([self.signal or 0.0])
+        number = np.array([self.signal or 0], np.float64)  # MPI copies bytes: the dtype must be that of the other ranks
         ranks.broadcast(number)
         if not number[0]:
             return None  # a signal that came meanwhile is for the next step
