@@ -81,7 +81,18 @@ from lowered_cnn.parameters import Copied, Parameter, ParameterVector
 from lowered_cnn.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, StepDecay
 from lowered_cnn.storage import load, save
 from lowered_cnn.tracing import Trace, trace
-from lowered_cnn.training import Evaluation, Recipe, Record, State, Training, evaluate, fit, train
+from lowered_cnn.training import (
+    Confusion,
+    Evaluation,
+    Recipe,
+    Record,
+    State,
+    Training,
+    confusion,
+    evaluate,
+    fit,
+    train,
+)
 from lowered_cnn.window import Window
 
 __version__ = "0.1.0"
@@ -103,6 +114,7 @@ __all__ = [
     "Clip",
     "Concat",
     "Concatenate",
+    "Confusion",
     "Constant",
     "Conv1D",
     "Conv2D",
@@ -178,6 +190,7 @@ __all__ = [
     "Transpose",
     "Window",
     "col2im",
+    "confusion",
     "evaluate",
     "fit",
     "im2col",
