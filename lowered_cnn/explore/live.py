@@ -9,6 +9,7 @@ from threading import Condition, Thread
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError
+from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.explore.snapshots import Snapshots
@@ -34,13 +35,14 @@ class ConflictError(InputError):
 class LiveTraining:
     """The training of a fresh network of the same model, on the same data, by the same recipe.
 
-    Until one is started, `snapshots` has the network alone, and the records are those of its own training.
+    Each start may change the epochs and the learning rate; `recipe` is that of the last one. Until there is one,
+    `snapshots` has the network alone, and the records are those of its own training.
     """
 
     def __init__(
         self, network: Network, data: Dataset, dev: Dataset | None, recipe: Recipe, records: Sequence[Record] = ()
     ) -> None:
-        self.recipe = recipe
+        self._usual = self.recipe = recipe
         self.snapshots = Snapshots(network, records[-1].step if records else 0)
         self._network, self._data, self._dev = network, data, dev
         self._records, self._norms = list(records), list[tuple[int, dict[str, JSON]]]()
@@ -61,7 +63,7 @@ class LiveTraining:
 
     def start(self, epochs: int | None = None, learning_rate: float | None = None) -> None:
         """Start a training from scratch; raises ConflictError unless none is under way."""
-        recipe = self.recipe if epochs is None else replace(self.recipe, epochs=epochs)
+        recipe = self._usual if epochs is None else replace(self._usual, epochs=epochs)
         if learning_rate is not None:
             optimizer = recipe.optimizer
             assert isinstance(optimizer, SGD | Adam | AdamW | RMSprop)
@@ -140,7 +142,7 @@ class LiveTraining:
     def _run(self, network: Network, recipe: Recipe) -> None:
         end, error = "failed", ""
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
+            with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
                 end = self._train(network, recipe)
         except InputError as refusal:
             error = str(refusal)
