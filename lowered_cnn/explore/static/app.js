@@ -1,0 +1,87 @@
+// The page: it asks for a network, shows an image to it, and switches between the views.
+
+import { predicted, openSource } from "./source.js";
+import { announce, h, percent } from "./dom.js";
+import { createStore } from "./store.js";
+import { backwardView } from "./backward.js";
+import { forwardView } from "./forward.js";
+import { inputPanel } from "./input.js";
+import { isDark, themeChanged } from "./colour.js";
+import { ledgerView } from "./ledger.js";
+import { nudgeView } from "./nudge.js";
+import { sandboxView } from "./sandbox.js";
+import { trainingView } from "./training.js";
+
+const VIEWS = [
+  { name: "forward", title: "Forward", show: forwardView },
+  { name: "backward", title: "Backward", show: backwardView },
+  { name: "nudge", title: "Do not believe it", show: nudgeView },
+  { name: "sandbox", title: "Sandbox", show: sandboxView },
+  { name: "training", title: "Training", show: trainingView },
+  { name: "ledger", title: "Ledger", show: ledgerView },
+];
+
+const main = document.getElementById("main");
+let leave = () => {};
+let asked = 0;
+
+/** Explore an image or a drawing: the network's answer first, then its trace for the label. */
+async function explore(store, { image, drawing, label }) {
+  const turn = ++asked;
+  const { source, network, step } = store.state;
+  const number = network.step === undefined ? undefined : step;
+  try {
+    const answer = image && label !== undefined && store.state.image === image ? store.state : await source.predict({ image, drawing, step: number });
+    if (turn !== asked) return;
+    const chosen = label ?? answer.probabilities.data.indexOf(Math.max(...answer.probabilities.data));
+    store.set({ image: image ?? answer.image, probabilities: answer.probabilities, label: chosen });
+    const trace = await source.trace({ image: store.state.image, label: chosen, step: number });
+    if (turn !== asked) return;
+    store.set({ trace, probabilities: trace.probabilities });
+    announce(`${network.classes[predicted(trace)]}, ${percent(Math.max(...trace.probabilities.data))}`);
+  } catch (error) {
+    if (turn === asked) fail(error);
+  }
+}
+
+function fail(error) {
+  const line = h("p", { class: "failure", role: "alert" }, error.message);
+  document.querySelector(".failure")?.remove();
+  main.prepend(line);
+  setTimeout(() => line.remove(), 8000);
+}
+
+function open(store) {
+  const [name, stage] = location.hash.slice(1).split("/");
+  const view = VIEWS.find((each) => each.name === name) ?? VIEWS[0];
+  if (stage && store.state.network.stages.some((each) => each.name === stage)) store.state.stage = stage;
+  for (const tab of document.querySelectorAll("#tabs a")) {
+    if (tab.hash === `#${view.name}`) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
+  leave();
+  main.className = view.name;
+  leave = view.show(store, main) ?? (() => {});
+}
+
+function switchTheme() {
+  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  themeChanged();
+}
+
+async function start() {
+  const source = openSource();
+  const network = await source.network();
+  const store = createStore({ source, network, image: null, label: 0, probabilities: null, trace: null, step: network.step, stage: network.stages[0].name, pointed: {} });
+  store.explore = (what) => explore(store, what);
+  document.getElementById("subject").textContent = network.name;
+  document.getElementById("tabs").append(...VIEWS.map(({ name, title }) => h("a", { href: `#${name}` }, title)));
+  document.getElementById("input").append(inputPanel(store, store.explore));
+  document.getElementById("theme").addEventListener("click", switchTheme);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themeChanged);
+  addEventListener("hashchange", () => open(store));
+  store.explore(source.live ? await source.example(0) : source.examples[0]);
+  open(store);
+}
+
+start().catch(fail);

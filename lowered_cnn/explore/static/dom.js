@@ -1,0 +1,63 @@
+// Elements, numbers as text, and the line that screen readers hear.
+
+/** Return an element: h("p", { class: "note", onclick: f }, "text", other). */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Return a number with three significant digits, and a true minus sign. */
+export function short(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text = size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return text.replaceAll("-", "−");
+}
+
+/** Return a whole number with separators. */
+export function grouped(value) {
+  return Math.round(value).toLocaleString("en-US");
+}
+
+/** Return a share as a percentage. */
+export function percent(share) {
+  return `${(100 * share).toFixed(share > 0.0995 || share === 0 ? 1 : 2)} %`;
+}
+
+/** Return lengths as in "8 × 24 × 24". */
+export function times(...lengths) {
+  return lengths.flat().join(" × ");
+}
+
+/** Tell screen readers something. */
+export function announce(text) {
+  document.getElementById("live").textContent = text;
+}
+
+/** Return a labelled control: a number that buttons and keys step through, from 0 up to, but not including, count. */
+export function stepper({ label, count, value, name = String, change }) {
+  const select = h(
+    "select",
+    { onchange: () => change(Number(select.value)) },
+    Array.from({ length: count }, (_, k) => h("option", { value: k, selected: k === value }, name(k))),
+  );
+  const step = (by) => {
+    select.value = String((Number(select.value) + by + count) % count);
+    change(Number(select.value));
+  };
+  const element = h(
+    "span",
+    { class: "stepper" },
+    h("button", { type: "button", class: "quiet", "aria-label": `${label}: previous`, disabled: count < 2, onclick: () => step(-1) }, "‹"),
+    h("label", {}, h("span", {}, label), select),
+    h("button", { type: "button", class: "quiet", "aria-label": `${label}: next`, disabled: count < 2, onclick: () => step(1) }, "›"),
+  );
+  return { element, set: (k) => (select.value = String(k)) };
+}

@@ -1,0 +1,52 @@
+// The forward pass: the network as a row of stages, and one of them in detail.
+
+import { h, times } from "./dom.js";
+import { convStage } from "./stage-conv.js";
+import { denseStage } from "./stage-dense.js";
+import { mapStage } from "./stage-maps.js";
+import { poolStage } from "./stage-pool.js";
+import { softmaxStage } from "./stage-softmax.js";
+import { outputOf } from "./source.js";
+import { thumbnails } from "./maps.js";
+
+export const SOFTMAX = "softmax";
+
+const DETAILS = { conv: convStage, max_pool: poolStage, avg_pool: poolStage, dense: denseStage };
+
+/** Return the row of stages, of which one is chosen; arrays(name) is what is shown of each. */
+export function stageRow(store, arrays, ends) {
+  const { network, stage } = store.state;
+  const card = (name, kind, shape, picture) =>
+    h(
+      "button",
+      { type: "button", class: "stage", "aria-pressed": String(name === stage), "data-stage": name, onclick: () => store.set({ stage: name }) },
+      h("strong", {}, name),
+      h("span", { class: "caption" }, `${kind} · ${times(shape)}`),
+      picture,
+    );
+  const cards = network.stages.map((each) =>
+    card(each.name, each.kind, each.output_shape, thumbnails(arrays(each.name), { most: 6, side: 28, label: each.name })),
+  );
+  const last = ends ? card(SOFTMAX, "output", [network.classes.length], thumbnails(ends, { most: 1, side: 28, label: SOFTMAX })) : null;
+  return h("div", { class: "stages", role: "group", "aria-label": "Stages of the network" }, cards, last);
+}
+
+/** Show the forward pass in an element; returns what ends it. */
+export function forwardView(store, element) {
+  const row = h("div");
+  const detail = h("div", { class: "detail" });
+  element.replaceChildren(row, detail);
+  const update = () => {
+    const { trace, network, stage: name } = store.state;
+    if (!trace) return;
+    const scrolled = row.firstChild?.scrollLeft ?? 0;
+    row.replaceChildren(stageRow(store, (each) => outputOf(trace, each), trace.probabilities));
+    row.firstChild.scrollLeft = scrolled;
+    const stage = network.stages.find((each) => each.name === name);
+    const build = name === SOFTMAX ? softmaxStage : (DETAILS[stage.view] ?? mapStage);
+    detail.replaceChildren(build(store, stage));
+  };
+  const ends = store.on(["trace", "stage", "step"], update);
+  update();
+  return ends;
+}

@@ -1,0 +1,9 @@
+// Ledger: to be written.
+
+import { h } from "./dom.js";
+
+/** Show the view in an element; returns what ends it. */
+export function ledgerView(store, element) {
+  element.replaceChildren(h("h2", {}, "Ledger"));
+  return () => {};
+}

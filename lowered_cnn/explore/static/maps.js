@@ -1,0 +1,44 @@
+// Activations as pictures: one thumbnail for each channel, or a strip of cells for features.
+
+import { largest } from "./arrays.js";
+import { diverging, ink } from "./colour.js";
+import { h, times } from "./dom.js";
+import { fitted, Grid } from "./grid.js";
+
+/** Return the colours of an activation: ink if nothing is below zero, else blue and orange. */
+export function heatOf({ data }) {
+  const most = largest(data);
+  return data.some((value) => value < 0) ? diverging(most) : ink(most);
+}
+
+/** Return channel c of maps (C, H, W), or features (F) as one map, as a function of row and column with its size. */
+export function channel(array, c) {
+  const { shape, data } = array;
+  if (shape.length !== 3) {
+    const cols = Math.min(data.length, Math.ceil(Math.sqrt(data.length) * 2));
+    const rows = Math.ceil(data.length / cols);
+    return { rows, cols, value: (r, k) => (r * cols + k < data.length ? data[r * cols + k] : null) };
+  }
+  const [, rows, cols] = shape;
+  return { rows, cols, value: (r, k) => data[(c * rows + r) * cols + k] };
+}
+
+/** Return a picture of an activation: thumbnails of up to `most` channels; choose(c) is called for a click on one. */
+export function thumbnails(array, { most = 16, side = 44, heat = heatOf(array), choose = null, label }) {
+  const channels = array.shape.length === 3 ? array.shape[0] : 1;
+  const shown = Math.min(channels, most);
+  const pictures = Array.from({ length: shown }, (_, c) => {
+    const { rows, cols, value } = channel(array, c);
+    const wide = array.shape.length === 3 ? side : side * 2;
+    const grid = new Grid({ rows, cols, value, heat, label: `${label}, channel ${c}`, cell: fitted(rows, cols, wide, side), numbers: false });
+    return choose ? h("button", { type: "button", class: "thumbnail", "aria-label": `Channel ${c}`, onclick: () => choose(c) }, grid.element) : grid.element;
+  });
+  const more = channels > shown ? h("span", { class: "caption" }, `+ ${channels - shown}`) : null;
+  return h("div", { class: "thumbnails", title: `${label}: ${times(array.shape)}` }, pictures, more);
+}
+
+/** Return the legend of a diverging scale. */
+export function legend(most) {
+  const grid = new Grid({ rows: 1, cols: 41, value: (_, c) => ((c - 20) / 20) * most, heat: diverging(most), label: "Scale", cell: 4, numbers: false });
+  return h("div", { class: "legend" }, h("span", {}, `−${Number(most.toPrecision(2))}`), grid.element, h("span", {}, `+${Number(most.toPrecision(2))}`));
+}

@@ -1,0 +1,9 @@
+// Nudge: to be written.
+
+import { h } from "./dom.js";
+
+/** Show the view in an element; returns what ends it. */
+export function nudgeView(store, element) {
+  element.replaceChildren(h("h2", {}, "Nudge"));
+  return () => {};
+}

@@ -1,0 +1,9 @@
+// Sandbox: to be written.
+
+import { h } from "./dom.js";
+
+/** Show the view in an element; returns what ends it. */
+export function sandboxView(store, element) {
+  element.replaceChildren(h("h2", {}, "Sandbox"));
+  return () => {};
+}

@@ -1,0 +1,1 @@
+export { mapStage as denseStage } from "./stage-maps.js";

@@ -1,0 +1,1 @@
+export { mapStage as poolStage } from "./stage-maps.js";

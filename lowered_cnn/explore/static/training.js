@@ -1,0 +1,9 @@
+// Training: to be written.
+
+import { h } from "./dom.js";
+
+/** Show the view in an element; returns what ends it. */
+export function trainingView(store, element) {
+  element.replaceChildren(h("h2", {}, "Training"));
+  return () => {};
+}
