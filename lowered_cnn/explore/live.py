@@ -117,23 +117,30 @@ class LiveTraining:
         """
         with self._changed:
             later = [record for record in self._records if record.step > after]
-            more = len(later) > MOST_RECORDS
-            shown = later[:MOST_RECORDS]
-            norms: list[JSON] = [
-                {"step": step, "norms": norms}
-                for step, norms in self._norms
-                if (after < step or after == step == 0) and (not more or step <= shown[-1].step)
-            ]
-            error: dict[str, JSON] = {"error": self._error} if self._error else {}
-            return error | {
-                "state": self._state,
-                "steps_total": self.recipe.steps(len(self._data)),
-                "epochs": self.recipe.epochs,
-                "records": [_described(record) for record in shown],
-                "norms": norms,
-                "more": more,
-                "steps": list(self.snapshots.steps),
-            }
+            return self._progress(later[:MOST_RECORDS], after, more=len(later) > MOST_RECORDS)
+
+    def overview(self) -> dict[str, JSON]:
+        """Return the same of all steps at once: every record or, if they are many, each second, third, ... of them."""
+        with self._changed:
+            stride = -(-len(self._records) // MOST_RECORDS) or 1
+            return self._progress(self._records[::-stride][::-1], 0, more=False)
+
+    def _progress(self, shown: Sequence[Record], after: int, *, more: bool) -> dict[str, JSON]:
+        norms: list[JSON] = [
+            {"step": step, "norms": norms}
+            for step, norms in self._norms
+            if (after < step or after == step == 0) and (not more or step <= shown[-1].step)
+        ]
+        error: dict[str, JSON] = {"error": self._error} if self._error else {}
+        return error | {
+            "state": self._state,
+            "steps_total": self.recipe.steps(len(self._data)),
+            "epochs": self.recipe.epochs,
+            "records": [_described(record) for record in shown],
+            "norms": norms,
+            "more": more,
+            "steps": list(self.snapshots.steps),
+        }
 
     def _check(self, action: str, states: Sequence[str]) -> None:
         if self._state not in states:

@@ -24,8 +24,8 @@ DECLARATION = re.compile(
 UNSUPPORTED = re.compile(r"^(?:import|export)\b.*$|\bimport(?: *\(|\.meta).*$|</script|<!--", re.MULTILINE)
 """What is left of the module syntax once the imports and exports above are gone, and what would end a script early."""
 
-STYLE = re.compile(r'<link rel="stylesheet" href="/static/([\w.-]+)"\s*/?>')
-SCRIPT = re.compile(r'<script type="module" src="/static/([\w.-]+)"></script>')
+STYLE = re.compile(r'<link rel="stylesheet" href="/?static/([\w.-]+)"\s*/?>')
+SCRIPT = re.compile(r'<script type="module" src="/?static/([\w.-]+)"></script>')
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,9 @@ def offline(texts: Mapping[str, str], saved: JSON) -> bytes:
     """
     page = texts[INDEX]
     style, main = STYLE.search(page), SCRIPT.search(page)
-    if style is None or main is None or "<head>" not in page or page.count("/static/") > 2:
-        raise InputError(
-            INDEX, "a <head> with one style sheet and one module in /static/, and nothing else there", page
-        )
+    if style is None or main is None or "<head>" not in page or page.count("static/") > 2:
+        wanted = "a <head>, and of what is in static/ one style sheet and one module"
+        raise InputError(INDEX, wanted, "another form")
     rules, script = texts[style[1]], bundled(texts, main[1])
     if "</style" in rules:
         raise InputError(style[1], "a style sheet", "the end of one")

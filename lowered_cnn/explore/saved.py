@@ -48,7 +48,7 @@ def saved(exploration: Exploration, examples: Sequence[Example]) -> dict[str, JS
         "probabilities": [packed(exploration.probabilities(example.image)) for example in examples],
         "nudges": [list(_nudges(exploration, example)) for example in examples],
         "ledger": exploration.ledger(),
-        "training": exploration.training.progress(0),
+        "training": exploration.training.overview(),
     }
 
 
