@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,24 @@ def test_the_pages_own_modules_are_joined() -> None:
     node = shutil.which("node")
     if node:
         subprocess.run([node, "--check", "--input-type=module", "-"], input=script, text=True, check=True)
+
+
+def test_the_package_comes_with_the_page() -> None:
+    """A wheel has the files that pyproject.toml names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["lowered_cnn"]
+    packaged = {path for pattern in patterns for path in (ROOT / "lowered_cnn").glob(pattern)}
+    assert {path.name for path in packaged if path.parent.name == "static"} == texts().keys()
+
+
+@pytest.mark.slow
+def test_a_saved_page_runs_in_a_browser_without_a_network(run: Path, tmp_path: Path) -> None:
+    browser = pytest.importorskip("browser", reason="Chromium is not installed")
+    path = tmp_path / "page.html"
+    assert main(["explore", str(run), "--save", str(path)]) == 0
+    with browser.browser() as chromium, browser.page_at(chromium, path.as_uri(), offline=True) as page:
+        page.wait_for_selector("#main figure")
+        assert "digits" in page.inner_text("#subject")
 
 
 MODULES = {

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -539,6 +540,16 @@ def test_a_signal_ends_the_server_and_its_training(run: Path, number: signal.Sig
         explorer.process.send_signal(number)
         out, err = explorer.process.communicate(timeout=SECONDS)
     assert (explorer.process.returncode, out, err) == (code, "", "")
+
+
+@pytest.mark.parametrize("host", ["::1", "0.0.0.0"])
+def test_an_address_is_ours_if_the_connection_comes_in_on_it(run: Path, host: str) -> None:
+    with exploring(run, "--host", host) as explorer:
+        reached = {"::1": "::1", "0.0.0.0": "127.0.0.1"}[host]
+        at = replace(explorer, host=reached)
+        assert at.request("GET", "/").status == 200
+        for other in ("evil.example", "10.1.2.3", "[::2]"):
+            assert at.request("GET", "/", headers={"Host": f"{other}:{at.port}"}).status == 421
 
 
 def failure(*arguments: str | Path) -> str:

@@ -45,16 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     from lowered_cnn.explore.server import listen, serve
 
-    with Stopping() as stopping, listen(arguments.host, arguments.port) as listening:
+    with listen(arguments.host, arguments.port) as listening:
         exploration = _exploration(arguments.run)
-        with closing(exploration.training):
+        with Stopping() as stopping, closing(exploration.training):
             host, port = listening.getsockname()[:2]
             url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
             print(url, flush=True)
             if not arguments.no_browser:
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
             serve(exploration, listening, arguments.host, lambda: stopping.signal is not None)
-    return exit_code(stopping.signal or 0)
+            return exit_code(stopping.signal or 0)
 
 
 def _save(arguments: argparse.Namespace) -> None:
@@ -103,4 +103,4 @@ def _records(folder: RunFolder) -> list[Record]:
         for line in folder.metrics.read_bytes().splitlines():
             with suppress(ValueError, TypeError, RecursionError):
                 records.append(Record(**json.loads(line)))
-    return records
+    return [record for record in records if type(record.step) is int]
