@@ -5,6 +5,7 @@ import json
 import threading
 import webbrowser
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from lowered_cnn import InputError, Network, Recipe, Record
@@ -12,6 +13,7 @@ from lowered_cnn.cli.arguments import between
 from lowered_cnn.cli.predict import prepared
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.cli.stopping import Stopping, exit_code
+from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data import load as load_data
 from lowered_cnn.explore.exploration import Exploration
 from lowered_cnn.explore.live import LiveTraining
@@ -40,9 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Save the page, or serve it until a signal ends it; return 128 + the signal's number."""
-    if arguments.save:
-        _save(arguments)
-        return 0
+    with one_blas_thread():  # one image is too little work for several
+        return _save(arguments) if arguments.save else _serve(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
     from lowered_cnn.explore.server import listen, serve
 
     with listen(arguments.host, arguments.port) as listening:
@@ -57,16 +61,15 @@ def run(arguments: argparse.Namespace) -> int:
             return exit_code(stopping.signal or 0)
 
 
-def _save(arguments: argparse.Namespace) -> None:
+def _save(arguments: argparse.Namespace) -> int:
     if arguments.run is None:
         raise InputError("--save", "a RUN, whose network it shows", "none")
     page, *images = arguments.save
     exploration = _exploration(arguments.run)
     shape = exploration.network.input_shape
-    examples = [
-        example_of(exploration, Path(path).name, prepared(Path(path), shape, exploration.is_framed)) for path in images
-    ]
+    examples = [example_of(exploration, path.name, prepared(path, shape, exploration.is_framed)) for path in images]
     write_whole(page, offline(texts(), saved(exploration, examples or some_examples(exploration))))
+    return 0
 
 
 def _exploration(path: Path | None) -> Exploration:
@@ -91,9 +94,10 @@ def _trained(folder: RunFolder) -> Exploration:
     if size:
         data, dev = data.split(size, folder.number("seed"))
     recipe = read_state(folder.checkpoint).subject.recipe if folder.checkpoint.is_file() else Recipe()
+    recipe = replace(recipe, frozen=())  # from scratch, nothing is worth keeping
     training = LiveTraining(network, data, dev, recipe, _records(folder))
     is_framed = folder.has_mnist_style and network.input_shape == (1, 28, 28)
-    return Exploration(folder.path.name, network, splits.test, training, is_framed)
+    return Exploration(folder.path.resolve().name, network, splits.test, training, is_framed)
 
 
 def _records(folder: RunFolder) -> list[Record]:

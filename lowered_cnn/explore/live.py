@@ -9,7 +9,6 @@ from threading import Condition, Thread
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError
-from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.data.dataset import Dataset
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.explore.snapshots import Snapshots
@@ -149,7 +148,7 @@ class LiveTraining:
     def _run(self, network: Network, recipe: Recipe) -> None:
         end, error = "failed", ""
         try:
-            with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 end = self._train(network, recipe)
         except InputError as refusal:
             error = str(refusal)

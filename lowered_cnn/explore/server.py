@@ -5,6 +5,7 @@ import gzip
 import ipaddress
 import re
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -51,6 +52,9 @@ WAITING = 256
 
 CONNECTIONS = 512
 """How many connections there may be; those beyond are refused."""
+
+SWITCHING = 0.0005
+"""The seconds after which a thread that computes lets others have the interpreter, which they need for microseconds."""
 
 COMPRESSED = 2**14
 """Answers of at least that many bytes are compressed for clients that can read it."""
@@ -194,6 +198,7 @@ def application(exploration: Exploration, host: str) -> Starlette:
 
 def serve(exploration: Exploration, listening: socket.socket, host: str, ends: Callable[[], bool]) -> None:
     """Answer requests until `ends` returns True."""
+    sys.setswitchinterval(SWITCHING)
     config = uvicorn.Config(
         application(exploration, host),
         http=Connection,

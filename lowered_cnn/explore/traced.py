@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from lowered_cnn.arrays import Array, Images, Labels
-from lowered_cnn.cores import one_blas_thread
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.explore.payload import packed
 from lowered_cnn.losses import SoftmaxCrossEntropy, softmax
@@ -27,7 +26,7 @@ def traced(network: Network, image: Images, label: int) -> dict[str, JSON]:
     Raises InputError for an image on another scale than the training images.
     """
     network.check_scale(image[None])
-    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return _traced(network, image, label)
 
 
