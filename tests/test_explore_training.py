@@ -63,6 +63,11 @@ def live() -> Iterator[LiveTraining]:
     training.close()
 
 
+def records_of(live: LiveTraining) -> list[Any]:
+    progress: Any = live.overview()
+    return list(progress["records"])
+
+
 def ended(live: LiveTraining) -> bool:
     return eventually(lambda: not live.is_running)
 
@@ -219,6 +224,25 @@ def test_the_live_training_is_fit(live: LiveTraining) -> None:
     assert np.array_equal(live.snapshots.at(None).network.parameters.vector, network.parameters.vector)
     found: Any = live.progress(0)["records"]
     assert [record["loss"] for record in found] == [record.loss for record in records]
+
+
+def test_the_last_step_is_kept_when_it_is_stopped(live: LiveTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Snapshots, "is_due", lambda self, step: step == 0)
+    live.start(epochs=100_000)
+    assert eventually(lambda: len(records_of(live)) > 2)
+    live.stop()
+    progress: Any = live.overview()
+    assert progress["state"] == "stopped"
+    assert progress["steps"] == [0, progress["records"][-1]["step"]]
+
+
+def test_an_overview_has_few_records_and_the_last(live: LiveTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.start()
+    assert ended(live)
+    for most, steps in ((8, list(range(1, 9))), (7, [2, 4, 6, 8]), (3, [2, 5, 8]), (1, [8])):
+        monkeypatch.setattr("lowered_cnn.explore.live.MOST_RECORDS", most)
+        found: Any = live.overview()
+        assert [record["step"] for record in found["records"]] == steps
 
 
 def test_records_come_in_parts(live: LiveTraining, monkeypatch: pytest.MonkeyPatch) -> None:
