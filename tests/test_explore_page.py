@@ -80,6 +80,7 @@ def hashed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+@pytest.mark.slow
 def test_a_saved_page_has_what_the_server_answers(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     assert main(["explore", str(run), "--save", str(path)]) == 0

@@ -199,6 +199,14 @@ def test_a_step_along_the_gradient_changes_the_loss_as_the_trace_says(
     assert after["loss"] < found["loss"]
 
 
+def test_in_a_chain_only_the_outputs_and_their_gradients_are_sent(explorer: Explorer, digit: Any) -> None:
+    stages = explorer.post("/api/trace", {"image": pack(digit), "label": 7})["stages"]
+    names = list(stages)
+    assert [stage["x"] for stage in stages.values()][1:3] == names[:2]
+    assert [stage["dx"] for stage in stages.values()][1:3] == names[:2]
+    assert (stages["conv1"]["x"], stages["conv1"]["dx"]) == ("images", "images")
+
+
 def load_copy(network: Network) -> Network:
     copy = Network(network.model, network.input_shape)
     copy.parameters.copy_from(network.parameters)
