@@ -1,0 +1,24 @@
+"""Typeset the equations of the site: LaTeX in the documents becomes MathML when mkdocs builds them, so no script has to."""
+
+import html
+import re
+from typing import Any
+
+from latex2mathml.converter import convert
+
+
+def on_config(config: Any) -> Any:
+    """Have fences of the language `math` typeset as displayed equations."""
+    fence = {"name": "math", "class": "math", "format": display}
+    config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
+    return config
+
+
+def display(source: str, *_: Any, **__: Any) -> str:
+    """Return a displayed equation for each line."""
+    return "".join(f'<div class="math">{convert(line, display="block")}</div>' for line in source.splitlines())
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Typeset inline equations, which Markdown leaves as $<code>...</code>$."""
+    return re.sub(r"\$<code>(.*?)</code>\$", lambda found: convert(html.unescape(found[1])), content)
