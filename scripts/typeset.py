@@ -15,10 +15,14 @@ def on_config(config: Any) -> Any:
 
 
 def display(source: str, *_: Any, **__: Any) -> str:
-    """Return a displayed equation for each line."""
-    return "".join(f'<div class="math">{convert(line, display="block")}</div>' for line in source.splitlines())
+    """Return the MathML of a displayed equation."""
+    return f'<div class="math">{convert(source, display="block")}</div>'
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Typeset inline equations, which Markdown leaves as $<code>...</code>$."""
-    return re.sub(r"\$<code>(.*?)</code>\$", lambda found: convert(html.unescape(found[1])), content)
+    """Typeset inline equations, which Markdown leaves as $<code>...</code>$, and keep punctuation on their line."""
+    return re.sub(r"\$<code>(.*?)</code>\$([.,:;)]*)", inline, content)
+
+
+def inline(found: re.Match[str]) -> str:
+    return f'<span class="math-inline">{convert(html.unescape(found[1]))}{found[2]}</span>'
