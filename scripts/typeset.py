@@ -1,4 +1,4 @@
-"""Typeset the equations of the site: LaTeX in the documents becomes MathML when mkdocs builds them, so no script has to."""
+"""Typeset the equations of the site: LaTeX in the documents becomes MathML when mkdocs builds them."""
 
 import html
 import re
