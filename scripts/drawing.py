@@ -44,13 +44,13 @@ Rows = tuple[int, int]
 
 @dataclass(frozen=True)
 class Box:
-    """Where a matrix stands: its left and top edge, its size, and how large its cells are."""
+    """Where a matrix stands: its left and top edge, its size, and the size of its cells."""
 
     x: float
     y: float
     width: float
     height: float
-    cell: float
+    cell: tuple[float, float]
 
     @property
     def right(self) -> float:
@@ -105,7 +105,7 @@ class Drawing:
         largest = darkest or np.nanmax(np.abs(values)) or 1
         for (i, j), value in np.ndenumerate(values):
             self._number(x + j * cell, y + i * cell, cell, float(value), float(value / largest))
-        box = Box(x, y, columns * cell, rows * cell, cell)
+        box = Box(x, y, columns * cell, rows * cell, (cell, cell))
         if bracket:
             for edge, into in ((box.x - 5, 5), (box.right + 5, -5)):
                 path = f"M{edge + into:g} {box.y - 3:g}h{-into}v{box.height + 6:g}h{into}"
@@ -127,8 +127,9 @@ class Drawing:
 
     def mark(self, box: Box, rows: Rows, columns: Rows) -> None:
         """Outline some cells of a matrix."""
-        x, y = box.x + columns[0] * box.cell, box.y + rows[0] * box.cell
-        width, height = (columns[1] - columns[0]) * box.cell, (rows[1] - rows[0]) * box.cell
+        wide, high = box.cell
+        x, y = box.x + columns[0] * wide, box.y + rows[0] * high
+        width, height = (columns[1] - columns[0]) * wide, (rows[1] - rows[0]) * high
         self.parts.append(f'<rect class="mark" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5"/>')
 
     def arrow(self, *points: tuple[float, float], label: str = "") -> None:
@@ -163,9 +164,11 @@ class Drawing:
         self.text(x, zero - unit - 26, title, "title")
         self.reach(x + BAR * len(values), zero)
 
-    def picture(self, x: float, y: float, values: Numbers, size: tuple[float, float], title: str, note: str) -> Box:
+    def picture(
+        self, x: float, y: float, values: Numbers, size: tuple[float, float], title: str, note: str, darkest: float = 0
+    ) -> Box:
         """Draw many numbers (rows, columns) as pixels, without writing them."""
-        data = base64.b64encode(png(values)).decode()
+        data = base64.b64encode(png(values / (darkest or np.abs(values).max()))).decode()
         self.parts.append(
             f'<image x="{x:g}" y="{y:g}" width="{size[0]:g}" height="{size[1]:g}" preserveAspectRatio="none" '
             f'style="image-rendering:pixelated" href="data:image/png;base64,{data}"/>'
@@ -173,7 +176,7 @@ class Drawing:
         )
         self.heading(x, y, title, note)
         self.reach(x + size[0], y + size[1])
-        return Box(x, y, *size, cell=size[0] / values.shape[1])
+        return Box(x, y, *size, (size[0] / values.shape[1], size[1] / values.shape[0]))
 
     def svg(self) -> str:
         """Return the file: a card as large as what was drawn, with a margin."""
@@ -194,9 +197,8 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", MINUS)
 
 
-def png(values: Numbers) -> bytes:
-    """Return an image in which the larger numbers are the more opaque, blue above 0 and vermilion below."""
-    share = values / (np.abs(values).max() or 1)
+def png(share: Numbers) -> bytes:
+    """Return an image of numbers from -1 to 1: the larger, the more opaque; blue above 0 and vermilion below."""
     opacity = np.rint(255 * np.sqrt(np.abs(share)))  # the root shows the smaller ones, too
     colours = np.where(share[..., None] > 0, (0x1F, 0x86, 0xD1), (0xE2, 0x6A, 0x1C))
     pixels = np.concatenate([colours, opacity[..., None]], axis=2).astype(np.uint8)

@@ -10,7 +10,21 @@ from typing import Any
 import numpy as np
 
 from drawing import CELL, MARGIN, MINUS, TITLE, Box, Drawing, Numbers, number
-from lowered_cnn import col2im
+from lowered_cnn import (
+    Conv2D,
+    Dense,
+    Flatten,
+    MaxPool,
+    Network,
+    Recipe,
+    ReLU,
+    Window,
+    col2im,
+    im2col,
+    load_mnist,
+    trace,
+    train,
+)
 
 BOOK = Path(__file__).parents[1] / "docs" / "book"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -296,7 +310,7 @@ def falk(
 def s9(page: Page) -> Drawing:
     drawing = Drawing(
         "Softmax, labels, and the gradient of the loss",
-        "For each example, the gradient is the probabilities minus the one-hot label, divided by the number of examples.",
+        "For each example, the gradient is the probabilities minus the one-hot label, over the number of examples.",
     )
     one_hot = np.eye(3)[page["labels"]]
     panels = (page["softmax"](page["z"]), one_hot, page["dz"])
@@ -313,6 +327,48 @@ def s9(page: Page) -> Drawing:
         drawing.text(MARGIN, zero - 28, f"label {page['labels'][example]}")
     drawing.reach(0, zero + 24)
     told(drawing, "label up, the other classes down; each sums to 0", "A step against dZ")
+    return drawing
+
+
+def hero() -> Drawing:
+    """Draw what the first convolution of a small trained network does with a digit that it has not seen."""
+    mnist = load_mnist()
+    network = Network([Conv2D(4, 5), MaxPool(2), ReLU(), Flatten(), Dense(10)], (1, 28, 28), seed=0)
+    for _ in train(network, mnist.train.take(np.arange(10_000)), Recipe(epochs=1)):
+        pass
+    digit = trace(network, mnist.test.images[:1], mnist.test.labels[:1]).activations
+    x, maps = digit["images"].transpose(1, 2, 3, 0), digit["conv1"][0]
+    columns = im2col(x, Window.of(2, kernel=5).over((28, 28))).reshape(25, 576)
+    weight, z = network.parameters["conv1.weight"].reshape(4, 25), maps.reshape(4, 576)
+
+    drawing = Drawing(
+        "A convolution of a handwritten seven, as a matrix product",
+        "im2col writes each window of the image into a column. The four filters of a trained network, as rows, times "
+        "the columns are the four output maps.",
+    )
+    image = drawing.picture(MARGIN, TOP, x[0, ..., 0], (140, 140), "image", "28 x 28")
+    lowered = drawing.picture(240, TOP, columns, (576, 140), "columns", "25 numbers under the filter x 576 positions")
+    drawing.arrow((image.right + 8, image.middle), (lowered.x - 8, image.middle), label="im2col")
+    below = lowered.bottom + TITLE + GAP
+    filters = drawing.picture(MARGIN, below, weight, (140, 64), "filters", "4 x 25, trained on MNIST")
+    product = drawing.picture(240, below, z, (576, 64), "filters · columns + biases", "4 x 576, one GEMM")
+    drawing.sign((filters.right + product.x) / 2, product.middle, "=")
+    bottom, k, position = product.bottom + TITLE + GAP, 1, int(z[1].argmax())
+    row, column = divmod(position, 24)
+    for n, values in enumerate(maps):
+        box = drawing.picture(
+            240 + n * 152, bottom, values, (120, 120), f"output map {n + 1}", "24 x 24", np.abs(maps).max()
+        )
+        if n == k:
+            drawing.mark(box, (row, row + 1), (column, column + 1))
+    drawing.arrow((image.right + 8, bottom + 60), (232, bottom + 60), label="reshape")
+    drawing.text(MARGIN, bottom + 50, "Outlined: where")
+    drawing.text(MARGIN, bottom + 66, "filter 2 responds")
+    drawing.text(MARGIN, bottom + 82, "most")
+    drawing.mark(image, (row, row + 5), (column, column + 5))
+    drawing.mark(lowered, (0, 25), (position, position + 1))
+    drawing.mark(filters, (k, k + 1), (0, 25))
+    drawing.mark(product, (k, k + 1), (position, position + 1))
     return drawing
 
 
@@ -346,15 +402,14 @@ FIGURES: dict[str, tuple[str, Callable[[Page], Drawing]]] = {
 
 
 def figures() -> dict[str, str]:
-    """Return the text of each figure of the book by its name."""
-    return {name: draw(run_page(page)).svg() for name, (page, draw) in FIGURES.items()}
+    """Return the text of each figure of the book by its file in docs/images."""
+    return {f"book/{name}.svg": draw(run_page(page)).svg() for name, (page, draw) in FIGURES.items()}
 
 
 def main() -> None:
-    folder = IMAGES / "book"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, svg in figures().items():
-        (folder / f"{name}.svg").write_text(svg)
+    (IMAGES / "book").mkdir(parents=True, exist_ok=True)
+    for name, svg in {**figures(), "hero.svg": hero().svg()}.items():
+        (IMAGES / name).write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":
