@@ -1,4 +1,4 @@
-"""Typeset the equations of the site: LaTeX in the documents becomes MathML when mkdocs builds them."""
+"""Finish the pages of the site when mkdocs builds them: LaTeX becomes MathML, and the code that a page shows is open."""
 
 import html
 import re
@@ -20,9 +20,11 @@ def display(source: str, *_: Any, **__: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Typeset inline equations, which Markdown leaves as $<code>...</code>$, and keep punctuation on their line."""
+    """Typeset inline equations, which Markdown leaves as $<code>...</code>$, and open the code shown."""
+    content = content.replace('<details class="mkdocstrings-source"', '<details open class="mkdocstrings-source"')
     return re.sub(r"\$<code>(.*?)</code>\$([.,:;)]*)", inline, content)
 
 
 def inline(found: re.Match[str]) -> str:
+    """Return an equation with the punctuation behind it, which stays on its line."""
     return f'<span class="math-inline">{convert(html.unescape(found[1]))}{found[2]}</span>'
