@@ -3,7 +3,7 @@
 import base64
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -24,6 +24,8 @@ text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", s
 .note, .zero { fill: #5f6b78 } .cell { stroke: #8494a5; stroke-opacity: .35 } .number { font-size: 14px }
 .small { font-size: 11px } .sign { font-size: 18px } .middle { text-anchor: middle } .end { text-anchor: end }
 .none { fill: none } .positive { fill: #0072b2 } .negative { fill: #d55e00 }
+.on { fill: #fff; font-size: 12px; font-weight: 600 }
+.worker0 { fill: #0067a0 } .worker1 { fill: #b34a00 } .worker2 { fill: #00765a } .worker3 { fill: #9c4a7a }
 .line { fill: none; stroke: #5f6b78; stroke-width: 1.5 } .head { fill: #5f6b78 }
 .mark { fill: none; stroke: #1f2933; stroke-width: 2.5 } .lead { fill: none; stroke: #1f2933; stroke-dasharray: 3 3 }
 @media (prefers-color-scheme: dark) {
@@ -163,6 +165,34 @@ class Drawing:
         self.parts.append(f'<path class="line" d="M{x:g} {zero:g}h{BAR * len(values)}"/>')
         self.text(x, zero - unit - 26, title, "title")
         self.reach(x + BAR * len(values), zero)
+
+    def lengths(self, x: float, y: float, values: Mapping[str, float], unit: float, title: str) -> None:
+        """Draw a level bar for each named value, one below the other; `unit` is the length of a bar of 1."""
+        start = x + 7 * max(map(len, values))
+        for k, (name, value) in enumerate(values.items()):
+            top = y + 26 * k
+            self.text(start - 10, top + 15, name, "note end")
+            self.parts.append(
+                f'<rect class="positive" fill-opacity=".6" rx="2" x="{start:g}" y="{top + 2:g}" '
+                f'width="{value * unit:g}" height="18"/>'
+            )
+            self.text(start + value * unit + 6, top + 15, number(value))
+        self.parts.append(f'<path class="line" d="M{start:g} {y - 2:g}v{26 * len(values):g}"/>')
+        self.heading(start, y, title)
+        self.reach(start, y + 26 * len(values))
+
+    def node(self, x: float, y: float, words: str, worker: int) -> None:
+        """Draw a number or a sum in the colour of a worker, centred at (x, y)."""
+        width = 7 * len(words) + 14
+        self.parts.append(
+            f'<rect class="worker{worker}" x="{x - width / 2:g}" y="{y - 13:g}" width="{width}" height="26" rx="13"/>'
+        )
+        self.text(x, y + 4, words, "on middle")
+        self.reach(x + width / 2, y + 13)
+
+    def line(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        """Draw a line."""
+        self.parts.append(f'<path class="line" d="M{x0:g} {y0:g}L{x1:g} {y1:g}"/>')
 
     def picture(
         self, x: float, y: float, values: Numbers, size: tuple[float, float], title: str, note: str, darkest: float = 0

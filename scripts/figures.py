@@ -330,6 +330,57 @@ def s9(page: Page) -> Drawing:
     return drawing
 
 
+def table(page: str) -> list[list[str]]:
+    """Return the cells of a page's table, row by row, without its head."""
+    rows = re.findall(r"^\|(.+)\|$", (BOOK / f"{page}.md").read_text(), re.MULTILINE)
+    return [[cell.strip(" *") for cell in row.split("|")] for row in rows[2:]]
+
+
+def innermost(_: Page) -> Drawing:
+    drawing = Drawing(
+        "The two layouts compared",
+        "How many times as long each part of a convolution takes if the channels are innermost.",
+    )
+    rows = table("why-batch-innermost")
+    for k, (layer, part) in enumerate((("first layer", rows[:4]), ("later layer", rows[4:]))):
+        ratios = {name.removeprefix(f"{layer}: "): float(ratio) for name, _, _, ratio in part}
+        drawing.lengths(MARGIN, TOP + k * 160, ratios, 50, f"{layer}: time of (N, H, W, C) over (C, H, W, N)")
+    return drawing
+
+
+def blocks(_: Page) -> Drawing:
+    drawing = Drawing(
+        "A step and its memory by the size of a block", "A step is fastest with blocks of half a MiB to 2 MiB."
+    )
+    rows = table("why-blocks")
+    drawing.lengths(MARGIN, TOP, {name: float(ms) for name, ms, _ in rows}, 3.4, "a step, ms")
+    drawing.lengths(MARGIN + 310, TOP, {name: float(size) for name, _, size in rows}, 2.2, "buffers, MiB")
+    return drawing
+
+
+def tree(page: Page) -> Drawing:
+    drawing = Drawing(
+        "The same additions for one, two and four workers",
+        "Four shards are added by a tree. The workers share out the additions, but the tree stays the same.",
+    )
+    for panel, workers in enumerate((1, 2, 4)):
+        dealt = page["deal"](range(4), range(workers))
+        owner = {shard: worker for worker, shards in dealt.shards.items() for shard in shards}
+        x = MARGIN + 20 + panel * 210
+        shards, pairs, root = [x + 44 * k for k in range(4)], [x + 22, x + 110], x + 66
+        drawing.heading(x - 20, TOP - 4, f"{workers} worker{'s' * (workers > 1)}")
+        for k, at in enumerate(shards):
+            drawing.line(at, TOP + 16, pairs[k // 2], TOP + 72)
+            drawing.node(at, TOP + 16, str(k), owner[k])
+        for k, at in enumerate(pairs):
+            drawing.line(at, TOP + 72, root, TOP + 128)
+            drawing.node(at, TOP + 72, f"{2 * k}+{2 * k + 1}", owner[2 * k])
+        drawing.node(root, TOP + 128, "(0+1)+(2+3)", owner[0])
+        for worker in range(workers):
+            drawing.node(x - 6 + 47 * worker, TOP + 184, f"w {worker}", worker)
+    return drawing
+
+
 def hero() -> Drawing:
     """Draw what the first convolution of a small trained network does with a digit that it has not seen."""
     mnist = load_mnist()
@@ -397,6 +448,9 @@ FIGURES: dict[str, tuple[str, Callable[[Page], Drawing]]] = {
     "s7": ("s7", s7),
     "s8": ("s8", s8),
     "s9": ("s9", s9),
+    "innermost": ("why-batch-innermost", innermost),
+    "blocks": ("why-blocks", blocks),
+    "tree": ("why-fixed-tree", tree),
 }
 """For each figure, its page and what draws it."""
 

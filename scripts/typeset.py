@@ -1,4 +1,4 @@
-"""Finish the pages of the site when mkdocs builds them: LaTeX becomes MathML, and the code that a page shows is open."""
+"""Finish the pages that mkdocs builds: LaTeX becomes MathML, and the package's code on the pages of the book is open."""
 
 import html
 import re
@@ -20,7 +20,7 @@ def display(source: str, *_: Any, **__: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Typeset inline equations, which Markdown leaves as $<code>...</code>$, and open the code shown."""
+    """Typeset inline equations, which Markdown leaves as $<code>...</code>$, and open the code that is shown."""
     content = content.replace('<details class="mkdocstrings-source"', '<details open class="mkdocstrings-source"')
     return re.sub(r"\$<code>(.*?)</code>\$([.,:;)]*)", inline, content)
 
