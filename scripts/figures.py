@@ -368,7 +368,9 @@ def tree(page: Page) -> Drawing:
         owner = {shard: worker for worker, shards in dealt.shards.items() for shard in shards}
         x = MARGIN + 20 + panel * 210
         shards, pairs, root = [x + 44 * k for k in range(4)], [x + 22, x + 110], x + 66
-        drawing.heading(x - 20, TOP - 4, f"{workers} worker{'s' * (workers > 1)}")
+        drawing.heading(
+            x - 20, TOP - 4, f"{workers} worker{'s' * (workers > 1)}", "a colour for each" if workers > 1 else ""
+        )
         for k, at in enumerate(shards):
             drawing.line(at, TOP + 16, pairs[k // 2], TOP + 72)
             drawing.node(at, TOP + 16, str(k), owner[k])
@@ -376,8 +378,6 @@ def tree(page: Page) -> Drawing:
             drawing.line(at, TOP + 72, root, TOP + 128)
             drawing.node(at, TOP + 72, f"{2 * k}+{2 * k + 1}", owner[2 * k])
         drawing.node(root, TOP + 128, "(0+1)+(2+3)", owner[0])
-        for worker in range(workers):
-            drawing.node(x - 6 + 47 * worker, TOP + 184, f"w {worker}", worker)
     return drawing
 
 

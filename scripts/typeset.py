@@ -1,4 +1,4 @@
-"""Finish the pages that mkdocs builds: LaTeX becomes MathML, and the package's code on the pages of the book is open."""
+"""Finish the pages that mkdocs builds: LaTeX becomes MathML, and the package's code in the book is open."""
 
 import html
 import re
@@ -16,7 +16,7 @@ def on_config(config: Any) -> Any:
 
 def display(source: str, *_: Any, **__: Any) -> str:
     """Return the MathML of a displayed equation."""
-    return f'<div class="math">{convert(source, display="block")}</div>'
+    return f'<div class="math" data-search-exclude="">{convert(source, display="block")}</div>'
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -46,6 +46,17 @@ def test_a_figure_shows_the_numbers_that_its_page_prints(page: str, drawn: dict[
     assert wanted <= shown
 
 
+@pytest.mark.parametrize(("page", "columns"), [("innermost", [-1]), ("blocks", [1, 2])])
+def test_bars_are_as_long_as_the_table_says(page: str, columns: list[int], drawn: dict[str, str]) -> None:
+    text = next(DOCS.glob(f"book/why-*{page}.md")).read_text()
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")][2:]
+    wanted = [float(row[column].strip(" *")) for column in columns for row in rows]
+    bars = re.findall(r'width="([\d.]+)" height="18"/>\n<text[^>]*>([\d.]+)<', drawn[f"book/{page}.svg"])
+    assert [float(number) for _, number in bars] == wanted
+    units = np.array([float(width) / float(number) for width, number in bars]).reshape(len(columns), -1)
+    np.testing.assert_allclose(units, units[:, :1].repeat(units.shape[1], axis=1), rtol=1e-3)
+
+
 def test_every_page_of_the_book_has_its_figure() -> None:
     shown = {
         path.name: set(re.findall(r"!\[.+?\]\(\.\./images/(.+?)\)", path.read_text()))
