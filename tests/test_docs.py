@@ -106,6 +106,13 @@ def output(line: str, folder: Path) -> str:
     return done.stdout
 
 
+def test_the_home_page_and_the_readme_agree() -> None:
+    home, readme = (ROOT / "docs" / "index.md").read_text(), (ROOT / "README.md").read_text()
+    figures = re.findall(r"\d[\d.]* (?:s|MB)\b|(?<=of )\d+(?= \|)", home)
+    assert figures == ["9.0 s", "71 MB", "170", "15.1 s", "741 MB"]
+    assert all(re.search(rf"\b{re.escape(figure)}\b", readme) for figure in figures)
+
+
 def test_the_ledger_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (ROOT / "README.md").read_text()
     shown = re.search(r"`lowered-cnn (summary [^`]*)`.*?```text\n(.*?)```", readme, re.DOTALL)
