@@ -326,7 +326,7 @@ def s9(page: Page) -> Drawing:
         drawing.text(MARGIN, zero - 44, f"example {example + 1}", "title")
         drawing.text(MARGIN, zero - 28, f"label {page['labels'][example]}")
     drawing.reach(0, zero + 24)
-    told(drawing, "label up, the other classes down; each sums to 0", "A step against dZ")
+    told(drawing, "it raises the label and lowers the others; each row sums to 0", "A step against dZ")
     return drawing
 
 
