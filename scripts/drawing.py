@@ -23,14 +23,14 @@ text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", s
 .card { fill: #fff; stroke: #dfe4ea } .title { font-size: 14px; font-weight: 600 } .note { font-size: 12px }
 .note, .zero { fill: #5f6b78 } .cell { stroke: #8494a5; stroke-opacity: .35 } .number { font-size: 14px }
 .small { font-size: 11px } .sign { font-size: 18px } .middle { text-anchor: middle } .end { text-anchor: end }
-.none { fill: none } .positive { fill: #0072b2 } .negative { fill: #d55e00 }
+.none { fill: none } .positive { fill: #d55e00 } .negative { fill: #0072b2 }
 .on { fill: #fff; font-size: 12px; font-weight: 600 }
 .worker0 { fill: #0067a0 } .worker1 { fill: #b34a00 } .worker2 { fill: #00765a } .worker3 { fill: #9c4a7a }
 .line { fill: none; stroke: #5f6b78; stroke-width: 1.5 } .head { fill: #5f6b78 }
 .mark { fill: none; stroke: #1f2933; stroke-width: 2.5 } .lead { fill: none; stroke: #1f2933; stroke-dasharray: 3 3 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e4e8ed } .card { fill: #1e2329; stroke: #3b434d } .note, .zero { fill: #a3aeba }
-  .positive { fill: #3d9be0 } .negative { fill: #f0803c } .line { stroke: #a3aeba } .head { fill: #a3aeba }
+  .positive { fill: #f0803c } .negative { fill: #3d9be0 } .line { stroke: #a3aeba } .head { fill: #a3aeba }
   .mark, .lead { stroke: #fff }
 }
 """
@@ -173,7 +173,7 @@ class Drawing:
             top = y + 26 * k
             self.text(start - 10, top + 15, name, "note end")
             self.parts.append(
-                f'<rect class="positive" fill-opacity=".6" rx="2" x="{start:g}" y="{top + 2:g}" '
+                f'<rect class="worker0" fill-opacity=".6" rx="2" x="{start:g}" y="{top + 2:g}" '
                 f'width="{value * unit:g}" height="18"/>'
             )
             self.text(start + value * unit + 6, top + 15, number(value))
@@ -228,9 +228,9 @@ def number(value: float) -> str:
 
 
 def png(share: Numbers) -> bytes:
-    """Return an image of numbers from -1 to 1: the larger, the more opaque; blue above 0 and vermilion below."""
+    """Return an image of numbers from -1 to 1: the larger, the more opaque; vermilion above 0 and blue below."""
     opacity = np.rint(255 * np.sqrt(np.abs(share)))  # the root shows the smaller ones, too
-    colours = np.where(share[..., None] > 0, (0x1F, 0x86, 0xD1), (0xE2, 0x6A, 0x1C))
+    colours = np.where(share[..., None] > 0, (0xE2, 0x6A, 0x1C), (0x1F, 0x86, 0xD1))
     pixels = np.concatenate([colours, opacity[..., None]], axis=2).astype(np.uint8)
     rows = np.concatenate([np.zeros((len(pixels), 1), np.uint8), pixels.reshape(len(pixels), -1)], axis=1)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 6, 0, 0, 0)
