@@ -1,6 +1,6 @@
 // A convolution, backward: dZ arrives, and becomes dW, db and dX, one step after another.
 
-import { entry, largest, transpose } from "./arrays.js";
+import { argmax, entry, largest, transpose } from "./arrays.js";
 import { backwardRoom, backwardTable, besidePackage, largestOf, mapFigure, namedGrid, namedNumber, precise, remembered, stepPath, TermStrips } from "./backward-parts.js";
 import { ConvolutionGradients } from "./backward-matrices.js";
 import { readingsStep } from "./backward-readings.js";
@@ -14,12 +14,11 @@ import { Product } from "./product.js";
 /** Return the view of a convolution, backward. */
 export function backwardConvolution(store, stage) {
   const { network, trace } = store.state;
-  const { output } = stage.sweep;
-  const middle = Math.floor(output[0] / 2) * output[1] + Math.floor(output[1] / 2);
-  const chosen = remembered(store, `backward ${stage.name}`, { step: 0, filter: 0, channel: 0, row: 0, position: middle, reading: "col2im" });
+  const chosen = remembered(store, `backward ${stage.name}`, { step: 0, filter: 0, channel: 0, reading: "col2im" });
   const article = h("article", {});
   const show = () => {
     const gradients = new ConvolutionGradients({ network, trace, stage, filter: chosen.filter });
+    if (chosen.row === undefined) Object.assign(chosen, strongestTerm(gradients, chosen.filter - gradients.start));
     const view = { store, stage, chosen, gradients, rebuild: (changes) => (Object.assign(chosen, changes), show()) };
     const path = stepPath(chosen, [
       { title: "dZ arrives", build: () => arrival(view) },
@@ -34,6 +33,14 @@ export function backwardConvolution(store, stage) {
   };
   show();
   return article;
+}
+
+/** Return the tap whose weight of a filter has the largest gradient, and the position that adds most to it. */
+function strongestTerm({ dweight, dz, conv, lowering }, k) {
+  const { rows, positions } = lowering;
+  const row = argmax(Float32Array.from({ length: rows }, (_, r) => Math.abs(entry(dweight, k, r))));
+  const position = argmax(Float32Array.from({ length: positions }, (_, p) => Math.abs(entry(dz, k, p) * entry(conv.columns, row, p))));
+  return { row, position };
 }
 
 /** Return the stepper that chooses a filter. */
@@ -109,6 +116,7 @@ function weightStep(view) {
       c: (k, row) => `dW of filter ${start + k}, ${tapText(row)}: ${short(entry(dweight, k, row))}`,
     },
     width: backwardRoom(),
+    height: 800,
   });
   const map = (name, value, heat, label) =>
     namedGrid({

@@ -1,6 +1,6 @@
 // A dense layer, backward: an outer product for its weights, and a product with W^T for its input.
 
-import { entry, largest, matrix, multiply, transpose } from "./arrays.js";
+import { argmax, entry, largest, matrix, multiply, transpose } from "./arrays.js";
 import { parameterGradient, parameterNamed } from "./backward-matrices.js";
 import { backwardRoom, backwardTable, besidePackage, namedNumber, precise, remembered, stepPath, TermStrips } from "./backward-parts.js";
 import { sgdStep } from "./backward-sgd.js";
@@ -19,7 +19,7 @@ export function backwardDense(store, stage) {
     stage,
     outputs,
     inputs,
-    chosen: remembered(store, `backward ${stage.name}`, { step: 0, k: 0, m: 0 }),
+    chosen: remembered(store, `backward ${stage.name}`, { step: 0, k: undefined, m: undefined }),
     dz: matrix(outputs, 1, gradientOf(trace, stage.name).data),
     a: matrix(inputs, 1, inputOf(trace, stage.name).data),
     weight: matrix(outputs, inputs, network.weights[parameterNamed(stage, "weight")].data),
@@ -27,6 +27,8 @@ export function backwardDense(store, stage) {
     packageDbias: parameterGradient(trace, stage, "bias"),
     packageDx: inputGradientOf(trace, stage.name),
   };
+  view.chosen.k ??= argmax(view.dz.data.map(Math.abs));
+  view.chosen.m ??= argmax(view.a.data.map(Math.abs));
   const path = stepPath(view.chosen, [
     { title: "dW = dZ · Aᵀ", build: () => denseWeightStep(view) },
     { title: "db = dZ", build: () => denseBiasStep(view) },

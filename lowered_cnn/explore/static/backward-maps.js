@@ -1,6 +1,6 @@
 // Any other stage, backward: dY beside dX, cell by cell; of a ReLU, its mask between them.
 
-import { largest } from "./arrays.js";
+import { argmax, largest } from "./arrays.js";
 import { backwardRoom, besidePackage, mapFigure, namedGrid, remembered } from "./backward-parts.js";
 import { diverging, ink } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
@@ -11,10 +11,11 @@ import { gradientOf, inputGradientOf, inputOf } from "./source.js";
 /** Return the view of a stage that is shown as its gradients. */
 export function backwardMaps(store, stage) {
   const { trace } = store.state;
-  const chosen = remembered(store, `backward ${stage.name}`, { channel: 0, cell: [0, 0] });
+  const chosen = remembered(store, `backward ${stage.name}`, { channel: 0, cell: undefined });
   const x = inputOf(trace, stage.name);
   const dy = gradientOf(trace, stage.name);
   const dx = inputGradientOf(trace, stage.name);
+  chosen.cell ??= strongestCell(dx);
   const isRelu = stage.kind === "relu";
   const mask = { shape: x.shape, data: x.data.map((value) => Number(value > 0)) };
   const article = h("article", {});
@@ -65,6 +66,13 @@ export function backwardMaps(store, stage) {
   };
   show();
   return article;
+}
+
+/** Return the cell of the first plane with the largest gradient. */
+function strongestCell(array) {
+  const { rows, cols, value } = channel(array, 0);
+  const best = argmax(Float32Array.from({ length: rows * cols }, (_, k) => Math.abs(value(Math.floor(k / cols), k % cols) ?? 0)));
+  return [Math.floor(best / cols), best % cols];
 }
 
 function mapPlane(name, title, more, array, heat) {

@@ -10,8 +10,9 @@ const BACKWARD_ROUNDING = 1e-4; // of the largest number around: what sums in an
 
 /** Return a number with the digits that are compared, and a true minus sign. */
 export function precise(value) {
+  if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(BACKWARD_DIGITS - 1) : value.toPrecision(BACKWARD_DIGITS);
+  const text = size < 1e-3 || size >= 1e5 ? value.toExponential(BACKWARD_DIGITS - 1) : value.toPrecision(BACKWARD_DIGITS);
   return text.replaceAll("-", "−");
 }
 
@@ -20,13 +21,17 @@ export function namedNumber(name, value, write = precise) {
   return h("output", { class: "value", "data-name": name, "data-value": value }, write(value));
 }
 
-/** Return a line with what the page computed beside what the package computed; scale is the largest number around. */
-export function besidePackage(name, page, own, scale) {
+/**
+ * Return a line with what the page computed beside what the package computed; scale is the largest number around, and
+ * more is what the page computed in another way: [title, name, value].
+ */
+export function besidePackage(name, page, own, scale, [title, other, value] = []) {
   const same = Math.abs(page - own) <= BACKWARD_ROUNDING * Math.max(scale, 1e-30);
   return h(
     "p",
     { class: "beside" },
-    h("span", {}, h("span", { class: "caption" }, "this page "), namedNumber(`${name}-page`, page)),
+    h("span", {}, h("span", { class: "caption" }, title ? "columns added " : "this page "), namedNumber(`${name}-page`, page)),
+    title ? h("span", {}, h("span", { class: "caption" }, `${title} `), namedNumber(other, value)) : null,
     h("span", {}, h("span", { class: "caption" }, "the package "), namedNumber(`${name}-package`, own)),
     h("span", { class: same ? "verdict" : "verdict bad" }, same ? "✓ the same, but for rounding" : "✗ they differ"),
   );

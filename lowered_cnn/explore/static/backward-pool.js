@@ -1,6 +1,6 @@
 // Pooling, backward: to the first maximum of each window, or shared among all of its cells.
 
-import { largest } from "./arrays.js";
+import { argmax, largest } from "./arrays.js";
 import { backwardRoom, besidePackage, mapFigure, namedGrid, remembered } from "./backward-parts.js";
 import { diverging } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
@@ -13,8 +13,9 @@ import { paddedGrid, patchMarks } from "./stage-conv.js";
 /** Return the view of a pooling, backward. */
 export function backwardPool(store, stage) {
   const { trace } = store.state;
-  const chosen = remembered(store, `backward ${stage.name}`, { channel: 0, position: 0 });
+  const chosen = remembered(store, `backward ${stage.name}`, { channel: 0, position: undefined });
   const pool = new PoolGradients(trace, stage);
+  chosen.position ??= argmax(pool.dy.data.subarray(0, pool.lowering.positions).map(Math.abs));
   const isMax = stage.view === "max_pool";
   const article = h("article", {});
   const show = () => {

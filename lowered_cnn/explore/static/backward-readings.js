@@ -58,7 +58,7 @@ export function readingsStep(view) {
       ? h("p", { class: "note" }, "This is the first stage: in training the package skips its dX, since nobody asks for the gradient of the image. For this page it computes it anyway.")
       : null,
     explain({
-      equations: chosen.reading === "col2im" ? ["dx"] : ["flipped", "dx"],
+      equations: chosen.reading === "col2im" ? ["dx"] : [isPlain(lowering) ? "flipped" : "flipped_window", "dx"],
       note: chosen.reading === "col2im" ? null : strideNote(lowering),
       shapes: [
         ["dcolumns", `C KH KW × OH OW = ${times(lowering.rows, lowering.positions)}`],
@@ -97,6 +97,7 @@ function resultGrid({ gradients, chosen, pick }) {
 function termTable({ gradients, chosen, terms, pointing }) {
   const { lowering, packageDx, first } = gradients;
   const body = h("tbody", {});
+  const sum = h("tr", { class: "sum" });
   const head = h("p", { class: "total" });
   const beside = h("div", {});
   const element = h(
@@ -112,30 +113,35 @@ function termTable({ gradients, chosen, terms, pointing }) {
         {},
         h("thead", {}, h("tr", {}, ["position", "tap", "col2im: dcolumns", "rotated: Σ dZ · W"].map((name) => h("th", { scope: "col" }, name)))),
         body,
+        h("tfoot", {}, sum),
       ),
     ),
   );
+  const rowClass = ({ tap, position }) => {
+    if (chosen.reading === "col2im") return position === chosen.position ? "chosen" : position >= chosen.added ? "later" : null;
+    return tap.join() === pointing.tap?.join() ? "chosen" : null;
+  };
   const draw = () => {
     const [y, x] = chosen.pixel;
     const found = terms();
     const [added, turned] = [sumInOrder(found.map((each) => each.column)), sumInOrder(found.map((each) => each.turned))];
     const own = channel(packageDx, chosen.channel).value(y, x);
     body.replaceChildren(
-      ...found.map(({ tap, place, column, turned: other }) =>
+      ...found.map((term) =>
         h(
           "tr",
-          { class: pointing.tap && tap.join() === pointing.tap.join() ? "chosen" : null },
-          [place.join(", "), tap.join(", "), precise(column), precise(other)].map((cell) => h("td", {}, cell)),
+          { class: rowClass(term) },
+          [term.place.join(", "), term.tap.join(", "), precise(term.column), precise(term.turned)].map((cell) => h("td", {}, cell)),
         ),
       ),
-      h("tr", { class: "sum" }, h("td", { colspan: "2" }, "sum"), h("td", {}, precise(added)), h("td", {}, namedNumber("dx-rotated", turned))),
     );
+    sum.replaceChildren(h("td", { colspan: "2" }, "sum"), h("td", {}, precise(added)), h("td", {}, precise(turned)));
     head.replaceChildren(
       `Pixel ${y}, ${x} of channel ${first + chosen.channel} was read `,
       h("strong", {}, h("output", { "data-name": "count", "data-value": found.length }, String(found.length)), found.length === 1 ? " time" : " times"),
       found.length ? `, from position ${found[0].place.join(", ")} under tap ${found[0].tap.join(", ")} to position ${found.at(-1).place.join(", ")} under tap ${found.at(-1).tap.join(", ")}.` : ": no window lies over it, so its gradient is 0.",
     );
-    beside.replaceChildren(besidePackage("dx", added, own, largest(packageDx.data)));
+    beside.replaceChildren(besidePackage("dx", added, own, largest(packageDx.data), ["rotated filter", "dx-rotated", turned]));
   };
   return { element, draw };
 }
@@ -213,7 +219,7 @@ function additionReading(shared) {
     h("p", {}, "Take the columns one by one. Each is a window of KH × KW numbers for each channel; put it where im2col had read it, and add. Where windows overlap, the numbers add up: that is all of col2im."),
     h("figure", { class: "map wide" }, h("figcaption", {}, h("strong", {}, "dcolumns"), ` of channel ${first + c}: ${times(kh * kw, positions)}. A column is framed, and the entries of the chosen pixel.`), h("div", { class: "scroll" }, columns.element)),
     player.element,
-    h("div", { class: "maps" }, mapFigure("One column", titles[0], one, "patch"), mapFigure("The image", titles[1], image), mapFigure("Read so often", `at most ${mostRead} times`, reads)),
+    h("div", { class: "maps" }, mapFigure("One column", titles[0], one, "patch"), mapFigure("The image", titles[1], image), mapFigure("Count", `how often each pixel was read: up to ${mostRead} times`, reads)),
   ];
   return { elements, draw };
 }
@@ -349,7 +355,7 @@ function rotatedReading(shared) {
     label: "dZ with zeros around and between",
     point: (u, v) => pick({ pixel: clampedPixel(lowering, spread, u, v) }),
     describe: (u, v) => (at(u, v) === null ? "a zero put in" : `dZ at ${lowering.place(spread.position(u, v)).join(", ")}: ${short(at(u, v))}`),
-    width: 380,
+    width: 360,
   });
   const small = (name, value, most, label, tapOf) =>
     namedGrid({
@@ -359,7 +365,7 @@ function rotatedReading(shared) {
       value,
       heat: diverging(most),
       label,
-      width: 160,
+      width: 150,
       point: (r, k) => pointTap(tapOf(r, k)),
       describe: (r, k) => `${label}, tap ${tapOf(r, k).join(", ")}: ${value(r, k) === null ? "a zero put in" : short(value(r, k))}`,
     });
@@ -410,8 +416,7 @@ function rotatedReading(shared) {
   const operator = (sign) => h("span", { class: "operator" }, sign);
   const elements = [
     h("h3", {}, "Why it is rotated"),
-    h("p", {}, reasonText(lowering)),
-    h("div", { class: "factors-of-sum" }, numbers.elements),
+    h("div", { class: "reason" }, h("p", {}, reasonText(lowering)), h("div", { class: "factors-of-sum level" }, numbers.elements)),
     h("h3", {}, "The filter, turned by 180°, over dZ"),
     h("div", { class: "tools" }, filterStepper.element, h("span", { class: "caption" }, "Point at a tap to find it in all pictures.")),
     h(
@@ -423,7 +428,7 @@ function rotatedReading(shared) {
         { class: "turning" },
         h(
           "div",
-          { class: "factors-of-sum" },
+          { class: "factors-of-sum level" },
           caption(filter, "W, as it is", "weight"),
           operator("↻"),
           caption(rotated, "W, turned", "weight"),
@@ -466,18 +471,21 @@ function tapNumbers({ gradients, chosen, pointing }, spread, small, turned) {
   };
   const captioned = (grid, text) => h("div", { class: "small" }, grid.element, h("span", { class: "caption" }, text));
   const elements = [
-    captioned(window, "the taps, numbered as the window lies on the image"),
+    captioned(window, "taps of a window, numbered"),
     h("span", { class: "operator" }, "↻"),
-    captioned(around, "the tap that read this pixel, at the position in dZ it was read from"),
+    captioned(around, "positions in dZ: by which tap each read this pixel"),
   ];
   return { elements, draw };
 }
 
-function reasonText({ sweep: { stride, dilation, pads } }) {
-  const padded = pads.flat().some((width) => width > 0);
-  const plain = Math.max(...stride, ...dilation) === 1 && !padded;
-  const where = plain ? "(i − a, j − b)" : "((i + PH − a·DH) / SH, (j + PW − b·DW) / SW), if that is whole";
-  return `Pixel (i, j) lay under tap (a, b) of the window at position ${where}. A tap further right means a window further left. So whoever stands on the pixel and reads dZ around it from left to right, from top to bottom, meets the taps from the last to the first: the filter appears turned by 180°.`;
+/** Return whether a window has neither stride nor dilation nor padding. */
+function isPlain({ sweep: { stride, dilation, pads } }) {
+  return Math.max(...stride, ...dilation) === 1 && Math.max(...pads.flat()) === 0;
+}
+
+function reasonText(lowering) {
+  const where = isPlain(lowering) ? "(y − a, x − b)" : "((y + PH − a·DH) / SH, (x + PW − b·DW) / SW), if these are whole numbers";
+  return `Pixel (y, x) lay under tap (a, b) of the window at position ${where}. A tap further right means a window further left. So whoever stands on the pixel and reads dZ around it from left to right, from top to bottom, meets the taps from the last to the first: the filter appears turned by 180°.`;
 }
 
 /** Return what stride, dilation and padding change in the second reading, or null. */

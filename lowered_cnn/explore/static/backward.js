@@ -25,6 +25,7 @@ export function backwardView(store, element) {
     const scrolled = row.firstChild?.scrollLeft;
     row.replaceChildren(stageRow(store, (each) => gradientOf(trace, each), trace.doutputs));
     row.firstChild.scrollLeft = scrolled ?? row.firstChild.scrollWidth;
+    showChosenStage(row.firstChild);
     const stage = network.stages.find((each) => each.name === name);
     const build = name === SOFTMAX ? backwardSoftmax : (BACKWARD_DETAILS[stage.view] ?? backwardMaps);
     detail.replaceChildren(build(store, stage));
@@ -32,4 +33,13 @@ export function backwardView(store, element) {
   const ends = store.on(["trace", "stage", "step"], update);
   update();
   return ends;
+}
+
+/** Scroll a row of stages, not the page, so that the chosen one is in sight. */
+function showChosenStage(stages) {
+  const card = stages.querySelector('[aria-pressed="true"]');
+  if (!card) return;
+  const [left, right] = [card.offsetLeft - stages.offsetLeft, card.offsetLeft - stages.offsetLeft + card.offsetWidth];
+  if (left < stages.scrollLeft) stages.scrollLeft = left;
+  else if (right > stages.scrollLeft + stages.clientWidth) stages.scrollLeft = right - stages.clientWidth;
 }

@@ -2,7 +2,7 @@
 
 import { h, short } from "./dom.js";
 
-const CURVE = { width: 640, height: 320, left: 64, right: 16, top: 16, bottom: 44 };
+const CURVE = { width: 640, height: 320, left: 64, right: 16, top: 26, bottom: 44 };
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);

@@ -15,7 +15,7 @@ export function nudgeView(store, element) {
   element.replaceChildren(
     h("h2", {}, "Do not believe it: nudge a weight, and see"),
     h("p", {}, "The backward pass claims how J changes with each weight. Pick one. The package then changes it a little, up and down, computes J again, and compares."),
-    h("div", { class: "nudge" }, picker, result),
+    h("div", { class: "nudge-bench" }, picker, result),
   );
   let asked = 0;
   const nudge = async () => {
