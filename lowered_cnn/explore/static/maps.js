@@ -37,8 +37,8 @@ export function thumbnails(array, { most = 16, side = 44, heat = heatOf(array), 
   return h("div", { class: "thumbnails", title: `${label}: ${times(array.shape)}` }, pictures, more);
 }
 
-/** Return the legend of a diverging scale. */
-export function legend(most) {
+/** Return the legend of a diverging scale, of what has that name. */
+export function legend(most, name = "") {
   const grid = new Grid({ rows: 1, cols: 41, value: (_, c) => ((c - 20) / 20) * most, heat: diverging(most), label: "Scale", cell: 4, numbers: false });
-  return h("div", { class: "legend" }, h("span", {}, `−${Number(most.toPrecision(2))}`), grid.element, h("span", {}, `+${Number(most.toPrecision(2))}`));
+  return h("div", { class: "legend" }, name && h("strong", {}, name), h("span", {}, `−${Number(most.toPrecision(2))}`), grid.element, h("span", {}, `+${Number(most.toPrecision(2))}`));
 }

@@ -16,9 +16,10 @@ const OVERVIEW = 90; // pixels of height
  * names are those of the three; point({ m, k, n }) is called with the indices that a cell determines (the third one is
  * undefined), and describe has a function (row, column) -> text for a, b and c. select({ m, k, n }) frames row m of A,
  * column n of B and entry (m, n) of C, and the term k in both. What does not fit is scrolled; an overview shows where.
+ * An element `corner` is shown above A, if there is room for it, else below everything.
  */
 export class Product {
-  constructor({ a, b, c, names, point, describe = {}, width = 900, height = Math.max(320, Math.min(640, innerHeight * 0.7)) }) {
+  constructor({ a, b, c, names, point, describe = {}, corner = null, width = 900, height = Math.max(320, Math.min(640, innerHeight * 0.7)) }) {
     const [rows, inner] = a.shape;
     const cols = b.shape[1];
     Object.assign(this, { rows, inner, cols, selected: {} });
@@ -47,7 +48,8 @@ export class Product {
         h("p", { class: "caption" }, h("strong", {}, names[key]), ` ${letters} = ${times({ a, b, c }[key].shape)}`),
         this[key].element,
       );
-    this.view.append(h("div", { class: "corner" }), labelled("b", "K × N"), labelled("a", "M × K"), labelled("c", "M × N"));
+    const roomy = corner && width > 640 && inner * Math.max(this.whole, pleasant) > 280;
+    this.view.append(h("div", { class: "corner" }, roomy ? corner : null), labelled("b", "K × N"), labelled("a", "M × K"), labelled("c", "M × N"));
     this.overview = h("canvas", {
       class: "overview",
       "aria-hidden": "true",
@@ -79,6 +81,7 @@ export class Product {
       ),
       this.overview,
       this.view,
+      roomy ? null : corner,
     );
     this.scale();
     onTheme(this.element, () => this.drawOverview());
@@ -153,7 +156,7 @@ export class Product {
     const { overview, rows, inner, cols, cell, wide } = this;
     if (overview.hidden || !this.view.isConnected) return;
     const stretch = wide / cell;
-    const unit = Math.min(this.view.clientWidth / (inner + cols * stretch), OVERVIEW / (rows + inner));
+    const unit = Math.min((this.view.clientWidth - 6) / (inner + cols * stretch), OVERVIEW / (rows + inner));
     const dense = devicePixelRatio || 1;
     const [width, height] = [(inner + cols * stretch) * unit, (rows + inner) * unit];
     Object.assign(overview, { width: Math.ceil(width * dense), height: Math.ceil(height * dense), unit });

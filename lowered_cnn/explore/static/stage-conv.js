@@ -84,7 +84,7 @@ export function middle({ output: [oh, ow] }) {
 /** Return how many pixels wide and high each map can be, beside a figure of that width, in the main part of the page. */
 export function mapSide(beside = 0) {
   const room = document.getElementById("main").clientWidth;
-  const half = (room - beside - 90) / 2;
+  const half = (room - beside - 88) / 2;
   return Math.max(200, Math.min(380, half < 200 ? Math.min(room, 340) : half));
 }
 
@@ -224,7 +224,7 @@ class ConvView {
     const map = (name, caption, content, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
     return [
       h("h2", {}, `${stage.name}: a convolution is a matrix product`),
-      h("div", { class: "tools" }, this.channels.element, this.filters.element, legend(largest(conv.z.data))),
+      h("div", { class: "tools" }, this.channels.element, this.filters.element, legend(largest(conv.weight.data), "W"), legend(largest(conv.z.data), "Z")),
       h(
         "div",
         { class: "maps" },

@@ -22,7 +22,6 @@ class DenseView {
     this.bias = named("bias");
     this.a = inputOf(trace, stage.name).data;
     this.z = outputOf(trace, stage.name).data;
-    this.product = this.figure();
     this.sum = new Sum();
     this.terms = new Terms({
       count: this.a.length,
@@ -33,6 +32,7 @@ class DenseView {
     const name = stage.name === network.stages.at(-1).name ? (k) => `${k}: ${network.classes[k]}` : String;
     this.units = stepper({ label: "Unit", count: this.z.length, value: this.pointed.unit, name, change: (unit) => this.point({ unit }) });
     this.heading = h("span");
+    this.product = this.figure();
     this.element = h("article", { class: "dense" }, this.parts());
     this.mark();
   }
@@ -64,6 +64,7 @@ class DenseView {
         b: (k) => `A[${k}] = ${short(a[k])}`,
         c: (m) => `Z[${m}] = ${short(z[m])}`,
       },
+      corner: h("figure", { class: "one" }, h("figcaption", {}, h("strong", {}, "The sum"), " ", this.heading), this.sum.element, this.terms.element),
       width: document.getElementById("main").clientWidth,
     });
   }
@@ -73,8 +74,8 @@ class DenseView {
     const { a, stage, weight, z } = this;
     return [
       h("h2", {}, `${stage.name}: every unit reads every feature`),
-      h("div", { class: "tools" }, this.units.element, legend(largest(weight.data))),
-      h("div", { class: "beside" }, this.product.element, h("figure", { class: "one" }, h("figcaption", {}, h("strong", {}, "The sum"), " ", this.heading), this.sum.element, this.terms.element)),
+      h("div", { class: "tools" }, this.units.element, legend(largest(weight.data), "W"), legend(largest(this.z), "Z")),
+      this.product.element,
       explain({
         equations: equationsOf(stage),
         note: stage.equation,

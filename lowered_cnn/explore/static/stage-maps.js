@@ -109,10 +109,10 @@ class MapView {
     const map = (name, caption, grid, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), grid.element);
     return [
       h("h2", {}, `${stage.name}: ${stage.layer}`),
-      h("div", { class: "tools" }, this.stepper?.element, legend(largest(x.data))),
+      h("div", { class: "tools" }, this.stepper?.element, legend(largest(x.data), "X"), legend(largest(y.data), "Y")),
       h(
         "div",
-        { class: "maps start" },
+        { class: "maps" },
         map("Input", this.captions.before, this.before, "patch"),
         this.mask && map("Mask", "1 where X > 0", this.mask, ""),
         map("Output", this.captions.after, this.after, "result"),

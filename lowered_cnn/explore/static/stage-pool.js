@@ -109,7 +109,7 @@ class PoolView {
     const { stride, dilation, pads } = stage.sweep;
     return [
       h("h2", {}, `${stage.name}: the ${isMax ? "maximum" : "mean"} of each window`),
-      h("div", { class: "tools" }, channels.element, legend(largest(x.data))),
+      h("div", { class: "tools" }, channels.element, legend(largest(x.data), "X")),
       h(
         "div",
         { class: "maps" },

@@ -1,7 +1,7 @@
 // The end of the forward pass: numbers become probabilities, and the probability of the true class becomes the loss.
 
 import { explain } from "./explain.js";
-import { fixed, h, percent } from "./dom.js";
+import { fixed, h, percent, short } from "./dom.js";
 import { largest } from "./arrays.js";
 
 /** Return the view of softmax and cross-entropy. */
@@ -19,7 +19,7 @@ export function softmaxStage(store) {
       h("th", { scope: "row" }, network.classes[k]),
       number(fixed(z[k], 3)),
       bar(z[k] / largest(z), z[k] < 0 ? "below" : "above"),
-      number(fixed(powers[k])),
+      number(powerText(powers[k])),
       bar(powers[k], "ink"),
       number(percent(shares[k])),
       bar(shares[k], "share"),
@@ -62,6 +62,10 @@ export function softmaxStage(store) {
   return element;
 }
 
+function powerText(power) {
+  return power < 0.0001 ? short(power) : fixed(power);
+}
+
 function number(text) {
   return h("td", {}, text);
 }
@@ -73,10 +77,11 @@ function bar(share, role) {
 }
 
 function written({ name, z, top, power, total, share }) {
+  const text = powerText(power);
   return [
     h("h3", {}, `Class ${name}`),
-    h("p", { class: "total" }, `exp( ${fixed(z, 3)} − ${top < 0 ? `(${fixed(top, 3)})` : fixed(top, 3)} ) = ${fixed(power)}`),
-    h("p", { class: "total" }, `${fixed(power)} / ${fixed(total)} = `, h("strong", {}, percent(power / total))),
+    h("p", { class: "total" }, `exp( ${fixed(z, 3)} − ${top < 0 ? `(${fixed(top, 3)})` : fixed(top, 3)} ) = ${text}`),
+    h("p", { class: "total" }, `${text} / ${fixed(total)} = `, h("strong", {}, percent(power / total))),
     h("p", { class: "caption" }, "The package computed ", h("output", { class: "value", "data-value": share }, fixed(share, 6))),
   ];
 }
