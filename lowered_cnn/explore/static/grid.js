@@ -3,7 +3,7 @@
 import { onTheme, readableOn } from "./colour.js";
 import { announce, h, short, tight } from "./dom.js";
 
-const READABLE = 30; // pixels a cell needs for its number to be written in it
+const READABLE = 28; // pixels a cell needs for its number to be written in it
 const BLEED = 3; // pixels by which frames stick out of the grid
 
 /**

@@ -1,9 +1,10 @@
 // The picture of a matrix product C = A B, to scale: A left of C, B above C, so that partners stand in one line.
 
-import { entry, largest } from "./arrays.js";
-import { diverging, onTheme } from "./colour.js";
+import { entry } from "./arrays.js";
+import { onTheme } from "./colour.js";
 import { grouped, h, times } from "./dom.js";
 import { fitted, Grid } from "./grid.js";
+import { heatOf } from "./maps.js";
 
 const COMFORTABLE = 8; // pixels of a cell that is pleasant to point at
 const NUMBERS = 36; // pixels of a cell in which its number is written
@@ -24,14 +25,14 @@ export class Product {
     const cols = b.shape[1];
     Object.assign(this, { rows, inner, cols, selected: {} });
     this.whole = fitted(rows + inner, cols + inner, width - 24, height - 56, 0.4, 26);
-    const pleasant = Math.min(COMFORTABLE, Math.max(2, Math.floor((height - 56) / (rows + inner))), (0.6 * width) / inner);
+    const pleasant = Math.min(COMFORTABLE, Math.max(2, Math.floor((height - 56) / (rows + inner))), ((width < 600 ? 0.4 : 0.6) * width) / inner);
     this.view = h("div", { class: "factors", tabindex: "-1", onscroll: () => this.redraw() });
     const grid = (m, key, pointed) =>
       new Grid({
         rows: m.shape[0],
         cols: m.shape[1],
         value: (r, col) => entry(m, r, col),
-        heat: diverging(largest(m.data)),
+        heat: heatOf(m),
         label: `${names[key]}, ${times(m.shape)}`,
         name: { a: "weight", b: "columns", c: "product" }[key],
         point: pointed,

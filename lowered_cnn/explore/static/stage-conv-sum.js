@@ -4,6 +4,7 @@ import { entry, largest } from "./arrays.js";
 import { diverging } from "./colour.js";
 import { h, short } from "./dom.js";
 import { Grid } from "./grid.js";
+import { heatOf } from "./maps.js";
 import { Sum, Terms } from "./sum.js";
 
 const MOST_CHANNELS = 6; // with a line of their own
@@ -18,15 +19,15 @@ export class ConvSum {
     this.cell = Math.max(6, Math.min(36, Math.floor(across / lowering.kw)));
     this.width = Math.max(320, 3 * lowering.kw * this.cell + 64);
     const at = (a, b) => lowering.row(pointed.channel, a, b);
-    const small = (name, role, value, most) => {
+    const small = (name, role, value, heat) => {
       const { kh, kw } = lowering;
-      const grid = new Grid({ rows: kh, cols: kw, value, heat: diverging(most), label: name, name, point: (a, b) => point(at(a, b)), cell: this.cell });
+      const grid = new Grid({ rows: kh, cols: kw, value, heat, label: name, name, point: (a, b) => point(at(a, b)), cell: this.cell });
       return { grid, element: h("div", { class: `small ${role}` }, h("span", { class: "caption" }, name), grid.element) };
     };
     const parts = [
-      small("patch", "patch", (a, b) => this.x(at(a, b)), largest(conv.x.data)),
-      small("filter", "weight", (a, b) => this.w(at(a, b)), largest(conv.weight.data)),
-      small("terms", "", (a, b) => this.term(at(a, b)), largest(conv.x.data) * largest(conv.weight.data)),
+      small("patch", "patch", (a, b) => this.x(at(a, b)), heatOf(conv.x)),
+      small("filter", "weight", (a, b) => this.w(at(a, b)), diverging(largest(conv.weight.data))),
+      small("terms", "", (a, b) => this.term(at(a, b)), diverging(largest(conv.x.data) * largest(conv.weight.data))),
     ];
     this.grids = parts.map((part) => part.grid);
     this.sum = new Sum();

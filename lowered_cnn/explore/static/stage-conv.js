@@ -7,7 +7,7 @@ import { grouped, h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
 import { fitted, Grid } from "./grid.js";
 import { Lowering } from "./lowering.js";
-import { channel, heatOf, legend } from "./maps.js";
+import { channel, heatOf, legend, legendOf } from "./maps.js";
 import { Product } from "./product.js";
 import { inputOf, outputOf } from "./source.js";
 
@@ -224,7 +224,7 @@ class ConvView {
     const map = (name, caption, content, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
     return [
       h("h2", {}, `${stage.name}: a convolution is a matrix product`),
-      h("div", { class: "tools" }, this.channels.element, this.filters.element, legend(largest(conv.weight.data), "W"), legend(largest(conv.z.data), "Z")),
+      h("div", { class: "tools" }, this.channels.element, this.filters.element, legendOf(conv.x, "X"), legend(largest(conv.weight.data), "W"), legend(largest(conv.z.data), "Z")),
       h(
         "div",
         { class: "maps" },

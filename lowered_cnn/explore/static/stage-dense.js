@@ -5,7 +5,7 @@ import { explain } from "./explain.js";
 import { grouped, h, short, stepper, times } from "./dom.js";
 import { inputOf, outputOf } from "./source.js";
 import { largest, matrix } from "./arrays.js";
-import { legend } from "./maps.js";
+import { legend, legendOf } from "./maps.js";
 import { Product } from "./product.js";
 import { Sum, Terms } from "./sum.js";
 
@@ -74,7 +74,7 @@ class DenseView {
     const { a, stage, weight, z } = this;
     return [
       h("h2", {}, `${stage.name}: every unit reads every feature`),
-      h("div", { class: "tools" }, this.units.element, legend(largest(weight.data), "W"), legend(largest(this.z), "Z")),
+      h("div", { class: "tools" }, this.units.element, legend(largest(weight.data), "W"), legendOf({ data: a }, "A"), legend(largest(z), "Z")),
       this.product.element,
       explain({
         equations: equationsOf(stage),

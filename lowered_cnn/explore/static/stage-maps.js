@@ -1,13 +1,12 @@
 // Any other stage: its output beside its input, and which cell of the one becomes which cell of the other.
 
-import { channel, heatOf, legend } from "./maps.js";
+import { channel, heatOf, legendOf } from "./maps.js";
 import { equationsOf } from "./equations.js";
 import { explain } from "./explain.js";
 import { fitted, Grid } from "./grid.js";
 import { fixed, h, short, stepper, times } from "./dom.js";
 import { ink } from "./colour.js";
 import { inputOf, outputOf } from "./source.js";
-import { largest } from "./arrays.js";
 import { mapSide } from "./stage-conv.js";
 
 const REARRANGED = ["transpose", "channel_shuffle", "pixel_shuffle", "slice", "pad", "resize"]; // not in row-major order
@@ -29,7 +28,7 @@ class MapView {
     Object.assign(this, { store, stage, x: inputOf(trace, stage.name), y: outputOf(trace, stage.name) });
     this.linked = this.x.data.length === this.y.data.length && !REARRANGED.includes(stage.kind);
     this.global = stage.kind.startsWith("global_") && this.y.shape[0] === this.x.shape[0];
-    this.pointed = { before: 0, after: 0, at: null, ...store.state.pointed[stage.name] };
+    this.pointed = { before: 0, after: 0, at: null };
     this.before = this.grid(this.x, "X", "before");
     this.after = this.grid(this.y, "Y", "after");
     this.mask = stage.kind === "relu" ? this.maskGrid() : null;
@@ -37,8 +36,8 @@ class MapView {
     this.note = h("div", { class: "becomes" });
     this.stepper = this.steps();
     this.element = h("article", { class: "maps-of-stage" }, this.parts());
-    this.showChannels();
-    this.mark();
+    const { side = "after", at = strongest(this.y.data) } = store.state.pointed[stage.name] ?? {};
+    this.point(side, at);
   }
 
   get same() {
@@ -84,12 +83,9 @@ class MapView {
     const { pointed, linked } = this;
     const area = (array) => array.data.length / channelsOf(array);
     Object.assign(pointed, { side, at });
-    if (linked) Object.assign(pointed, { before: Math.floor(at / area(this.x)), after: Math.floor(at / area(this.y)) });
+    if (linked || side === "before") pointed.before = Math.floor(at / area(this.x));
+    if (linked || side === "after") pointed.after = Math.floor(at / area(this.y));
     if (this.global && side === "after") pointed.before = at;
-    this.keep();
-  }
-
-  keep() {
     this.store.state.pointed[this.stage.name] = { ...this.pointed };
     this.showChannels();
     this.mark();
@@ -98,8 +94,9 @@ class MapView {
   steps() {
     const count = Math.max(channelsOf(this.x), channelsOf(this.y));
     const choose = (k) => {
-      Object.assign(this.pointed, { before: Math.min(k, channelsOf(this.x) - 1), after: Math.min(k, channelsOf(this.y) - 1), at: null });
-      this.keep();
+      const side = channelsOf(this.y) > 1 ? "after" : "before";
+      const array = side === "after" ? this.y : this.x;
+      this.point(side, (k * array.data.length) / channelsOf(array));
     };
     return count > 1 ? stepper({ label: "Channel", count, value: this.pointed.after, change: choose }) : null;
   }
@@ -108,8 +105,9 @@ class MapView {
     const { stage, x, y, pointed } = this;
     const map = (name, caption, grid, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), grid.element);
     return [
-      h("h2", {}, `${stage.name}: ${stage.layer}`),
-      h("div", { class: "tools" }, this.stepper?.element, legend(largest(x.data), "X"), legend(largest(y.data), "Y")),
+      h("h2", {}, `${stage.name}: ${stage.layer.split("(")[0]}`),
+      h("p", { class: "caption wraps" }, stage.layer),
+      h("div", { class: "tools" }, this.stepper?.element, legendOf(x, "X"), legendOf(y, "Y")),
       h(
         "div",
         { class: "maps" },
@@ -149,11 +147,11 @@ class MapView {
       const inside = array.shape.length === 3 ? index % (rows * cols) : index;
       return [{ rows: [Math.floor(inside / cols), Math.floor(inside / cols) + 1], cols: [inside % cols, (inside % cols) + 1], role: "result" }];
     };
-    const meant = (each) => at !== null && (linked || side === each);
+    const meant = (each) => linked || side === each;
     this.before.mark(meant("before") ? cell(x, at) : this.wholeChannel());
-    this.mask?.mark(at === null ? [] : cell(x, at));
+    this.mask?.mark(cell(x, at));
     this.after.mark(meant("after") ? cell(y, at) : []);
-    this.element.dataset.position = at ?? "";
+    this.element.dataset.position = at;
     this.note.replaceChildren(...this.written());
   }
 
@@ -167,7 +165,6 @@ class MapView {
   written() {
     const { pointed, same, x, y, linked, stage, global } = this;
     const { at, side } = pointed;
-    if (at === null) return [h("p", { class: "caption" }, "Point at a cell to see what becomes of it.")];
     const value = (array) => h("output", { class: "value", "data-value": array.data[at] }, fixed(array.data[at]));
     const name = (letter, array) => `${letter}[${indexOf(array.shape, at).join(", ")}]`;
     if (!linked) {
@@ -195,6 +192,7 @@ function rowMajor(shape, at) {
 /** Return why a number becomes what it becomes, with the layer's own numbers. */
 function reasonOf({ stage, store, pointed, x }, value) {
   if (stage.kind === "relu") return value > 0 ? "X > 0: it passes, and so will its gradient." : "X ≤ 0: it becomes 0, and its gradient will be 0.";
+  if (stage.kind === "residual") return branchesOf(store.state, stage, pointed.at, value);
   if (stage.kind !== "batch_norm") return "";
   const { weights } = store.state.network;
   const c = x.shape.length === 3 ? pointed.before : pointed.at;
@@ -202,6 +200,18 @@ function reasonOf({ stage, store, pointed, x }, value) {
   const [weight, bias, mean, variance] = ["weight", "bias", "mean", "variance"].map(own);
   const epsilon = /epsilon=([\d.e-]+)/.exec(stage.layer)?.[1] ?? "ε";
   return `${short(weight)} · (${short(value)} − ${short(mean)}) / √(${short(variance)} + ${epsilon}) + ${short(bias)}, with the numbers of channel ${c}.`;
+}
+
+/** Return what the two branches of a residual connection bring to a number. */
+function branchesOf({ network, trace }, stage, at, value) {
+  const last = (branch) => network.stages.findLast((each) => each.name.startsWith(`${stage.name}.${branch}.`));
+  const brought = (branch) => (last(branch) ? outputOf(trace, last(branch).name).data[at] : value);
+  return `The body brings ${fixed(brought("body"))}, the shortcut ${fixed(brought("shortcut"))}: Y is their sum.`;
+}
+
+/** Return the place of the largest magnitude. */
+function strongest(data) {
+  return data.reduce((best, value, k) => (Math.abs(value) > Math.abs(data[best]) ? k : best), 0);
 }
 
 /** Return the view of a stage that is shown as its input and its output. */

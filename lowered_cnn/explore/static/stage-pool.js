@@ -4,9 +4,9 @@ import { equationsOf } from "./equations.js";
 import { explain } from "./explain.js";
 import { fitted, Grid } from "./grid.js";
 import { fixed, h, short, stepper, times } from "./dom.js";
-import { channel, heatOf, legend } from "./maps.js";
+import { channel, heatOf, legendOf } from "./maps.js";
 import { inputOf, outputOf } from "./source.js";
-import { largest, matrix } from "./arrays.js";
+import { matrix } from "./arrays.js";
 import { Lowering } from "./lowering.js";
 import { mapSide, middle, outputMarks, paddedGrid, paddedValue, patchMarks, pixelMark } from "./stage-conv.js";
 import { Product } from "./product.js";
@@ -109,7 +109,7 @@ class PoolView {
     const { stride, dilation, pads } = stage.sweep;
     return [
       h("h2", {}, `${stage.name}: the ${isMax ? "maximum" : "mean"} of each window`),
-      h("div", { class: "tools" }, channels.element, legend(largest(x.data), "X")),
+      h("div", { class: "tools" }, channels.element, legendOf(x, "X"), legendOf(y, "Y")),
       h(
         "div",
         { class: "maps" },
@@ -172,7 +172,7 @@ class PoolView {
     const taps = values.length;
     const counted = values.includes(null) && value !== 0 ? Math.round(all / value) : taps;
     const lines = values.length <= 12 ? values.map((each, row) => [`tap ${this.lowering.tap(row).slice(1).join(", ")}`, each ?? 0, row === this.pointed.row ? "marked" : null]) : [];
-    this.sum.update({ lines: [...lines, ["sum", all, null], [`× 1 / ${counted}`, 1 / counted, null]], total: all / counted, value });
+    this.sum.update({ lines: [...lines, ["sum", all, null]], name: `sum / ${counted}`, total: all / counted, value });
   }
 }
 

@@ -6,20 +6,22 @@ import { fixed, h } from "./dom.js";
 export class Sum {
   constructor() {
     this.body = h("tbody");
+    this.name = h("th", { scope: "row" });
     this.total = h("td");
     this.value = h("output", { class: "value" });
     this.element = h(
       "div",
       { class: "sum" },
-      h("table", { class: "numbers" }, this.body, h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "total"), this.total))),
+      h("table", { class: "numbers" }, this.body, h("tfoot", {}, h("tr", {}, this.name, this.total))),
       h("p", { class: "caption" }, "The package computed ", this.value),
     );
   }
 
-  update({ lines, total, value }) {
+  update({ lines, name = "total", total, value }) {
     this.body.replaceChildren(
       ...lines.map(([name, number, role]) => h("tr", { class: role }, h("th", { scope: "row" }, name), h("td", {}, fixed(number)))),
     );
+    this.name.textContent = name;
     this.total.textContent = fixed(total);
     this.element.dataset.total = total;
     this.value.textContent = fixed(value, 6);
