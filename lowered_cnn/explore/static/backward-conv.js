@@ -70,15 +70,14 @@ function arrival(view) {
   const { dz, start, lowering } = gradients;
   const k = chosen.filter - start;
   const line = h("p", { class: "total" });
-  const grid = dzGrid(view, () => k, {
-    name: "dz",
-    side: 400,
-    point: (position) => {
-      const [i, j] = lowering.place(position);
-      grid.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
-      line.replaceChildren(`dZ[${chosen.filter}, ${i}, ${j}] = `, namedNumber("dz", entry(dz, k, position)), `: add h to this output, and J changes by ${short(entry(dz, k, position))} h.`);
-    },
-  });
+  const point = (position) => {
+    const [i, j] = lowering.place(position);
+    chosen.position = position;
+    grid.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
+    line.replaceChildren(`dZ[${chosen.filter}, ${i}, ${j}] = `, namedNumber("dz", entry(dz, k, position)), `: add a small h to this output, and J changes by ${short(entry(dz, k, position))} · h.`);
+  };
+  const grid = dzGrid(view, () => k, { name: "dz", side: 400, point });
+  point(chosen.position);
   const none = Array.from({ length: lowering.positions }, (_, p) => entry(dz, k, p)).filter((value) => value === 0).length;
   return [
     h("p", {}, "The stage after this one hands back dJ/dZ: for each output of each filter, how much J changes if that output does. All else follows from it."),
@@ -116,7 +115,6 @@ function weightStep(view) {
       c: (k, row) => `dW of filter ${start + k}, ${tapText(row)}: ${short(entry(dweight, k, row))}`,
     },
     width: backwardRoom(),
-    height: 800,
   });
   const map = (name, value, heat, label) =>
     namedGrid({

@@ -29,7 +29,7 @@ export function besidePackage(name, page, own, scale, [title, other, value] = []
   const same = Math.abs(page - own) <= BACKWARD_ROUNDING * Math.max(scale, 1e-30);
   return h(
     "p",
-    { class: "beside" },
+    { class: "compared" },
     h("span", {}, h("span", { class: "caption" }, title ? "columns added " : "this page "), namedNumber(`${name}-page`, page)),
     title ? h("span", {}, h("span", { class: "caption" }, `${title} `), namedNumber(other, value)) : null,
     h("span", {}, h("span", { class: "caption" }, "the package "), namedNumber(`${name}-package`, own)),
@@ -37,13 +37,10 @@ export function besidePackage(name, page, own, scale, [title, other, value] = []
   );
 }
 
-/** Return a grid that fits into a box and that tests find by its name. */
-export function namedGrid({ name, width = 300, height = width, most = 34, ...options }) {
+/** Return a grid that fits into a box, with cells between two sizes. */
+export function namedGrid({ width = 300, height = width, least = 0.4, most = 34, ...options }) {
   const { rows, cols } = options;
-  const room = Math.min(width, backwardRoom());
-  const grid = new Grid({ ...options, cell: fitted(rows, cols, room, height, 0.4, most) });
-  Object.assign(grid.element.dataset, { name, rows, cols });
-  return grid;
+  return new Grid({ ...options, cell: fitted(rows, cols, Math.min(width, backwardRoom()), height, least, most) });
 }
 
 /** Return the width that the page leaves to a figure. */
@@ -63,7 +60,7 @@ export function mapFigure(title, more, content, role = "") {
 export class TermStrips {
   constructor({ name, count, parts, point, describe }) {
     this.grids = parts.map(({ title, value, most }) =>
-      namedGrid({ name: `${name}-${title}`, rows: 1, cols: count, value: (_, k) => value(k), heat: diverging(most), label: title, width: 620, point: (_, k) => point(k), describe: (_, k) => describe(k) }),
+      namedGrid({ name: `${name}-${title}`, rows: 1, cols: count, value: (_, k) => value(k), heat: diverging(most), label: title, width: 620, least: 6, point: (_, k) => point(k), describe: (_, k) => describe(k) }),
     );
     const lines = parts.map(({ title, role }, k) => h("div", { class: `strip ${role}` }, h("span", { class: "caption" }, title), this.grids[k].element));
     this.element = h("div", { class: "strips" }, lines);

@@ -23,15 +23,14 @@ export function backwardPool(store, stage) {
     const c = chosen.channel;
     const map = (name, array, heat, text) => {
       const { value } = channel(array, c);
-      const grid = paddedGrid(lowering, array, c, {
+      return paddedGrid(lowering, array, c, {
+        name,
         label: `${text} of ${stage.name}, channel ${c}`,
         heat,
         side: Math.min(320, backwardRoom()),
         point: (y, k) => lowering.inside(y, k) && pointPixel(y, k),
         describe: (y, k) => (lowering.inside(y, k) ? `${text} at ${y}, ${k}: ${short(value(y, k))}` : "padding"),
       });
-      Object.assign(grid.element.dataset, { name, rows: grid.rows, cols: grid.cols });
-      return grid;
     };
     const upstream = channel(dy, c).value;
     const arriving = namedGrid({

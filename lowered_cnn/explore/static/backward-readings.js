@@ -16,7 +16,7 @@ const PLAYED = 8000; // milliseconds in which all columns are added
 export function readingsStep(view) {
   const { stage, chosen, gradients, rebuild } = view;
   const { lowering, first } = gradients;
-  chosen.pixel ??= [Math.floor(lowering.height / 2), Math.floor(lowering.width / 2)];
+  chosen.pixel ??= pixelUnder(lowering, chosen);
   chosen.channel = Math.min(chosen.channel, lowering.channels - 1);
   const pointing = { tap: undefined };
   const shared = {
@@ -72,6 +72,12 @@ export function readingsStep(view) {
   ].filter(Boolean);
 }
 
+/** Return the pixel under the tap and the position that were pointed at, or the one in the middle for one in the padding. */
+function pixelUnder(lowering, { row, position }) {
+  const [, y, x] = lowering.pixel(row, position);
+  return lowering.inside(y, x) ? [y, x] : [Math.floor(lowering.height / 2), Math.floor(lowering.width / 2)];
+}
+
 /** Return the map of dX, in which a pixel is chosen. */
 function resultGrid({ gradients, chosen, pick }) {
   const { lowering, packageDx, first } = gradients;
@@ -97,7 +103,7 @@ function resultGrid({ gradients, chosen, pick }) {
 function termTable({ gradients, chosen, terms, pointing }) {
   const { lowering, packageDx, first } = gradients;
   const body = h("tbody", {});
-  const sum = h("tr", { class: "sum" });
+  const sum = h("tr", { class: "sum-row" });
   const head = h("p", { class: "total" });
   const beside = h("div", {});
   const element = h(
@@ -186,11 +192,15 @@ function additionReading(shared) {
     },
     describe: (a, b) => `tap ${a}, ${b}: ${short(local(a * kw + b, chosen.position))}`,
   });
-  const map = (name, x, heat, label, text) => {
-    const grid = paddedGrid(lowering, x, 0, { label, heat, side: Math.min(300, backwardRoom()), point: (y, k) => pick({ pixel: [y, k] }), describe: (y, k) => (lowering.inside(y, k) ? `${text} at ${y}, ${k}: ${short(channel(x, 0).value(y, k))}` : "padding: what falls here is dropped") });
-    Object.assign(grid.element.dataset, { name, rows: grid.rows, cols: grid.cols });
-    return grid;
-  };
+  const map = (name, x, heat, label, text) =>
+    paddedGrid(lowering, x, 0, {
+      name,
+      label,
+      heat,
+      side: Math.min(300, backwardRoom()),
+      point: (y, k) => pick({ pixel: [y, k] }),
+      describe: (y, k) => (lowering.inside(y, k) ? `${text} at ${y}, ${k}: ${short(channel(x, 0).value(y, k))}` : "padding: what falls here is dropped"),
+    });
   const image = map("added", sums, diverging(largest(packageDx.data)), "What has been added to the image so far", "sum");
   const reads = map("counts", counts, ink(mostRead), "How often each pixel was read", "read");
   const player = columnPlayer(positions, () => chosen.added, (added) => pick({ added, position: Math.max(0, added - 1) }));

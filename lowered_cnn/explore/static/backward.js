@@ -6,7 +6,7 @@ import { backwardMaps } from "./backward-maps.js";
 import { backwardPool } from "./backward-pool.js";
 import { backwardSoftmax } from "./backward-softmax.js";
 import { h } from "./dom.js";
-import { SOFTMAX, stageRow } from "./forward.js";
+import { pressStage, SOFTMAX, stageRow } from "./forward.js";
 import { gradientOf } from "./source.js";
 
 const BACKWARD_DETAILS = { conv: backwardConvolution, max_pool: backwardPool, avg_pool: backwardPool, dense: backwardDense };
@@ -19,27 +19,30 @@ export function backwardView(store, element) {
   element.replaceChildren(way, row, detail);
   if (!location.hash.includes("/") && !store.state.pointed.backward) store.state.stage = SOFTMAX;
   store.state.pointed.backward = true;
-  const update = () => {
+  const showDetail = () => {
     const { trace, network, stage: name } = store.state;
     if (!trace) return;
-    const scrolled = row.firstChild?.scrollLeft;
-    row.replaceChildren(stageRow(store, (each) => gradientOf(trace, each), trace.doutputs));
-    row.firstChild.scrollLeft = scrolled ?? row.firstChild.scrollWidth;
-    showChosenStage(row.firstChild);
+    pressStage(row.firstElementChild, name);
     const stage = network.stages.find((each) => each.name === name);
     const build = name === SOFTMAX ? backwardSoftmax : (BACKWARD_DETAILS[stage.view] ?? backwardMaps);
     detail.replaceChildren(build(store, stage));
   };
-  const ends = store.on(["trace", "stage", "step"], update);
-  update();
-  return ends;
-}
-
-/** Scroll a row of stages, not the page, so that the chosen one is in sight. */
-function showChosenStage(stages) {
-  const card = stages.querySelector('[aria-pressed="true"]');
-  if (!card) return;
-  const [left, right] = [card.offsetLeft - stages.offsetLeft, card.offsetLeft - stages.offsetLeft + card.offsetWidth];
-  if (left < stages.scrollLeft) stages.scrollLeft = left;
-  else if (right > stages.scrollLeft + stages.clientWidth) stages.scrollLeft = right - stages.clientWidth;
+  const showAll = () => {
+    const { trace } = store.state;
+    if (!trace) return;
+    const scrolled = row.firstElementChild?.scrollLeft;
+    row.replaceChildren(stageRow(store, (each) => gradientOf(trace, each), trace.doutputs));
+    row.firstElementChild.scrollLeft = scrolled ?? row.firstElementChild.scrollWidth;
+    showDetail();
+  };
+  let width = element.clientWidth;
+  const resized = new ResizeObserver(() => {
+    if (Math.abs(element.clientWidth - width) < 8) return;
+    width = element.clientWidth;
+    showDetail();
+  });
+  resized.observe(element);
+  const ends = [store.on(["trace", "step"], showAll), store.on(["stage"], showDetail), () => resized.disconnect()];
+  showAll();
+  return () => ends.forEach((end) => end());
 }

@@ -2,7 +2,7 @@
 
 import { h, short } from "./dom.js";
 
-const CURVE = { width: 640, height: 320, left: 64, right: 16, top: 26, bottom: 44 };
+const CURVE = { height: 320, left: 64, right: 16, top: 26, bottom: 44 };
 
 function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -13,14 +13,15 @@ function svg(tag, attributes = {}, ...children) {
 
 /** The drawing of a nudged weight, with a slider that moves t along the curve. */
 export class NudgeCurve {
-  constructor({ curve, gradient }) {
+  constructor({ curve, gradient }, room) {
+    this.width = Math.max(280, Math.min(760, room));
     this.curve = curve;
     this.gradient = gradient;
     this.middle = (curve.length - 1) / 2;
     const values = curve.map(([, j]) => j);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const room = Math.max(high - low, 1e-12 + 1e-6 * Math.abs(high)) * 0.08;
-    this.range = { t: [curve[0][0], curve.at(-1)[0]], j: [low - room, high + room] };
+    const margin = Math.max(high - low, 1e-12 + 1e-6 * Math.abs(high)) * 0.08;
+    this.range = { t: [curve[0][0], curve.at(-1)[0]], j: [low - margin, high + margin] };
     this.secant = svg("line", { class: "secant" });
     this.ends = [svg("circle", { r: 5, class: "end" }), svg("circle", { r: 6, class: "end now" })];
     this.said = h("p", { class: "total" });
@@ -38,7 +39,7 @@ export class NudgeCurve {
 
   x(t) {
     const [from, to] = this.range.t;
-    return CURVE.left + ((t - from) / (to - from)) * (CURVE.width - CURVE.left - CURVE.right);
+    return CURVE.left + ((t - from) / (to - from)) * (this.width - CURVE.left - CURVE.right);
   }
 
   y(j) {
@@ -53,9 +54,9 @@ export class NudgeCurve {
   }
 
   drawing() {
-    const { curve, range, gradient } = this;
+    const { curve, range, gradient, width } = this;
     const [, j0] = curve[this.middle];
-    const { width, height, left, right, top, bottom } = CURVE;
+    const { height, left, right, top, bottom } = CURVE;
     const text = (x, y, anchor, content) => svg("text", { x, y, "text-anchor": anchor }, content);
     const tick = (t) => svg("g", {}, svg("line", { x1: this.x(t), x2: this.x(t), y1: top, y2: height - bottom, class: "rule" }), text(this.x(t), height - bottom + 18, "middle", short(t)));
     const level = (j) => svg("g", {}, svg("line", { x1: left, x2: width - right, y1: this.y(j), y2: this.y(j), class: "rule" }), text(left - 8, this.y(j) + 4, "end", short(j)));

@@ -26,7 +26,7 @@ export function nudgeView(store, element) {
       const number = network.step === undefined ? undefined : step;
       const found = await source.nudge({ image, label: trace.label, step: number, ...nudged });
       if (turn !== asked) return;
-      result.replaceChildren(...nudgeResult(store, found));
+      result.replaceChildren(...nudgeResult(store, found, result.clientWidth));
       announce(found.agrees ? "The gradient agrees with the finite difference" : "The gradient does not agree");
     } catch (error) {
       if (turn === asked) result.replaceChildren(h("p", { class: "failure", role: "alert" }, error.message));
@@ -190,8 +190,8 @@ function placeText(shape, index) {
   return `[${place.join(", ")}]`;
 }
 
-/** Return the curve of J, and the three numbers side by side with the verdict. */
-function nudgeResult(store, found) {
+/** Return the curve of J, as wide as the room, and the three numbers side by side with the verdict. */
+function nudgeResult(store, found, room) {
   const { network } = store.state;
   const apart = Math.abs(found.difference - found.gradient);
   const share = found.bound > 0 ? apart / found.bound : 0;
@@ -201,7 +201,7 @@ function nudgeResult(store, found) {
     h("div", { class: "figure-number" }, h("dt", {}, title), h("dd", {}, namedNumber(name, value, nudgeDigits), h("span", { class: "caption" }, note)));
   return [
     h("h3", {}, `${found.parameter} ${placeText(network.weights[found.parameter].shape, found.index)} = ${short(found.weight)}`),
-    new NudgeCurve(found).element,
+    new NudgeCurve(found, room).element,
     h(
       "dl",
       { class: "three" },
