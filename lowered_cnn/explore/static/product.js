@@ -105,7 +105,7 @@ export class Product {
     if (!view.isConnected) return;
     view.classList.toggle("held-left", this.inner * cell < 0.6 * view.clientWidth);
     view.classList.toggle("held-below", this.rows * cell < 0.5 * view.clientHeight);
-    view.style.setProperty("--held", view.classList.contains("held-left") ? `${this.a.element.offsetWidth + 16}px` : "0px");
+    view.style.setProperty("--held", view.classList.contains("held-left") ? `${this.a.element.parentElement.offsetWidth}px` : "0px");
     this.overview.hidden = view.scrollWidth <= view.clientWidth + 8 && view.scrollHeight <= view.clientHeight + 8;
     this.reveal(this.selected);
     this.redraw();

@@ -124,7 +124,7 @@ class ConvView {
     this.conv = new Convolution({ network, trace, stage, filter: pointed.filter });
     this.shown = { ...pointed };
     this.sum = new ConvSum(this.conv, pointed, (row) => this.point({ row }));
-    const side = mapSide(this.sum.width);
+    const side = mapSide(this.sum.between ? this.sum.width : 0);
     this.image = this.imageGrid(side);
     this.output = this.outputGrid(side);
     this.product = this.figure();
@@ -229,7 +229,7 @@ class ConvView {
         "div",
         { class: "maps" },
         map("Image", this.captions.image, this.image.element, "patch"),
-        map("The sum", "number by number", this.sum.element, "wide"),
+        map("The sum", "number by number", this.sum.element, this.sum.place),
         map("Output", this.captions.output, this.output.element, "result"),
       ),
       this.said,
@@ -258,7 +258,7 @@ class ConvView {
     const readers = pixel && !pointed.along ? lowering.readers(...pixel) : [];
     this.image.mark([...(pointed.along ? tapMarks(lowering, row) : []), ...patchMarks(lowering, position), ...cursorMarks(lowering, pointed, pixel)]);
     const [i, j] = lowering.place(position);
-    const everywhere = { rows: [0, lowering.oh], cols: [0, lowering.ow], role: "cursor", light: true };
+    const everywhere = { rows: [0, lowering.oh], cols: [0, lowering.ow], role: "cursor" };
     const reached = pointed.along ? [everywhere] : outputMarks(lowering, readers.map((each) => each.position));
     this.output.mark([...reached, { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
     this.output.cursor = [i, j];
@@ -303,6 +303,9 @@ function cursorMarks(lowering, { unread }, pixel) {
 
 /** Return the pixels that one tap reads, over all positions. */
 function tapMarks(lowering, row) {
+  const [first, last] = [0, lowering.positions - 1].map((position) => lowering.pixel(row, position));
+  const [start, end] = [first, last].map(([, y, x]) => pixelMark(lowering, y, x));
+  if (Math.max(...lowering.sweep.stride) === 1) return [{ ...start, rows: [start.rows[0], end.rows[1]], cols: [start.cols[0], end.cols[1]] }];
   return Array.from({ length: lowering.positions }, (_, position) => {
     const [, y, x] = lowering.pixel(row, position);
     return { ...pixelMark(lowering, y, x), light: true };
@@ -310,7 +313,7 @@ function tapMarks(lowering, row) {
 }
 
 function alongMarks(conv, filter, row) {
-  const line = (r) => [{ rows: [r, r + 1], cols: [0, conv.lowering.positions], role: "cursor", light: true }];
+  const line = (r) => [{ rows: [r, r + 1], cols: [0, conv.lowering.positions], role: "cursor" }];
   return { b: line(row), c: line(filter) };
 }
 

@@ -6,9 +6,9 @@ import { fitted, Grid } from "./grid.js";
 import { fixed, h, short, stepper, times } from "./dom.js";
 import { channel, heatOf, legendOf } from "./maps.js";
 import { inputOf, outputOf } from "./source.js";
-import { matrix } from "./arrays.js";
+import { matrix, strongest } from "./arrays.js";
 import { Lowering } from "./lowering.js";
-import { mapSide, middle, outputMarks, paddedGrid, paddedValue, patchMarks, pixelMark } from "./stage-conv.js";
+import { mapSide, outputMarks, paddedGrid, paddedValue, patchMarks, pixelMark } from "./stage-conv.js";
 import { Product } from "./product.js";
 import { Sum } from "./sum.js";
 
@@ -16,9 +16,9 @@ import { Sum } from "./sum.js";
 class PoolView {
   constructor(store, stage) {
     const { trace } = store.state;
-    this.pointed = { channel: 0, position: middle(stage.sweep), ...store.state.pointed[stage.name] };
     Object.assign(this, { store, stage, x: inputOf(trace, stage.name), y: outputOf(trace, stage.name) });
     this.lowering = new Lowering({ channels: 1, sweep: stage.sweep });
+    this.pointed = { channel: 0, position: strongest(this.y.data.subarray(0, this.lowering.positions)), ...store.state.pointed[stage.name] };
     this.isMax = stage.view === "max_pool";
     this.element = h("article", { class: "pool" });
     this.build();
