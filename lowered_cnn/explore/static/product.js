@@ -119,17 +119,23 @@ export class Product {
     });
   }
 
-  /** Scroll to column n and to row k of B, or else to row m of C: if they are out of sight, or in any case. */
+  /**
+   * Scroll to column n and to row k of B, or else to row m of C: if they are out of sight, or in any case. Under the
+   * pointer only what lies beside a held matrix is scrolled, lest the cell that is pointed at moves away.
+   */
   reveal({ m, k, n }, always = false) {
     const { view, cell, wide } = this;
     if (!view.isConnected) return;
     const frame = view.getBoundingClientRect();
+    const still = !always && view.matches(":hover");
+    const [heldLeft, heldBelow] = ["held-left", "held-below"].map((name) => view.classList.contains(name));
     const into = (start, length, low, high, way) => {
+      if (still && !(way === "scrollLeft" ? heldLeft : heldBelow)) return;
       if (always || start + length <= low || start >= high) view[way] += start + length / 2 - (low + high) / 2;
     };
     const [a, b, c] = [this.a, this.b, this.c].map((grid) => grid.element.getBoundingClientRect());
-    const left = view.classList.contains("held-left") ? a.right - frame.left : 0;
-    const below = view.classList.contains("held-below") ? frame.bottom - c.top : 0;
+    const left = heldLeft ? a.right - frame.left : 0;
+    const below = heldBelow ? frame.bottom - c.top : 0;
     if (n !== undefined) into(b.left - frame.left + n * wide, wide, left, view.clientWidth, "scrollLeft");
     if (k !== undefined) into(b.top - frame.top + k * cell, cell, 0, view.clientHeight - below, "scrollTop");
     else if (m !== undefined) into(c.top - frame.top + m * cell, cell, 0, view.clientHeight, "scrollTop");

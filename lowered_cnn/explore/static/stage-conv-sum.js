@@ -39,11 +39,11 @@ export class ConvSum {
       cells: (r) => [this.tap(r), short(this.x(r)), short(this.w(r)), short(this.term(r))],
       point,
     });
-    const operator = (sign) => h("span", { class: "operator" }, sign);
+    const followed = (sign, element) => h("div", { class: "followed" }, h("span", { class: "operator" }, sign), element);
     this.element = h(
       "div",
       { class: "one" },
-      h("div", { class: "factors-of-sum" }, parts[0].element, operator("×"), parts[1].element, operator("="), parts[2].element),
+      h("div", { class: "factors-of-sum" }, parts[0].element, followed("×", parts[1].element), followed("=", parts[2].element)),
       this.sum.element,
       this.terms.element,
     );
