@@ -2,6 +2,7 @@
 
 import { css, onTheme, readableOn } from "./colour.js";
 import { announce, h, short } from "./dom.js";
+import { makeEditable } from "./edit.js";
 
 const READABLE = 30; // pixels a cell needs for its number to be written in it
 
@@ -10,7 +11,7 @@ const READABLE = 30; // pixels a cell needs for its number to be written in it
  *
  * value(r, c) is the number of a cell, or null for one that is not there (padding); heat(value) is its colour [r, g, b].
  * point(r, c) is called when a cell is pointed at, and describe(r, c) says what it is. edit(r, c, value), if given, makes
- * the cells editable. mark() frames ranges of cells, in the colour of their role: patch, weight, result or cursor.
+ * the cells editable: it is called with what was typed or dragged. mark() frames ranges of cells, in the colour of their role: patch, weight, result or cursor.
  */
 export class Grid {
   constructor({ rows, cols, value, heat, label, point, describe, edit, cell = 8, numbers = true }) {
@@ -33,6 +34,7 @@ export class Grid {
       this.base,
       this.over,
     );
+    if (edit) makeEditable(this);
     this.draw();
     onTheme(this.element, () => this.draw());
   }

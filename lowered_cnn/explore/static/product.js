@@ -14,11 +14,11 @@ import { largest } from "./arrays.js";
  * column n of B and entry (m, n) of C, and the term k in both.
  */
 export class Product {
-  constructor({ a, b, c, names, point, describe = {}, width = 900, height = 460 }) {
+  constructor({ a, b, c, names, point, describe = {}, width = 900, height = 460, least = 0.4, most = 26 }) {
     const [rows, inner] = a.shape;
     const cols = b.shape[1];
     Object.assign(this, { rows, inner, cols });
-    const cell = fitted(rows + inner, cols + inner, width - 24, height, 0.4, 26);
+    const cell = fitted(rows + inner, cols + inner, width - 24, height, least, most);
     const grid = (m, key, label, pointed) =>
       new Grid({
         rows: m.shape[0],
