@@ -33,6 +33,11 @@ const SANDBOX_FILTERS = {
   "counting numbers": (kh, kw) => (a, b) => a * kw + b + 1,
   random: () => () => Math.floor(Math.random() * 7) - 3,
 };
+const SANDBOX_GRADIENTS = {
+  "all ones": () => 1,
+  "a single one": (k, count) => Number(k === Math.floor(count / 2)),
+  "random digits": () => Math.floor(Math.random() * 10),
+};
 const SANDBOX_OWN = "your own";
 
 /** Show the view in an element; returns what ends it. */
@@ -55,7 +60,7 @@ export function sandboxView(store, element) {
       return;
     }
     const lowering = new Lowering({ channels: 1, sweep });
-    if (state.dz.length !== lowering.positions) state.dz = new Float32Array(lowering.positions).fill(1);
+    if (state.dz.length !== lowering.positions) state.dz = sandboxGradient(state, lowering.positions);
     const shown = (state.backward ? sandboxBackward : sandboxForward)(state, lowering, () => controls.update());
     redraw = shown.refresh;
     body.replaceChildren(size, shown.element);
@@ -88,6 +93,7 @@ function sandboxStart() {
     row: 4,
     pixel: null,
     dz: new Float32Array(0),
+    dzPreset: "all ones",
   };
   state.image = sandboxImage(state.side, SANDBOX_IMAGES[state.imagePreset]);
   state.filter = sandboxFilter(state, state.filterPreset);
@@ -98,6 +104,11 @@ function sandboxStart() {
 function sandboxImage(side, rule) {
   const at = rule(side);
   return Float32Array.from({ length: side * side }, (_, k) => at(Math.floor(k / side), k % side));
+}
+
+function sandboxGradient(state, count) {
+  if (!SANDBOX_GRADIENTS[state.dzPreset]) state.dzPreset = "all ones";
+  return Float32Array.from({ length: count }, (_, k) => SANDBOX_GRADIENTS[state.dzPreset](k, count));
 }
 
 /** Return an image (C, H, W) shrunk to a square, each cell the mean of the pixels below it, in whole numbers up to 9. */
@@ -184,6 +195,12 @@ function sandboxControls(store, state, change) {
   };
   const image = choice("Image", [...Object.keys(SANDBOX_IMAGES), SANDBOX_DIGIT, SANDBOX_OWN], state.imagePreset, (name) => (name === SANDBOX_OWN ? change({ imagePreset: name }) : pickImage(name)));
   const filter = choice("Filter", [...Object.keys(SANDBOX_FILTERS), SANDBOX_OWN], state.filterPreset, pickFilter);
+  const pickGradient = (dzPreset) => {
+    state.dzPreset = dzPreset;
+    if (dzPreset !== SANDBOX_OWN) state.dz = sandboxGradient(state, state.dz.length);
+    change({});
+  };
+  const gradient = choice("dZ", [...Object.keys(SANDBOX_GRADIENTS), SANDBOX_OWN], state.dzPreset, pickGradient);
   const resized = (k) => {
     state.side = SANDBOX_LEAST + k;
     pickImage(state.imagePreset === SANDBOX_OWN ? "counting numbers" : state.imagePreset);
@@ -204,6 +221,9 @@ function sandboxControls(store, state, change) {
   const update = () => {
     image.select.value = state.imagePreset;
     filter.select.value = state.filterPreset;
+    gradient.select.value = state.dzPreset;
+    image.element.hidden = state.backward;
+    gradient.element.hidden = !state.backward;
     steps.side.set(state.side - SANDBOX_LEAST);
     steps.kh.set(state.kernel[0] - 1);
     steps.kw.set(state.kernel[1] - 1);
@@ -212,9 +232,10 @@ function sandboxControls(store, state, change) {
   const element = h(
     "div",
     { class: "sandbox-controls" },
-    h("div", { class: "tools" }, h("span", { class: "switch", role: "group", "aria-label": "Direction" }, switches), image.element, steps.side.element, filter.element),
+    h("div", { class: "tools" }, h("span", { class: "switch", role: "group", "aria-label": "Direction" }, switches), image.element, gradient.element, steps.side.element, filter.element),
     h("div", { class: "tools" }, ["kh", "kw", "stride", "padding", "dilation"].map((name) => steps[name].element)),
   );
+  update();
   return { element, update };
 }
 
@@ -234,7 +255,7 @@ function sandboxGrid({ name, label, rows, cols, pads = [[0, 0], [0, 0]], data, p
     point: point && ((r, c) => point(r - top, c - left)),
     edit: edit && ((r, c, value) => at(r, c) >= 0 && edit(at(r, c), value)),
     describe: (r, c) => (at(r, c) < 0 ? "padding: 0" : `${describe ?? name} at ${r - top}, ${c - left}: ${short(data()[at(r, c)])}`),
-    cell: fitted(height, width, 400, 400, SANDBOX_CELL, 40),
+    cell: fitted(height, width, 300, 300, SANDBOX_CELL, 34),
   });
   grid.element.dataset.name = name;
   grid.recolour = () => {
@@ -465,6 +486,7 @@ function sandboxBackward(state, lowering, changed) {
     point: (i, j) => point({ position: i * lowering.ow + j }),
     edit: (k, value) => {
       state.dz[k] = value;
+      state.dzPreset = SANDBOX_OWN;
       refresh();
     },
     describe: "dZ",
