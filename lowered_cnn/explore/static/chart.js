@@ -2,7 +2,7 @@
 
 import { h, short } from "./dom.js";
 
-const CHART_LEFT = 52; // pixels for the labels of the axis
+const CHART_LEFT = 60; // pixels for the labels of the axis
 const CHART_RIGHT = 12;
 const CHART_TOP = 10;
 const CHART_BOTTOM = 24;

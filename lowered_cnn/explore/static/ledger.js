@@ -5,11 +5,11 @@ import { grouped, h, percent, short, times } from "./dom.js";
 import { explain } from "./explain.js";
 
 const LEDGER_ROLES = {
-  forward: ["W · columns", "weight"],
-  dweight: ["dZ · columnsᵀ", "cursor"],
-  dx: ["Wᵀ · dZ", "patch"],
-  dbias: ["row sums of dZ", "muted"],
-  sum: ["sums of a normalization", "muted"],
+  forward: { colour: "weight", factors: [["W", "weight"], ["columns", "patch"], ["Z", "muted"]] },
+  dweight: { colour: "cursor", factors: [["dZ", "muted"], ["columnsᵀ", "patch"], ["dW", "weight"]] },
+  dx: { colour: "patch", factors: [["Wᵀ", "weight"], ["dZ", "muted"], ["dcolumns", "patch"]] },
+  dbias: { colour: "muted", factors: [["dZ", "muted"], ["1", "line"], ["db", "weight"]] },
+  sum: { colour: "muted", factors: [["X", "patch"], ["1", "line"], ["sums", "muted"]] },
 };
 
 /** Show the view in an element; returns what ends it. */
@@ -93,7 +93,7 @@ function ledgerBars({ rows }) {
       { "data-row": row.name },
       h("th", { scope: "row" }, row.name),
       h("td", { class: "share" }, work ? percent(work / flops) : "no products"),
-      h("td", { class: "work" }, h("div", { class: "pieces" }, row.products.map((p) => piece(p.flops / flops, LEDGER_ROLES[p.role][1], `${row.name}, ${p.role}: ${short(p.flops / 1e6)} MFLOP`)))),
+      h("td", { class: "work" }, h("div", { class: "pieces" }, row.products.map((p) => piece(p.flops / flops, LEDGER_ROLES[p.role].colour, `${row.name}, ${p.role}: ${short(p.flops / 1e6)} MFLOP`)))),
       h(
         "td",
         { class: "time" },
@@ -114,10 +114,12 @@ function ledgerBars({ rows }) {
     h(
       "table",
       { class: "ledger-bars" },
+      h("colgroup", {}, ["name", "amount", "bar", "bar", "amount"].map((kind) => h("col", { class: kind }))),
       h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col", colspan: 2 }, "share of the FLOPs"), h("th", { scope: "col", colspan: 2 }, "share of the time"))),
       h("tbody", {}, lines),
     ),
-    h("p", { class: "keys" }, key("weight", "forward product"), key("cursor", "dW"), key("patch", "dX"), key("muted", "sums"), key("forward", "time forward"), key("backward", "time backward")),
+    h("p", { class: "keys" }, key("weight", "forward product"), key("cursor", "dW"), key("patch", "dX"), key("muted", "sums"), seconds ? [key("forward", "time forward"), key("backward", "time backward")] : null),
+    rows.some((row) => row.share > 1) ? h("p", { class: "caption" }, "A layer above 100 % of the peak tells that the machine was busy with something else while the peak was measured.") : null,
     idle ? h("p", { class: "caption" }, `Layers without any product take ${percent(idle)} of the time: they move numbers instead of multiplying them.`) : null,
   );
 }
@@ -127,16 +129,13 @@ function ledgerTable({ rows, peak }) {
   const longest = Math.max(2, ...products.flatMap(({ m, k, n }) => [m, k, n]));
   const most = Math.max(1, ...products.map((product) => product.flops));
   const timed = rows.some((row) => row.forward_seconds);
-  const head = ["layer", "output", "parameters", "buffers", timed && "forward", timed && "backward", peak && "of peak", "product", "A · B = C", "M × K × N", "MFLOP", "area ∝ FLOPs"].filter(Boolean);
+  const head = ["layer", timed && "forward", timed && "backward", peak && "of peak", "product", "C = A · B", "M × K × N", "MFLOP", "area ∝ FLOPs"].filter(Boolean);
   const body = rows.flatMap((row) => {
     const span = Math.max(1, row.products.length);
     const cell = (text, more = {}) => h("td", { rowspan: span, ...more }, text);
     const milliseconds = (seconds) => cell(seconds ? `${short(1e3 * seconds)} ms` : "–");
     const own = [
-      h("th", { scope: "rowgroup", rowspan: span }, row.name),
-      cell(times(row.output_shape)),
-      cell(grouped(row.parameters)),
-      cell(ledgerBytes(row.bytes)),
+      h("th", { scope: "rowgroup", rowspan: span }, row.name, h("span", { class: "caption" }, times(row.output_shape)), row.parameters ? h("span", { class: "caption" }, `${grouped(row.parameters)} parameters`) : null, h("span", { class: "caption" }, row.bytes ? `${ledgerBytes(row.bytes)} of buffers` : "no buffers")),
       ...(timed ? [milliseconds(row.forward_seconds), milliseconds(row.backward_seconds)] : []),
       ...(peak ? [cell(row.share ? percent(row.share) : "–")] : []),
     ];
@@ -146,7 +145,7 @@ function ledgerTable({ rows, peak }) {
   return h(
     "figure",
     {},
-    h("figcaption", {}, "The sides of A (M × K), B (K × N) and C (M × N) are drawn on a logarithmic scale, for M may be 8 and N 18,432. The areas of the squares at the right are true."),
+    h("figcaption", {}, "The sides of A (M × K), B (K × N) and C (M × N) are drawn on a logarithmic scale, for M may be 8 and N 18,432. The areas of the squares at the right are true. Pink has the shape of the weights, green that of the columns (in a dense layer, of its input), grey that of the output."),
     h("div", { class: "ledger-scroll", tabindex: "0", role: "region", "aria-label": "Table of all products" }, h("table", { class: "ledger" }, h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, body))),
   );
 }
@@ -155,9 +154,9 @@ function ledgerProduct(product, longest, most) {
   if (!product) return [h("td", { class: "none", colspan: 5 }, "no product: numbers are moved, compared or scaled")];
   const { role, m, k, n, count, flops } = product;
   const side = 44 * Math.sqrt(flops / most);
-  const square = svg("svg", { width: 46, height: Math.max(10, Math.ceil(side) + 2), class: `ledger-area ${LEDGER_ROLES[role][1]}`, role: "img", "aria-label": `${short(flops / 1e6)} MFLOP` }, svg("rect", { x: 1, y: 1, width: Math.max(0.5, side), height: Math.max(0.5, side) }));
+  const square = svg("svg", { width: 46, height: Math.max(10, Math.ceil(side) + 2), class: `ledger-area ${LEDGER_ROLES[role].colour}`, role: "img", "aria-label": `${short(flops / 1e6)} MFLOP` }, svg("rect", { x: 1, y: 1, width: Math.max(0.5, side), height: Math.max(0.5, side) }));
   return [
-    h("td", { class: "role" }, role, h("span", { class: "caption" }, ` ${LEDGER_ROLES[role][0]}`)),
+    h("td", { class: "role" }, role, h("span", { class: "caption" }, ledgerWords(role))),
     h("td", {}, ledgerPicture(product, longest)),
     h("td", {}, `${count > 1 ? `${count} · ` : ""}${[m, k, n].map(grouped).join(" × ")}`),
     h("td", {}, short(flops / 1e6)),
@@ -165,21 +164,29 @@ function ledgerProduct(product, longest, most) {
   ];
 }
 
+function ledgerWords(role) {
+  const [a, b, c] = LEDGER_ROLES[role].factors.map(([name]) => name);
+  return `${c} = ${a} · ${b}`;
+}
+
 /** Return A left of C and B above C, their sides on a logarithmic scale. */
 function ledgerPicture({ role, m, k, n }, longest) {
-  const length = (size) => 3 + (33 * Math.log(size)) / Math.log(longest);
+  const length = (size) => 3 + (43 * Math.log(size)) / Math.log(longest);
   const [high, inner, wide] = [length(m), length(k), length(n)];
   const gap = 3;
-  const box = (name, x, y, width, height) => [
-    svg("rect", { class: `ledger-${name}`, x, y, width, height }),
-    width > 12 && height > 11 ? svg("text", { x: x + width / 2, y: y + height / 2 + 3.5, "text-anchor": "middle" }, name) : null,
+  const box = ([name, colour], x, y, width, height) => [
+    svg("rect", { class: `piece-fill ${colour}`, x, y, width, height }),
+    width > 6 * name.length + 4 && height > 11 ? svg("text", { x: x + width / 2, y: y + height / 2 + 3.5, "text-anchor": "middle" }, name) : null,
   ];
+  const [a, b, c] = LEDGER_ROLES[role].factors;
+  const words = `${ledgerWords(role)}: A ${m} by ${k}, B ${k} by ${n}, C ${m} by ${n}`;
   return svg(
     "svg",
-    { class: "ledger-picture", width: inner + wide + gap + 2, height: inner + high + gap + 2, role: "img", "aria-label": `${role}: A ${m} by ${k}, B ${k} by ${n}, C ${m} by ${n}` },
-    box("A", 1, inner + gap + 1, inner, high),
-    box("B", inner + gap + 1, 1, wide, inner),
-    box("C", inner + gap + 1, inner + gap + 1, wide, high),
+    { class: "ledger-picture", width: inner + wide + gap + 2, height: inner + high + gap + 2, role: "img", "aria-label": words },
+    svg("title", {}, words),
+    box(a, 1, inner + gap + 1, inner, high),
+    box(b, inner + gap + 1, 1, wide, inner),
+    box(c, inner + gap + 1, inner + gap + 1, wide, high),
   );
 }
 
@@ -243,28 +250,51 @@ function ledgerTree(shards, workers) {
   };
   walk(root);
   const width = Math.max(shards * step, 120);
-  const busy = Math.min(workers, shards);
-  const key = Array.from({ length: workers }, (_, k) => h("span", { class: `key w${k}` }, h("span", { class: "piece" }), `worker ${k}${k < busy ? "" : " (idle)"}`));
+  const dealt = ledgerDealt(root, workers);
+  const brackets = dealt.shards.flatMap((own, k) => (own.length ? ledgerBracket(k, own[0] * step + 3, (own.at(-1) + 1) * step - 3, leafY + radius + 6) : []));
+  const key = dealt.shards.map((own, k) => h("span", { class: `key w${k}` }, h("span", { class: "piece" }), `worker ${k}${own.length ? "" : ", idle"}`));
   return h(
     "figure",
-    { class: "tree", "data-workers": workers },
+    { class: "tree", "data-workers": workers, "data-dealt": JSON.stringify(dealt) },
     h("figcaption", {}, h("strong", {}, `${workers} worker${workers === 1 ? "" : "s"}`)),
-    h("div", { class: "ledger-scroll" }, svg("svg", { width, height: leafY + 22, role: "img", "aria-label": `The tree of ${shards} shards, added by ${workers} workers` }, edges, nodes)),
-    h("p", { class: "keys" }, key, workers > 1 && shards > 1 ? h("span", { class: "key" }, "two colours and more: every worker adds its slice of the vector") : null),
+    h("div", { class: "ledger-scroll" }, svg("svg", { width, height: leafY + radius + 26, role: "img", "aria-label": `The tree of ${shards} shards, added by ${workers} workers` }, edges, nodes, brackets)),
+    h("p", { class: "keys" }, key, workers > 1 && shards > 1 ? h("span", { class: "key" }, "several colours: each worker adds its slice of the vector") : null),
   );
+}
+
+/** Return which shards each worker has, and the sums (into, from) between workers, as the package deals them. */
+function ledgerDealt(root, workers) {
+  const shards = Array.from({ length: workers }, () => []);
+  const sums = [];
+  const first = (node) => (node.workers ? node.workers[0] : first(node.parts[0]));
+  const walk = (node) => {
+    node.parts.forEach(walk);
+    if (!node.parts.length) shards[node.workers[0]].push(node.from);
+    if (!node.workers) sums.push(node.parts.map(first));
+  };
+  walk(root);
+  return { shards, sums };
+}
+
+function ledgerBracket(worker, left, right, y) {
+  return [
+    svg("line", { class: `tree-bracket w${worker}`, x1: left, x2: right, y1: y, y2: y }),
+    svg("text", { class: "chart-text", x: (left + right) / 2, y: y + 14, "text-anchor": "middle" }, right - left > 60 ? `worker ${worker}` : `w${worker}`),
+  ];
 }
 
 function ledgerOne(node, x, y, radius) {
   const [worker] = node.workers;
   const shape = node.parts.length ? svg("circle", { class: `tree-node w${worker}`, cx: x, cy: y, r: radius }) : svg("rect", { class: `tree-node w${worker}`, x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius, rx: 2 });
-  return [shape, svg("text", { class: "tree-text", x, y: y + 4, "text-anchor": "middle" }, node.parts.length ? "+" : String(node.from)), svg("title", {}, node.parts.length ? `worker ${worker} adds` : `worker ${worker} computes the gradient of shard ${node.from}`)];
+  const title = node.parts.length ? `worker ${worker} adds shards ${node.from} to ${node.to - 1}` : `worker ${worker} computes the gradient of shard ${node.from}`;
+  return [svg("g", {}, svg("title", {}, title), shape, svg("text", { class: "tree-text", x, y: y + 4, "text-anchor": "middle" }, node.parts.length ? "+" : String(node.from)))];
 }
 
 /** Return a node that is a strip of as many colours as there are workers. */
 function ledgerAll(workers, x, y, radius) {
   const width = (4 * radius) / workers;
   const strip = Array.from({ length: workers }, (_, k) => svg("rect", { class: `tree-node w${k}`, x: x - 2 * radius + k * width, y: y - radius, width, height: 2 * radius }));
-  return [...strip, svg("text", { class: "tree-text", x, y: y + 4, "text-anchor": "middle" }, "+")];
+  return [svg("g", {}, svg("title", {}, `${workers} workers add, each its slice of the vector`), strip)];
 }
 
 /** Return a demonstration: random numbers, one for each shard, added by the tree and in some orders of arrival, in float32. */

@@ -7,7 +7,7 @@ import { thumbnails } from "./maps.js";
 
 const TRAINING_PAUSE = 250; // milliseconds between two questions while it runs
 const TRAINING_REST = 1000; // milliseconds between two looks at the newest network, which cost the training time
-const TRAINING_SMOOTHING = 0.95;
+const TRAINING_SMOOTHING = 0.9;
 const TRAINING_COLOURS = ["c1", "c2", "c3", "c4", "c5", "c6"];
 
 /** What is known of the training: it grows with each answer of the server, and outlives the view. */
@@ -23,6 +23,13 @@ class TrainingLog {
 
   get last() {
     return this.records.at(-1)?.step ?? 0;
+  }
+
+  /** The newest saved step that is worth a look; while steps are taken, the roundest of the last ones, which is kept longest. */
+  get newest() {
+    if (this.state !== "running") return this.steps.at(-1);
+    const round = (step) => (step === 0 ? 0 : step & -step);
+    return this.steps.slice(-Math.ceil(this.steps.length / 4)).reduceRight((best, step) => (round(step) > round(best) ? step : best));
   }
 
   get underWay() {
@@ -229,7 +236,7 @@ class TrainingView {
     this.following = true;
     try {
       const { step, source } = store.state;
-      const wanted = log.follow ? log.steps.at(-1) : (log.steps.findLast((each) => each <= step) ?? log.steps[0]);
+      const wanted = log.follow ? log.newest : (log.steps.findLast((each) => each <= step) ?? log.steps[0]);
       if (source.live && wanted !== step) {
         await showStep(store, wanted);
         this.remember();
@@ -241,7 +248,7 @@ class TrainingView {
     } finally {
       this.following = false;
     }
-    if (!this.ended && log.follow && !log.underWay && log.steps.at(-1) !== store.state.step) await this.followed();
+    if (!this.ended && log.follow && !log.underWay && log.newest !== store.state.step) await this.followed();
   }
 
   /** Remember what the network that is shown says of the image. */
