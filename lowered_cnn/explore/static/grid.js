@@ -113,7 +113,7 @@ export class Grid {
         const value = this.value(r, c);
         if (value === null) continue;
         const text = short(value);
-        pen.font = `${Math.min(13, (1.5 * this.cell) / Math.max(text.length, 3))}px ui-monospace, monospace`;
+        pen.font = `${Math.min(13, (1.4 * this.cell) / Math.max(text.length, 3))}px ui-monospace, monospace`;
         pen.fillStyle = readableOn(this.heat(value));
         pen.fillText(text, (c + 0.5) * this.cell, (r + 0.5) * this.cell);
       }

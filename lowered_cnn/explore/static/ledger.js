@@ -92,7 +92,7 @@ function ledgerBars({ rows }) {
       "tr",
       { "data-row": row.name },
       h("th", { scope: "row" }, row.name),
-      h("td", { class: "share" }, work ? percent(work / flops) : "no products"),
+      h("td", { class: "share" }, work ? percent(work / flops) : "–"),
       h("td", { class: "work" }, h("div", { class: "pieces" }, row.products.map((p) => piece(p.flops / flops, LEDGER_ROLES[p.role].colour, `${row.name}, ${p.role}: ${short(p.flops / 1e6)} MFLOP`)))),
       h(
         "td",
@@ -115,12 +115,12 @@ function ledgerBars({ rows }) {
       "table",
       { class: "ledger-bars" },
       h("colgroup", {}, ["name", "amount", "bar", "bar", "amount"].map((kind) => h("col", { class: kind }))),
-      h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col", colspan: 2 }, "share of the FLOPs"), h("th", { scope: "col", colspan: 2 }, "share of the time"))),
+      h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col", colspan: 2 }, "of the FLOPs"), h("th", { scope: "col", colspan: 2 }, "of the time"))),
       h("tbody", {}, lines),
     ),
     h("p", { class: "keys" }, key("weight", "forward product"), key("cursor", "dW"), key("patch", "dX"), key("muted", "sums"), seconds ? [key("forward", "time forward"), key("backward", "time backward")] : null),
     rows.some((row) => row.share > 1) ? h("p", { class: "caption" }, "A layer above 100 % of the peak tells that the machine was busy with something else while the peak was measured.") : null,
-    idle ? h("p", { class: "caption" }, `Layers without any product take ${percent(idle)} of the time: they move numbers instead of multiplying them.`) : null,
+    idle ? h("p", { class: "caption" }, `Layers without any product (–) take ${percent(idle)} of the time: they move numbers instead of multiplying them.`) : null,
   );
 }
 

@@ -64,6 +64,7 @@ export function sandboxView(store, element) {
     const shown = (state.backward ? sandboxBackward : sandboxForward)(state, lowering, () => controls.update());
     redraw = shown.refresh;
     body.replaceChildren(size, shown.element);
+    redraw();
   }
   element.replaceChildren(
     h("h2", {}, "Sandbox: one filter on a small image"),
@@ -92,6 +93,7 @@ function sandboxStart() {
     position: 5,
     row: 4,
     pixel: null,
+    unread: null,
     dz: new Float32Array(0),
     dzPreset: "all ones",
   };
@@ -150,7 +152,7 @@ function sandboxFit(state) {
   const { output } = sandboxSweep(state);
   state.position = Math.min(state.position, Math.max(0, output[0] * output[1] - 1));
   state.row = Math.min(state.row, kh * kw - 1);
-  state.pixel = null;
+  state.pixel = state.unread = null;
   state.added = Infinity;
 }
 
@@ -289,6 +291,12 @@ function sandboxFigure(role, title, caption, ...children) {
   return h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, title), " ", caption), children);
 }
 
+/** Move a grid's cursor, where typed numbers go, to a cell that was chosen elsewhere. */
+function sandboxMove(grid, [y, x]) {
+  const [r, c] = [y + grid.inner[0], x + grid.inner[1]];
+  if (grid.cursor[0] !== r || grid.cursor[1] !== c) Object.assign(grid, { cursor: [r, c], went: false });
+}
+
 const sandboxCell = ([r, c], role) => ({ rows: [r, r + 1], cols: [c, c + 1], role });
 
 /** Return the filter's grid with its field. */
@@ -319,7 +327,7 @@ function sandboxForward(state, lowering, changed) {
   };
   compute();
   const point = (changes) => {
-    Object.assign(state, changes);
+    Object.assign(state, { unread: null }, changes);
     mark();
   };
   const image = sandboxGrid({
@@ -331,8 +339,7 @@ function sandboxForward(state, lowering, changed) {
     data: () => state.image,
     point: (y, px) => {
       const found = lowering.readers(0, y, px);
-      const here = found.find((each) => each.position === state.position) ?? found[Math.floor(found.length / 2)];
-      point(here ?? {});
+      point(found.find((each) => each.position === state.position) ?? found[Math.floor(found.length / 2)] ?? { unread: [y, px] });
     },
     edit: (k, value) => {
       state.image[k] = value;
@@ -381,6 +388,8 @@ function sandboxForward(state, lowering, changed) {
     image.mark([...patchMarks(lowering, position), sandboxCell([y + top, px + left], "cursor")]);
     weights.grid.mark([sandboxCell([a, b], "cursor")]);
     output.mark([sandboxCell(lowering.place(position), "result")]);
+    sandboxMove(image, state.unread ?? [y, px]);
+    sandboxMove(weights.grid, [a, b]);
     product.select({ m: 0, k: row, n: position });
     sum.replaceChildren(...sandboxSum(state, lowering, columns));
     field.update();
@@ -400,7 +409,6 @@ function sandboxForward(state, lowering, changed) {
     place,
     h("details", { class: "sandbox-text" }, h("summary", {}, "The numbers as text"), text),
   );
-  refresh();
   return { element, refresh };
 }
 
@@ -417,13 +425,14 @@ function sandboxProduct(place, { grids, lowering, ...what }) {
   for (const key of ["a", "b", "c"]) product[key].element.dataset.name = grids[key];
   const old = place.querySelector(".factors");
   const zoom = place.querySelector("input")?.value ?? "0";
-  const scrolled = old ? [old.scrollLeft, old.scrollTop] : [0, 0];
+  const left = old?.scrollLeft;
   place.replaceChildren(product.element);
+  const factors = place.querySelector(".factors");
   if (zoom !== "0") {
     product.zoom.value = zoom;
     product.zoom.dispatchEvent(new Event("input"));
   }
-  [place.querySelector(".factors").scrollLeft, place.querySelector(".factors").scrollTop] = scrolled;
+  factors.scrollLeft = left ?? product.a.element.offsetWidth;
   return product;
 }
 
@@ -434,7 +443,7 @@ function sandboxSum(state, lowering, columns) {
   const terms = patch.map((value, r) => value * state.filter[r]);
   const total = terms.reduce((sum, term) => sum + term, 0);
   const small = (name, data, role) => {
-    const grid = sandboxGrid({ name, label: `${name} at the position pointed at`, rows: lowering.kh, cols: lowering.kw, data: () => data });
+    const grid = sandboxGrid({ name: `sum-${name}`, label: `${name} at the position pointed at`, rows: lowering.kh, cols: lowering.kw, data: () => data });
     grid.resize(SANDBOX_CELL);
     grid.mark([sandboxCell(lowering.tap(row).slice(1), "cursor")]);
     return h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, name));
@@ -538,6 +547,8 @@ function sandboxBackward(state, lowering, changed) {
     for (const grid of [gradient, overlaps]) grid.mark([...(pixel ? [] : patchMarks(lowering, position)), target]);
     dz.mark(found.map((each) => sandboxCell(lowering.place(each.position), "result")));
     weights.grid.mark(found.map((each) => sandboxCell(lowering.tap(each.row).slice(1), "cursor")));
+    sandboxMove(dz, lowering.place(position));
+    sandboxMove(weights.grid, lowering.tap(row).slice(1));
     product.select(pixel ? {} : { m: row, k: 0, n: position });
     product.c.mark([...(pixel ? [] : [{ rows: [0, lowering.rows], cols: [position, position + 1], role: "patch" }]), ...found.map((each) => sandboxCell([each.row, each.position], "cursor"))]);
     sum.replaceChildren(...sandboxAdded(state, lowering, dcolumns, [y, x]));
@@ -560,7 +571,6 @@ function sandboxBackward(state, lowering, changed) {
     place,
     h("details", { class: "sandbox-text" }, h("summary", {}, "The numbers as text"), text),
   );
-  refresh();
   return { element, refresh };
 }
 
