@@ -58,7 +58,7 @@ export function announce(text) {
 export function stepper({ label, count, value, name = String, change }) {
   const select = h(
     "select",
-    { onchange: () => change(Number(select.value)) },
+    { "aria-label": label, onchange: () => change(Number(select.value)) },
     Array.from({ length: count }, (_, k) => h("option", { value: k, selected: k === value }, name(k))),
   );
   const step = (by) => {

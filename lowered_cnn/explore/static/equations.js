@@ -41,7 +41,7 @@ const EQUATIONS = {
   dsoftmax: ["S9", row("dZ =", hat("Y"), "− Y")],
   sgd: ["S10", row("W ← W − η · dW")],
   difference: [null, row(partial("w"), "≈", frac("J(w+h) − J(w−h)", "2 h"))],
-  size: ["S1", row("OH =", `<mo>⌊</mo>`, frac("H + 2·PH − DH·(KH−1) − 1", "SH"), `<mo>⌋</mo>`, "+ 1")],
+  size: ["S1", row("OH =", `<mo form="prefix">⌊</mo>`, frac("H + 2·PH − DH·(KH−1) − 1", "SH"), `<mo form="postfix">⌋</mo>`, "+ 1")],
   tree: [null, row("dW = ( (", sub("g", "1"), "+", sub("g", "2"), ") + (", sub("g", "3"), "+", sub("g", "4"), ") ) + …")],
 };
 
@@ -51,6 +51,16 @@ export function equation(name) {
   const element = document.createElement("div");
   element.className = "equation";
   element.innerHTML = `<math display="block">${inner}</math>${number ? `<span class="number">${number}</span>` : ""}`;
+  return element;
+}
+
+/** Return equation "size" for one axis, named by a letter, with its numbers in it. */
+export function sizeInNumbers(letter, { size, pads: [before, after], dilation, kernel, stride }) {
+  const room = size + before + after - dilation * (kernel - 1) - 1;
+  const above = `${size} + ${before} + ${after} − ${dilation}·(${kernel}−1) − 1`;
+  const element = document.createElement("div");
+  element.className = "equation";
+  element.innerHTML = `<math display="block">${row(`O${letter} =`, `<mo form="prefix">⌊</mo>`, frac(above, `${stride}`), `<mo form="postfix">⌋</mo>`, "+ 1 =", `${Math.max(0, Math.floor(room / stride) + 1)}`)}</math>`;
   return element;
 }
 
