@@ -28,7 +28,7 @@ export function fixed(value, digits = 4) {
 
 /** Return a number in so few characters that it fits into a small cell. */
 export function tight(value, most) {
-  if (value === 0) return "0";
+  if (Number.isInteger(value) && String(value).length <= most) return String(value).replace("-", "−");
   if (Math.abs(value) < 0.005) return "≈0";
   const forms = [2, 1, 0].map((digits) => fixed(value, digits).replace(/^(−?)0\./, "$1."));
   return forms.find((form) => form.length <= most) ?? forms[2];
