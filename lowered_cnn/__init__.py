@@ -80,8 +80,20 @@ from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from lowered_cnn.parameters import Copied, Parameter, ParameterVector
 from lowered_cnn.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, StepDecay
 from lowered_cnn.storage import load, save
+from lowered_cnn.timing import Timing, Timings, timings
 from lowered_cnn.tracing import Trace, trace
-from lowered_cnn.training import Evaluation, Recipe, Record, State, Training, evaluate, fit, train
+from lowered_cnn.training import (
+    Confusion,
+    Evaluation,
+    Recipe,
+    Record,
+    State,
+    Training,
+    confusion,
+    evaluate,
+    fit,
+    train,
+)
 from lowered_cnn.window import Window
 
 __version__ = "0.1.0"
@@ -103,6 +115,7 @@ __all__ = [
     "Clip",
     "Concat",
     "Concatenate",
+    "Confusion",
     "Constant",
     "Conv1D",
     "Conv2D",
@@ -173,11 +186,14 @@ __all__ = [
     "State",
     "StepDecay",
     "Tanh",
+    "Timing",
+    "Timings",
     "Trace",
     "Training",
     "Transpose",
     "Window",
     "col2im",
+    "confusion",
     "evaluate",
     "fit",
     "im2col",
@@ -186,6 +202,7 @@ __all__ = [
     "save",
     "softmax",
     "summary",
+    "timings",
     "trace",
     "train",
 ]

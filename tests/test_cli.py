@@ -23,7 +23,20 @@ from PIL import Image
 from programs import SECONDS, eventually, program
 from tqdm import tqdm
 
-from lowered_cnn import SGD, Dataset, Network, Recipe, Training, load, load_mnist, models, save, softmax, train
+from lowered_cnn import (
+    SGD,
+    Dataset,
+    Network,
+    Recipe,
+    Training,
+    confusion,
+    load,
+    load_mnist,
+    models,
+    save,
+    softmax,
+    train,
+)
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.arrays import Array
 from lowered_cnn.cli import main
@@ -163,12 +176,13 @@ def test_epochs_are_told_beside_the_result(
 def test_evaluate_agrees_with_the_library(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    test = load_mnist().test.take(np.arange(200))
-    expected = evaluate_network(load(trained / "model.safetensors"), test)
+    network, test = load(trained / "model.safetensors"), load_mnist().test.take(np.arange(200))
+    expected, by_class = evaluate_network(network, test), confusion(network, test)
+    assert told.pop("classes") == by_class.json()
     assert told == {"test_accuracy": expected.accuracy, "test_loss": expected.loss, "images": 200}
     assert main(["evaluate", str(trained)]) == 0
     assert capsys.readouterr().out == (
-        f"test accuracy {expected.accuracy:.2%}, loss {expected.loss:.4f}, on 200 images\n"
+        f"test accuracy {expected.accuracy:.2%}, loss {expected.loss:.4f}, on 200 images\n\n{by_class}\n"
     )
 
 
@@ -178,6 +192,7 @@ def test_evaluate_takes_other_data(trained: Path, tmp_path: Path, capsys: pytest
     assert main(["evaluate", str(trained), "--data", str(folder), "--json"]) == 0
     expected = evaluate_network(load(trained / "model.safetensors"), other)
     told = json.loads(capsys.readouterr().out)
+    assert sum(row["images"] for row in told.pop("classes")) == 120
     assert told == {"test_accuracy": expected.accuracy, "test_loss": expected.loss, "images": 120}
 
 

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = RunFolder.open(arguments.run)
     classes, network = folder.classes, folder.network()
     are_digits = folder.has_mnist_style and network.input_shape == (1, 28, 28)
-    images = np.stack([_prepared(path, network.input_shape, are_digits) for path in arguments.images])
+    images = np.stack([prepared(path, network.input_shape, are_digits) for path in arguments.images])
     probabilities = softmax(network.predict(images))
     if arguments.json:
         answers = [
@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{path}: {classes[row.argmax()]} ({row.max():.1%})")
 
 
-def _prepared(path: Path, shape: Shape, is_digit: bool) -> Bytes:
+def prepared(path: Path, shape: Shape, is_digit: bool) -> Bytes:
+    """Read an image file, and return it as the network takes it: framed as MNIST is, or fitted to this shape."""
     image = read_image(path)
     return mnist_style(image, str(path)) if is_digit else fit_image(image, shape, str(path))

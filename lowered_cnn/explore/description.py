@@ -1,4 +1,4 @@
-"""A network described for the page: its stages, their windows, their parameters, and the lines of code that run them."""
+"""A network described for the page: its stages, their windows and parameters, and the lines of code that run them."""
 
 import inspect
 from collections.abc import Callable, Sequence

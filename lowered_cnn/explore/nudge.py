@@ -1,4 +1,4 @@
-"""A single weight nudged: what J does then, next to the gradient that the network claims and the bound on the difference."""
+"""A single weight nudged: what J does then, next to the gradient that the network claims, and a bound on its error."""
 
 import numpy as np
 
@@ -9,23 +9,22 @@ from lowered_cnn.network import Network
 from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, smooth_step
 from lowered_cnn.verify.probe import Probe, sides
 
-POINTS = 41
-"""Values of J on the curve that the page draws."""
+REACH, POINTS = 1.0, 41
+"""How far from the weight, in both directions, the page draws J, and through how many values."""
 
 
-def nudged(
-    network: Network, image: Images, label: int, parameter: str, index: int, reach: float = 1.0
-) -> dict[str, JSON]:
+def nudged(network: Network, image: Images, label: int, parameter: str, index: int) -> dict[str, JSON]:
     """Return the gradient of one number of a parameter, and its finite difference with a derived bound, in float64.
 
-    `index` counts in row-major order. `curve` has J at w - reach ... w + reach. Raises InputError if there is no such
-    number, or if it is a statistic, which has no gradient.
+    `index` counts in row-major order. `curve` has J at w - 1 ... w + 1, as pairs (what is added to w, J). Raises
+    InputError if there is no such number, or if it is a statistic, which has no gradient.
     """
-    learned = [p.name for p in network.parameters.parameters if not p.statistic]
-    if parameter not in learned:
-        raise InputError("nudge: parameter", f"one of {', '.join(learned)}", repr(parameter)[:80])
-    whole_number("nudge: index", index, 0, network.parameters[parameter].size - 1)
-    probe = Probe(network, SoftmaxCrossEntropy(), _floats(image)[None], np.array([label])).in_precision(np.float64)
+    network.check_scale(image[None])
+    floats = image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)
+    probe = Probe(network, SoftmaxCrossEntropy(), floats[None], np.array([label])).in_precision(np.float64)
+    if parameter not in probe.learned:
+        raise InputError("parameter", f"one of {', '.join(probe.learned)}", repr(parameter)[:80])
+    whole_number("index", index, 0, network.parameters[parameter].size - 1)
     lowered = probe.lower(training=False)
     gradient = probe.results(lowered).gradients[parameter]
     direction = np.zeros(gradient.shape)
@@ -43,7 +42,6 @@ def nudged(
     found = derivative(value, step)
     bound = found.bound + 64 * UNIT_ROUNDOFF * float(np.sqrt(np.sum(gradient**2)))
     claimed = float(gradient.reshape(-1)[index])
-    ts = np.linspace(-reach, reach, POINTS)
     return {
         "parameter": parameter,
         "index": index,
@@ -53,9 +51,5 @@ def nudged(
         "bound": bound,
         "agrees": abs(found.value - claimed) <= bound,
         "step": step,
-        "curve": [[float(t), value(float(t))] for t in ts],
+        "curve": [[t, value(t)] for t in np.linspace(-REACH, REACH, POINTS).tolist()],
     }
-
-
-def _floats(image: Images) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-    return image / 255 if image.dtype == np.uint8 else image.astype(np.float64)

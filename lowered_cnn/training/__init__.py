@@ -1,5 +1,6 @@
 """The typed training loop, the shards of a batch and their gradients, and evaluation."""
 
+from lowered_cnn.training.confusion import Confusion, confusion
 from lowered_cnn.training.evaluation import Evaluation, evaluate
 from lowered_cnn.training.loop import Training, fit, train
 from lowered_cnn.training.metrics import Metric
@@ -10,6 +11,7 @@ from lowered_cnn.training.state import Record, State
 __all__ = [
     "ADAPTIVE",
     "BEST",
+    "Confusion",
     "Evaluation",
     "Metric",
     "Ranks",
@@ -17,6 +19,7 @@ __all__ = [
     "Record",
     "State",
     "Training",
+    "confusion",
     "evaluate",
     "fit",
     "join_ranks",

@@ -28,7 +28,7 @@ export function fixed(value, digits = 4) {
 
 /** Return a number in so few characters that it fits into a small cell. */
 export function tight(value, most) {
-  if (Number.isInteger(value) && String(value).length <= most) return String(value).replace("-", "−");
+  if (Number.isInteger(value)) return short(value);
   if (Math.abs(value) < 0.005) return "≈0";
   const forms = [2, 1, 0].map((digits) => fixed(value, digits).replace(/^(−?)0\./, "$1."));
   return forms.find((form) => form.length <= most) ?? forms[2];
@@ -58,7 +58,7 @@ export function announce(text) {
 export function stepper({ label, count, value, name = String, change }) {
   const select = h(
     "select",
-    { onchange: () => change(Number(select.value)) },
+    { "aria-label": label, onchange: () => change(Number(select.value)) },
     Array.from({ length: count }, (_, k) => h("option", { value: k, selected: k === value }, name(k))),
   );
   const step = (by) => {

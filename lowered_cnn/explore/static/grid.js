@@ -2,6 +2,7 @@
 
 import { onTheme, readableOn } from "./colour.js";
 import { announce, h, short, tight } from "./dom.js";
+import { makeEditable } from "./edit.js";
 
 const READABLE = 28; // pixels a cell needs for its number to be written in it
 const BLEED = 3; // pixels by which frames stick out of the grid
@@ -11,7 +12,7 @@ const BLEED = 3; // pixels by which frames stick out of the grid
  *
  * value(r, c) is the number of a cell, or null for one that is not there (padding); heat(value) is its colour [r, g, b].
  * point(r, c) is called when a cell is pointed at, and describe(r, c) says what it is. edit(r, c, value), if given, makes
- * the cells editable. mark() frames ranges of cells, in the colour of their role: patch, weight, result or cursor. Cells
+ * the cells editable: it is called with what was typed or dragged. mark() frames ranges of cells, in the colour of their role: patch, weight, result or cursor. Cells
  * are `stretch` times as wide as high. In a scrolling box `view`, only what can be seen of frames and numbers is drawn.
  */
 export class Grid {
@@ -39,6 +40,7 @@ export class Grid {
       this.base,
       this.over,
     );
+    if (edit) makeEditable(this);
     this.draw();
     onTheme(this.element, () => this.draw());
   }

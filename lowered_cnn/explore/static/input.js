@@ -64,6 +64,7 @@ class Sheet {
     event.preventDefault();
     this.canvas.focus({ focusVisible: false });
     this.canvas.setPointerCapture(event.pointerId);
+    this.element.classList.remove("keyed");
     this.down = true;
     this.pen = this.at(event);
     this.stroke(this.pen);
@@ -105,6 +106,7 @@ class Sheet {
     } else if (event.key === "Delete" || event.key === "Backspace") {
       this.clear();
     } else return;
+    this.element.classList.add("keyed");
     this.showPen();
     event.preventDefault();
   }

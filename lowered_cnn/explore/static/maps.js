@@ -49,7 +49,7 @@ export function legendOf(array, name = "") {
 }
 
 function scaleOf(from, to, heat, name) {
-  const grid = new Grid({ rows: 1, cols: 41, value: (_, c) => from + (c / 40) * (to - from), heat, label: "Scale", name: "scale", cell: 4, numbers: false });
+  const grid = new Grid({ rows: 1, cols: 25, value: (_, c) => from + (c / 24) * (to - from), heat, label: "Scale", name: "scale", cell: 2.5, numbers: false });
   const end = (value) => h("span", {}, short(Number(value.toPrecision(2))));
   return h("div", { class: "legend" }, name && h("strong", {}, name), end(from), grid.element, end(to));
 }

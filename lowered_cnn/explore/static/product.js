@@ -17,14 +17,15 @@ const OVERVIEW = 90; // pixels of height
  * names are those of the three; point({ m, k, n }) is called with the indices that a cell determines (the third one is
  * undefined), and describe has a function (row, column) -> text for a, b and c. select({ m, k, n }) frames row m of A,
  * column n of B and entry (m, n) of C, and the term k in both. What does not fit is scrolled; an overview shows where.
- * An element `corner` is shown above A, if there is room for it, else below everything.
+ * The whole is drawn with cells of `least` to `most` pixels. An element `corner` is shown above A if there is room for it,
+ * else below everything.
  */
 export class Product {
-  constructor({ a, b, c, names, point, describe = {}, corner = null, width = 900, height = Math.max(320, Math.min(640, innerHeight * 0.7)) }) {
+  constructor({ a, b, c, names, point, describe = {}, corner = null, least = 0.4, most = 26, width = 900, height = Math.max(320, Math.min(640, innerHeight * 0.7)) }) {
     const [rows, inner] = a.shape;
     const cols = b.shape[1];
     Object.assign(this, { rows, inner, cols, selected: {} });
-    this.whole = fitted(rows + inner, cols + inner, width - 24, height - 56, 0.4, 26);
+    this.whole = fitted(rows + inner, cols + inner, width - 24, height - 56, least, most);
     const pleasant = Math.min(COMFORTABLE, Math.max(2, Math.floor((height - 56) / (rows + inner))), ((width < 600 ? 0.4 : 0.6) * width) / inner);
     this.view = h("div", { class: "factors", tabindex: "-1", onscroll: () => this.redraw() });
     const grid = (m, key, pointed) =>
@@ -57,11 +58,11 @@ export class Product {
       onpointerdown: (event) => this.jump(event),
       onpointermove: (event) => event.buttons && this.jump(event),
     });
-    const most = Math.max(0, Math.log2(NUMBERS / this.whole));
+    const furthest = Math.max(0, Math.log2(NUMBERS / this.whole));
     this.zoom = h("input", {
       type: "range",
       min: "0",
-      max: most,
+      max: furthest,
       step: "any",
       value: Math.max(0, Math.log2(pleasant / this.whole)),
       "aria-label": "Zoom",
@@ -77,7 +78,7 @@ export class Product {
       h(
         "div",
         { class: "tools" },
-        h("span", { class: "zoom" }, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(0) }, "Whole"), this.zoom, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(most) }, "Numbers")),
+        h("span", { class: "zoom" }, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(0) }, "Whole"), this.zoom, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(furthest) }, "Numbers")),
         h("span", { class: "caption" }, `M × K × N = ${times(rows, inner, cols)}, 2 M K N = ${grouped(2 * rows * inner * cols)} FLOP`),
       ),
       this.overview,
@@ -105,7 +106,7 @@ export class Product {
     if (!view.isConnected) return;
     view.classList.toggle("held-left", this.inner * cell < 0.6 * view.clientWidth);
     view.classList.toggle("held-below", this.rows * cell < 0.5 * view.clientHeight);
-    view.style.setProperty("--held", view.classList.contains("held-left") ? `${this.a.element.offsetWidth + 16}px` : "0px");
+    view.style.setProperty("--held", view.classList.contains("held-left") ? `${this.a.element.parentElement.offsetWidth}px` : "0px");
     this.overview.hidden = view.scrollWidth <= view.clientWidth + 8 && view.scrollHeight <= view.clientHeight + 8;
     this.reveal(this.selected);
     this.redraw();
@@ -119,17 +120,23 @@ export class Product {
     });
   }
 
-  /** Scroll to column n and to row k of B, or else to row m of C: if they are out of sight, or in any case. */
+  /**
+   * Scroll to column n and to row k of B, or else to row m of C: if they are out of sight, or in any case. Under the
+   * pointer only what lies beside a held matrix is scrolled, lest the cell that is pointed at moves away.
+   */
   reveal({ m, k, n }, always = false) {
     const { view, cell, wide } = this;
     if (!view.isConnected) return;
     const frame = view.getBoundingClientRect();
+    const still = !always && view.matches(":hover");
+    const [heldLeft, heldBelow] = ["held-left", "held-below"].map((name) => view.classList.contains(name));
     const into = (start, length, low, high, way) => {
+      if (still && !(way === "scrollLeft" ? heldLeft : heldBelow)) return;
       if (always || start + length <= low || start >= high) view[way] += start + length / 2 - (low + high) / 2;
     };
     const [a, b, c] = [this.a, this.b, this.c].map((grid) => grid.element.getBoundingClientRect());
-    const left = view.classList.contains("held-left") ? a.right - frame.left : 0;
-    const below = view.classList.contains("held-below") ? frame.bottom - c.top : 0;
+    const left = heldLeft ? a.right - frame.left : 0;
+    const below = heldBelow ? frame.bottom - c.top : 0;
     if (n !== undefined) into(b.left - frame.left + n * wide, wide, left, view.clientWidth, "scrollLeft");
     if (k !== undefined) into(b.top - frame.top + k * cell, cell, 0, view.clientHeight - below, "scrollTop");
     else if (m !== undefined) into(c.top - frame.top + m * cell, cell, 0, view.clientHeight, "scrollTop");

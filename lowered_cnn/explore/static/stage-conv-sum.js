@@ -15,7 +15,9 @@ export class ConvSum {
     Object.assign(this, { conv, pointed, filter: 0 });
     const { lowering } = conv;
     const room = document.getElementById("main").clientWidth;
-    const across = room < 700 ? (room - 36) / 2 : (0.42 * room) / 3; // the third grid goes below the others where there is little room
+    this.between = room >= 1000; // image and output; else below both of them, and on a narrow screen in two lines
+    this.place = !this.between && room >= 560 ? "below" : "";
+    const across = this.between ? (0.42 * room) / 3 : room >= 560 ? (room - 80) / 3 : (room - 36) / 2;
     this.cell = Math.max(6, Math.min(36, Math.floor(across / lowering.kw)));
     this.width = Math.max(320, 3 * lowering.kw * this.cell + 64);
     const at = (a, b) => lowering.row(pointed.channel, a, b);
@@ -37,11 +39,11 @@ export class ConvSum {
       cells: (r) => [this.tap(r), short(this.x(r)), short(this.w(r)), short(this.term(r))],
       point,
     });
-    const operator = (sign) => h("span", { class: "operator" }, sign);
+    const followed = (sign, element) => h("div", { class: "followed" }, h("span", { class: "operator" }, sign), element);
     this.element = h(
       "div",
       { class: "one" },
-      h("div", { class: "factors-of-sum" }, parts[0].element, operator("×"), parts[1].element, operator("="), parts[2].element),
+      h("div", { class: "factors-of-sum" }, parts[0].element, followed("×", parts[1].element), followed("=", parts[2].element)),
       this.sum.element,
       this.terms.element,
     );

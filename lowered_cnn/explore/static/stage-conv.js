@@ -62,10 +62,16 @@ export function paddedGrid(lowering, x, c, { label, point, describe, heat = heat
   });
 }
 
+/** Return the row and the column of a pixel (y, x) on a padded grid. */
+export function paddedPlace(lowering, y, x) {
+  const [[top], [left]] = lowering.sweep.pads;
+  return [y + top, x + left];
+}
+
 /** Return the frame of a pixel (y, x) on a padded grid. */
 export function pixelMark(lowering, y, x, role = "cursor") {
-  const [[top], [left]] = lowering.sweep.pads;
-  return { rows: [y + top, y + top + 1], cols: [x + left, x + left + 1], role };
+  const [r, c] = paddedPlace(lowering, y, x);
+  return { rows: [r, r + 1], cols: [c, c + 1], role };
 }
 
 /** Return the tinted cells of a grid of outputs that some windows, by their positions, lead to. */
@@ -114,17 +120,28 @@ class ConvView {
   constructor(store, stage) {
     Object.assign(this, { store, stage });
     this.pointed = { filter: 0, channel: 0, position: middle(stage.sweep), ...store.state.pointed[stage.name] };
-    this.element = h("article", { class: "conv" });
+    this.filters = stepper({ label: "Filter", count: stage.output_shape[0], value: this.pointed.filter, change: (filter) => this.point({ filter }) });
+    this.body = h("div");
+    this.channelChoice = h("span");
+    this.legends = h("span", { class: "legends" });
+    this.element = h(
+      "article",
+      { class: "conv" },
+      h("h2", {}, `${stage.name}: a convolution is a matrix product`),
+      h("div", { class: "tools" }, this.channelChoice, this.filters.element, this.legends),
+      this.body,
+    );
     this.build();
   }
 
+  /** Fill the view for the group that the filter belongs to. */
   build() {
     const { network, trace } = this.store.state;
     const { stage, pointed } = this;
     this.conv = new Convolution({ network, trace, stage, filter: pointed.filter });
     this.shown = { ...pointed };
     this.sum = new ConvSum(this.conv, pointed, (row) => this.point({ row }));
-    const side = mapSide(this.sum.width);
+    const side = mapSide(this.sum.between ? this.sum.width : 0);
     this.image = this.imageGrid(side);
     this.output = this.outputGrid(side);
     this.product = this.figure();
@@ -135,10 +152,11 @@ class ConvView {
       name: (k) => String(this.conv.first + k),
       change: (channel) => this.point({ channel }),
     });
-    this.filters = stepper({ label: "Filter", count: stage.output_shape[0], value: pointed.filter, change: (filter) => this.point({ filter }) });
+    this.channelChoice.replaceChildren(this.channels.element);
+    this.legends.replaceChildren(...this.scales());
     this.captions = { image: h("span"), output: h("span") };
     this.said = h("p", { class: "said" });
-    this.element.replaceChildren(...this.parts());
+    this.body.replaceChildren(...this.parts());
     this.mark();
   }
 
@@ -218,18 +236,21 @@ class ConvView {
     });
   }
 
+  scales() {
+    const { x, weight, z } = this.conv;
+    return [legendOf(x, "X"), legend(largest(weight.data), "W"), legend(largest(z.data), "Z")];
+  }
+
   parts() {
     const { network } = this.store.state;
     const { conv, stage } = this;
     const map = (name, caption, content, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
     return [
-      h("h2", {}, `${stage.name}: a convolution is a matrix product`),
-      h("div", { class: "tools" }, this.channels.element, this.filters.element, legendOf(conv.x, "X"), legend(largest(conv.weight.data), "W"), legend(largest(conv.z.data), "Z")),
       h(
         "div",
         { class: "maps" },
         map("Image", this.captions.image, this.image.element, "patch"),
-        map("The sum", "number by number", this.sum.element, "wide"),
+        map("The sum", "number by number", this.sum.element, this.sum.place),
         map("Output", this.captions.output, this.output.element, "result"),
       ),
       this.said,
@@ -258,10 +279,11 @@ class ConvView {
     const readers = pixel && !pointed.along ? lowering.readers(...pixel) : [];
     this.image.mark([...(pointed.along ? tapMarks(lowering, row) : []), ...patchMarks(lowering, position), ...cursorMarks(lowering, pointed, pixel)]);
     const [i, j] = lowering.place(position);
-    const everywhere = { rows: [0, lowering.oh], cols: [0, lowering.ow], role: "cursor", light: true };
+    const everywhere = { rows: [0, lowering.oh], cols: [0, lowering.ow], role: "cursor" };
     const reached = pointed.along ? [everywhere] : outputMarks(lowering, readers.map((each) => each.position));
     this.output.mark([...reached, { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
     this.output.cursor = [i, j];
+    this.image.cursor = paddedPlace(lowering, ...(pixel ?? lowering.pixel(lowering.middleRow, position)).slice(1));
     this.product.select({ m: local, k: row, n: position }, pointed.along ? alongMarks(conv, local, row) : readerMarks(readers, local));
     this.sum.update(local);
     this.said.textContent = spoken(this, pixel, readers);
@@ -303,6 +325,9 @@ function cursorMarks(lowering, { unread }, pixel) {
 
 /** Return the pixels that one tap reads, over all positions. */
 function tapMarks(lowering, row) {
+  const [first, last] = [0, lowering.positions - 1].map((position) => lowering.pixel(row, position));
+  const [start, end] = [first, last].map(([, y, x]) => pixelMark(lowering, y, x));
+  if (Math.max(...lowering.sweep.stride) === 1) return [{ ...start, rows: [start.rows[0], end.rows[1]], cols: [start.cols[0], end.cols[1]] }];
   return Array.from({ length: lowering.positions }, (_, position) => {
     const [, y, x] = lowering.pixel(row, position);
     return { ...pixelMark(lowering, y, x), light: true };
@@ -310,7 +335,7 @@ function tapMarks(lowering, row) {
 }
 
 function alongMarks(conv, filter, row) {
-  const line = (r) => [{ rows: [r, r + 1], cols: [0, conv.lowering.positions], role: "cursor", light: true }];
+  const line = (r) => [{ rows: [r, r + 1], cols: [0, conv.lowering.positions], role: "cursor" }];
   return { b: line(row), c: line(filter) };
 }
 

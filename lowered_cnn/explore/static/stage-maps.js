@@ -5,6 +5,7 @@ import { equationsOf } from "./equations.js";
 import { explain } from "./explain.js";
 import { fitted, Grid } from "./grid.js";
 import { fixed, h, short, stepper, times } from "./dom.js";
+import { strongest } from "./arrays.js";
 import { ink } from "./colour.js";
 import { inputOf, outputOf } from "./source.js";
 import { mapSide } from "./stage-conv.js";
@@ -106,7 +107,7 @@ class MapView {
     const map = (name, caption, grid, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), grid.element);
     return [
       h("h2", {}, `${stage.name}: ${stage.layer.split("(")[0]}`),
-      h("p", { class: "caption wraps" }, stage.layer),
+      stage.layer.endsWith("()") ? null : h("p", { class: "caption wraps" }, stage.layer),
       h("div", { class: "tools" }, this.stepper?.element, legendOf(x, "X"), legendOf(y, "Y")),
       h(
         "div",
@@ -207,11 +208,6 @@ function branchesOf({ network, trace }, stage, at, value) {
   const last = (branch) => network.stages.findLast((each) => each.name.startsWith(`${stage.name}.${branch}.`));
   const brought = (branch) => (last(branch) ? outputOf(trace, last(branch).name).data[at] : value);
   return `The body brings ${fixed(brought("body"))}, the shortcut ${fixed(brought("shortcut"))}: Y is their sum.`;
-}
-
-/** Return the place of the largest magnitude. */
-function strongest(data) {
-  return data.reduce((best, value, k) => (Math.abs(value) > Math.abs(data[best]) ? k : best), 0);
 }
 
 /** Return the view of a stage that is shown as its input and its output. */

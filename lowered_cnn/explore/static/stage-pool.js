@@ -6,9 +6,9 @@ import { fitted, Grid } from "./grid.js";
 import { fixed, h, short, stepper, times } from "./dom.js";
 import { channel, heatOf, legendOf } from "./maps.js";
 import { inputOf, outputOf } from "./source.js";
-import { matrix } from "./arrays.js";
+import { matrix, strongest } from "./arrays.js";
 import { Lowering } from "./lowering.js";
-import { mapSide, middle, outputMarks, paddedGrid, paddedValue, patchMarks, pixelMark } from "./stage-conv.js";
+import { mapSide, outputMarks, paddedGrid, paddedPlace, paddedValue, patchMarks, pixelMark } from "./stage-conv.js";
 import { Product } from "./product.js";
 import { Sum } from "./sum.js";
 
@@ -16,19 +16,26 @@ import { Sum } from "./sum.js";
 class PoolView {
   constructor(store, stage) {
     const { trace } = store.state;
-    this.pointed = { channel: 0, position: middle(stage.sweep), ...store.state.pointed[stage.name] };
     Object.assign(this, { store, stage, x: inputOf(trace, stage.name), y: outputOf(trace, stage.name) });
     this.lowering = new Lowering({ channels: 1, sweep: stage.sweep });
+    this.pointed = { channel: 0, position: strongest(this.y.data.subarray(0, this.lowering.positions)), ...store.state.pointed[stage.name] };
     this.isMax = stage.view === "max_pool";
-    this.element = h("article", { class: "pool" });
-    this.build();
+    this.captions = { input: h("span"), output: h("span") };
+    this.channels = stepper({ label: "Channel", count: stage.input_shape[0], value: this.pointed.channel, change: (channel) => this.point({ channel }) });
+    this.grids();
+    this.sum = new Sum();
+    this.steps = h("p", { class: "total" });
+    this.figure = h("div");
+    this.element = h("article", { class: "pool" }, this.parts());
+    this.showChannel();
+    this.mark();
   }
 
-  build() {
+  grids() {
     const { lowering, pointed, stage, x, y } = this;
     const side = mapSide(260);
     this.input = paddedGrid(lowering, x, pointed.channel, {
-      label: `Input of ${stage.name}, channel ${pointed.channel}`,
+      label: `Input of ${stage.name}`,
       point: (r, k) => this.pointAtPixel(r, k),
       describe: (r, k) => `X at ${r}, ${k}: ${lowering.inside(r, k) ? short(this.pixel(r, k)) : "padding"}`,
       side,
@@ -38,7 +45,7 @@ class PoolView {
       cols: lowering.ow,
       value: (i, j) => channel(y, pointed.channel).value(i, j),
       heat: heatOf(y),
-      label: `Output of ${stage.name}, channel ${pointed.channel}`,
+      label: `Output of ${stage.name}`,
       name: "output",
       point: (i, j) => this.point({ position: i * lowering.ow + j, row: undefined }),
       describe: (i, j) => `Y at ${i}, ${j}: ${short(channel(y, pointed.channel).value(i, j))}`,
@@ -54,11 +61,18 @@ class PoolView {
       point: (a, b) => this.point({ row: lowering.row(0, a, b) }),
       cell: fitted(lowering.kh, lowering.kw, 200, 200, 12, 56),
     });
-    this.sum = new Sum();
-    this.steps = h("p", { class: "total" });
-    this.product = this.isMax ? null : this.figure();
-    this.element.replaceChildren(...this.parts());
-    this.mark();
+  }
+
+  showChannel() {
+    const { captions, input, lowering, output, pointed, stage, x, y } = this;
+    const of = `${stage.name}, channel ${pointed.channel}`;
+    input.show(paddedValue(lowering, x, pointed.channel), `Input of ${of}`);
+    output.show(channel(y, pointed.channel).value, `Output of ${of}`);
+    captions.input.textContent = `X[${pointed.channel}], ${times(lowering.height, lowering.width)}`;
+    captions.output.textContent = `Y[${pointed.channel}], ${times(lowering.oh, lowering.ow)}`;
+    if (this.isMax) return;
+    this.product = this.meanProduct();
+    this.figure.replaceChildren(this.product.element);
   }
 
   pixel(r, k) {
@@ -75,8 +89,8 @@ class PoolView {
     const { channel: before } = this.pointed;
     Object.assign(this.pointed, changes);
     this.store.state.pointed[this.stage.name] = { ...this.pointed };
-    if (before === this.pointed.channel) this.mark();
-    else this.build();
+    if (before !== this.pointed.channel) this.showChannel();
+    this.mark();
   }
 
   pointAtPixel(y, x) {
@@ -85,7 +99,7 @@ class PoolView {
   }
 
   /** Return the picture of the mean as a product with the constant row 1 / (KH KW). */
-  figure() {
+  meanProduct() {
     const { lowering, pointed, stage } = this;
     const { height, width, rows, positions } = lowering;
     const area = height * width;
@@ -103,21 +117,20 @@ class PoolView {
 
   parts() {
     const { network } = this.store.state;
-    const { isMax, lowering, pointed, stage, x, y } = this;
-    const channels = stepper({ label: "Channel", count: stage.input_shape[0], value: pointed.channel, change: (channel) => this.point({ channel }) });
+    const { isMax, lowering, stage, x, y } = this;
     const map = (name, caption, role, ...content) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
     const { stride, dilation, pads } = stage.sweep;
     return [
       h("h2", {}, `${stage.name}: the ${isMax ? "maximum" : "mean"} of each window`),
-      h("div", { class: "tools" }, channels.element, legendOf(x, "X"), legendOf(y, "Y")),
+      h("div", { class: "tools" }, this.channels.element, legendOf(x, "X"), legendOf(y, "Y")),
       h(
         "div",
         { class: "maps" },
-        map("Input", `X[${pointed.channel}], ${times(lowering.height, lowering.width)}`, "patch", this.input.element),
+        map("Input", this.captions.input, "patch", this.input.element),
         map("The window", "number by number", "one", this.window.element, isMax ? this.steps : this.sum.element),
-        map("Output", `Y[${pointed.channel}], ${times(lowering.oh, lowering.ow)}`, "result", this.output.element),
+        map("Output", this.captions.output, "result", this.output.element),
       ),
-      this.product?.element,
+      this.figure,
       explain({
         equations: equationsOf(stage),
         note: stage.equation,
@@ -128,7 +141,7 @@ class PoolView {
         ],
         codes: [[stage.layer.split("(")[0], stage.code.forward], ["every window, without a copy", network.code.windows]],
       }),
-    ].filter(Boolean);
+    ];
   }
 
   mark() {
@@ -148,6 +161,7 @@ class PoolView {
     this.window.draw();
     this.output.mark([...outputMarks(lowering, others), { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
     this.output.cursor = [i, j];
+    this.input.cursor = paddedPlace(lowering, ...lowering.pixel(row ?? 0, position).slice(1));
     this.product?.select({ m: 0, k: pointed.row, n: position });
     const value = channel(this.y, pointed.channel).value(i, j);
     if (isMax) this.tellMaximum(values, winner, value);

@@ -1,0 +1,63 @@
+"""A real browser for tests: Chromium, driven by Playwright. Where either is missing, what needs them is skipped.
+
+With CHROMIUM, the path of the browser, in the environment, as in CI, nothing is skipped.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed (Debian's package chromium)", allow_module_level=True)
+if "CHROMIUM" not in os.environ:
+    pytest.importorskip("playwright", reason="Playwright is not installed (pip install 'lowered-cnn[test]')")
+
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright  # noqa: E402
+
+FLAGS = [
+    "--no-sandbox",  # as root, as in CI
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Start Chromium."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield chromium
+        finally:
+            chromium.close()
+
+
+@contextmanager
+def page_at(
+    chromium: Browser, address: str, *, width: int = 1440, theme: str = "light", offline: bool = False
+) -> Iterator[Page]:
+    """Open an address; fail if there was an error on the console, or if the page asked for anything elsewhere."""
+    said: list[str] = []
+    asked: list[str] = []
+    size = ViewportSize(width=width, height=1000)
+    context = chromium.new_context(viewport=size, color_scheme="dark" if theme == "dark" else "light", offline=offline)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    try:
+        page.goto(address)
+        yield page
+        assert said == []
+        assert [url for url in asked if not url.startswith((address.partition("#")[0], "data:"))] == []
+    finally:
+        context.close()

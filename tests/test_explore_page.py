@@ -1,0 +1,250 @@
+"""The page as one file: its modules joined, nothing loaded from anywhere, and in it what the server would answer."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from explorers import exploring, unpack
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowered_cnn import InputError, load, load_mnist, softmax
+from lowered_cnn.cli import main
+from lowered_cnn.data import mnist_style, read_image
+from lowered_cnn.explore.page import bundled, offline, texts
+
+ROOT = Path(__file__).parents[1]
+INDEX = """<!doctype html><html><head><title>t</title>
+<link rel="stylesheet" href="static/style.css"><script type="module" src="static/main.js"></script>
+</head><body></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(path)]) == 0
+    return path
+
+
+class Parts(HTMLParser):
+    """The text of each element by its tag, with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None], str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.found.append(("", {}, ""))  # what follows is not in the element
+
+    def handle_data(self, data: str) -> None:
+        if self.found:
+            tag, attributes, text = self.found[-1]
+            self.found[-1] = tag, attributes, text + data
+
+    def only(self, tag: str, **attributes: str) -> tuple[dict[str, str | None], str]:
+        matching = [(own, text) for name, own, text in self.found if name == tag and attributes.items() <= own.items()]
+        assert len(matching) == 1
+        return matching[0]
+
+
+def contents(page: bytes) -> Any:
+    """Check that a page allows its own style and script alone, and return the JSON in it."""
+    parts = Parts(page.decode())
+    policy, _ = parts.only("meta", **{"http-equiv": "Content-Security-Policy"})
+    rules = dict(part.strip().partition(" ")[::2] for part in str(policy["content"]).split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert "connect-src" not in rules
+    assert rules["img-src"] == "data:"
+    assert rules["script-src"] == hashed(parts.only("script", type="module")[1])
+    assert rules["style-src"] == hashed(parts.only("style")[1])
+    attributes = [value for _, own, _ in parts.found for name, value in own.items() if name in ("src", "href")]
+    assert all(str(value).startswith(("#", "data:")) for value in attributes)
+    return json.loads(parts.only("script", type="application/json")[1])
+
+
+def hashed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_a_saved_page_has_what_the_server_answers(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    assert main(["explore", str(run), "--save", str(path)]) == 0
+    page = path.read_bytes()
+    assert len(page) < 3_000_000
+    saved, test = contents(page), load_mnist().test
+    numbers = [example["number"] for example in saved["examples"]]
+    assert len(set(numbers)) == 3
+    with exploring(run) as explorer:
+        assert saved["network"] == {**explorer.get("/api/network"), "saved": True}
+        for place, number in enumerate(numbers):
+            example = explorer.get(f"/api/example/{number}")
+            assert example.items() <= saved["examples"][place].items()
+            assert example["label"] == test.labels[number]
+            body = {"image": example["image"], "label": example["label"]}
+            assert saved["traces"][place] == explorer.post("/api/trace", body)
+            assert (
+                saved["probabilities"][place]
+                == explorer.post("/api/predict", {"image": example["image"]})["probabilities"]
+            )
+            for nudge in saved["nudges"][place]:
+                again = {**body, "parameter": nudge["parameter"], "index": nudge["index"]}
+                assert explorer.post("/api/nudge", again) == nudge
+        assert saved["training"] == explorer.get("/api/training?after=0")
+        assert saved["ledger"].keys() == explorer.get("/api/ledger").keys()
+    best = [unpack(probabilities).argmax() for probabilities in saved["probabilities"]]
+    right = [example["label"] == found for example, found in zip(saved["examples"], best, strict=True)]
+    assert right == [True, True, False]
+
+
+def test_two_weights_of_each_parameter_are_nudged(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    assert main(["explore", str(run), "--save", str(path)]) == 0
+    saved = contents(path.read_bytes())
+    for traced, nudges in zip(saved["traces"], saved["nudges"], strict=True):
+        for name, gradient in traced["gradients"].items():
+            sizes = np.abs(unpack(gradient).reshape(-1))
+            most, median = (sizes[nudge["index"]] for nudge in nudges if nudge["parameter"] == name)
+            assert most == pytest.approx(sizes.max(), rel=1e-5)
+            assert median == pytest.approx(np.median(sizes[sizes > 0]), rel=0.5)
+
+
+def test_images_of_ones_own_are_labelled_as_the_network_takes_them(run: Path, tmp_path: Path) -> None:
+    path, seven, second = tmp_path / "page.html", ROOT / "docs/seven.png", tmp_path / "<&'.png"
+    shutil.copy(seven, second)
+    assert main(["explore", str(run), "--save", str(path), str(seven), str(second)]) == 0
+    saved, image = contents(path.read_bytes()), mnist_style(read_image(seven))
+    probabilities = softmax(load(run / "model.safetensors").predict(image[None]))[0]
+    assert [example["name"] for example in saved["examples"]] == ["seven.png", "<&'.png"]
+    for example, found in zip(saved["examples"], saved["probabilities"], strict=True):
+        assert np.array_equal(unpack(example["image"]), image)
+        assert np.array_equal(unpack(found), probabilities)
+        assert example["label"] == probabilities.argmax()
+        assert "number" not in example
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--save", "page.html"], "--save: expected a RUN"),
+        (["RUN", "--save", "page.html", "no.png"], "no.png: expected a readable"),
+        (["RUN", "--save", "."], "output: expected a file to write"),
+        (["RUN", "--save", "no/page.html"], "no/page.html: expected a readable or writable file"),
+        (["no.run", "--save", "page.html"], "RUN: expected a folder"),
+    ],
+)
+def test_what_cannot_be_saved_is_said_in_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, arguments: list[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["explore", *(str(run) if each == "RUN" else each for each in arguments)]) == 2
+    output = capsys.readouterr()
+    assert line in output.err
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.recursive(st.text() | st.sampled_from(["</script>", "<!--", "<script>", "]]>"]), st.lists))
+def test_nothing_that_is_saved_ends_the_script(value: Any) -> None:
+    files = {"index.html": INDEX, "style.css": "a { color: red }", "main.js": 'show("</p>");\n'}
+    assert contents(offline(files, {"value": value})) == {"value": value}
+
+
+def test_the_pages_own_modules_are_joined() -> None:
+    main_module = re.search(r'src="/?static/(.*?)"', texts()["index.html"])
+    assert main_module is not None
+    script = bundled(texts(), main_module[1])
+    assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
+    node = shutil.which("node")
+    if node:
+        subprocess.run([node, "--check", "--input-type=module", "-"], input=script, text=True, check=True)
+
+
+def test_the_package_comes_with_the_page() -> None:
+    """A wheel has the files that pyproject.toml names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["lowered_cnn"]
+    packaged = {path for pattern in patterns for path in (ROOT / "lowered_cnn").glob(pattern)}
+    assert {path.name for path in packaged if path.parent.name == "static"} == texts().keys()
+
+
+@pytest.mark.slow
+def test_a_saved_page_runs_in_a_browser_without_a_network(run: Path, tmp_path: Path) -> None:
+    browser = pytest.importorskip("browser", reason="Chromium is not installed")
+    path = tmp_path / "page.html"
+    assert main(["explore", str(run), "--save", str(path)]) == 0
+    with browser.browser() as chromium, browser.page_at(chromium, path.as_uri(), offline=True) as page:
+        page.wait_for_selector("#main figure")
+        assert "digits" in page.inner_text("#subject")
+
+
+MODULES = {
+    "main.js": 'import { b, C } from "./b.js";\nimport {\n  d,\n} from "./d.js";\n\nshow(b(), C, d);\n',
+    "b.js": '// B\n\nimport { d } from "./d.js";\n\nexport function b() {\n  return d;\n}\n\nexport class C {}\n',
+    "d.js": "export const d = 1;\nlet inner = 2;\nexport async function e() {}\n",
+    "unused.js": "const d = 3;\n",
+}
+
+
+def test_modules_are_joined_after_what_they_import() -> None:
+    script = bundled(MODULES, "main.js")
+    lines = [line for line in script.splitlines() if line]
+    assert lines == [
+        "const d = 1;", "let inner = 2;", "async function e() {}", "// B", "function b() {", "  return d;", "}",
+        "class C {}", "show(b(), C, d);",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("b.js", 'import { d as x } from "./d.js";\n', "names that d.js exports, got d as x"),
+        ("b.js", 'import * as d from "./d.js";\n', "imports of the form"),
+        ("b.js", 'import d from "./d.js";\n', "imports of the form"),
+        ("b.js", 'import "./d.js";\n', "imports of the form"),
+        ("b.js", 'import { d } from "https://example.org/d.js";\n', "imports of the form"),
+        ("b.js", 'import { d } from "../d.js";\n', "imports of the form"),
+        ("b.js", 'const d2 = await import("./d.js");\n', "imports of the form"),
+        ("b.js", "const here = import.meta.url;\n", "imports of the form"),
+        ("b.js", "export default function b() {}\n", "names that b.js exports"),
+        ("b.js", "function b() {}\nexport { b };\n", "names that b.js exports"),
+        ("b.js", 'import { nothing } from "./d.js";\n', "names that d.js exports, got nothing"),
+        ("b.js", 'import { d } from "./e.js";\n', "a module of the page, got no such file"),
+        ("b.js", "export const b = 1;\nexport class C {}\nfunction inner() {}\n", "top-level names of its own"),
+        ("b.js", "export const b = 1;\nexport class C {}\nconst { x, inner } = b;\n", "top-level names of its own"),
+        ("b.js", 'export const b = "</script>";\nexport class C {}\n', "imports of the form"),
+        ("d.js", 'import { b } from "./b.js";\nexport const d = b;\n', "imports without a circle"),
+    ],
+)
+def test_modules_of_another_form_are_refused(name: str, text: str, line: str) -> None:
+    if "names that b.js" not in line and "top-level" not in line and name == "b.js" and "class C" not in text:
+        text += "export const b = 1;\nexport class C {}\n"
+    with pytest.raises(InputError) as refusal:
+        bundled({**MODULES, name: text}, "main.js")
+    assert line in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        INDEX.replace("<head>", "<head lang=en>"),
+        INDEX.replace("stylesheet", "icon"),
+        INDEX.replace('type="module"', "defer"),
+        INDEX.replace("<body>", '<body><img src="static/a.svg">'),
+    ],
+)
+def test_a_page_of_another_form_is_refused(index: str) -> None:
+    with pytest.raises(InputError, match=r"index\.html: expected"):
+        offline({"index.html": index, "style.css": "", "main.js": ""}, None)
