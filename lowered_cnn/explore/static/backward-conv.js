@@ -81,7 +81,7 @@ function arrival(view) {
   const none = Array.from({ length: lowering.positions }, (_, p) => entry(dz, k, p)).filter((value) => value === 0).length;
   return [
     h("p", {}, "The stage after this one hands back dJ/dZ: for each output of each filter, how much J changes if that output does. All else follows from it."),
-    h("div", { class: "tools" }, backwardFilters(view), legend(largest(dz.data))),
+    h("div", { class: "tools" }, backwardFilters(view), legend(largest(dz.data), "dZ")),
     h("div", { class: "maps" }, mapFigure("dZ", `of filter ${chosen.filter}, ${times(lowering.oh, lowering.ow)}`, grid)),
     line,
     h("p", { class: "caption" }, `${none} of ${lowering.positions} are exactly 0: through a maximum or a ReLU that did not pass them on, these outputs did not touch J.`),
@@ -103,19 +103,6 @@ function weightStep(view) {
     Object.assign(chosen, changes);
     draw();
   };
-  const product = new Product({
-    a: dz,
-    b: columnsT,
-    c: dweight,
-    names: { a: "dZ", b: "im2col(X)ᵀ", c: "dW" },
-    point: ({ m, k, n }) => pick({ filter: m === undefined ? chosen.filter : start + m, position: k ?? chosen.position, row: n ?? chosen.row }),
-    describe: {
-      a: (k, p) => `dZ of filter ${start + k} at ${lowering.place(p).join(", ")}: ${short(entry(dz, k, p))}`,
-      b: (p, row) => `X under tap ${tapText(row)} of the window at ${lowering.place(p).join(", ")}: ${short(entry(columnsT, p, row))}`,
-      c: (k, row) => `dW of filter ${start + k}, ${tapText(row)}: ${short(entry(dweight, k, row))}`,
-    },
-    width: backwardRoom(),
-  });
   const map = (name, value, heat, label) =>
     namedGrid({
       name,
@@ -126,7 +113,7 @@ function weightStep(view) {
       label,
       point: (i, j) => pick({ position: i * lowering.ow + j }),
       describe: (i, j) => `${label} at ${i}, ${j}: ${short(value(i * lowering.ow + j))}`,
-      width: 220,
+      width: 172,
     });
   const maps = [
     map("dweight-dz", d, diverging(largest(dz.data)), "dZ"),
@@ -143,7 +130,7 @@ function weightStep(view) {
     label: "dW of the filter",
     point: (a, b) => pick({ row: lowering.row(channelOf(), a, b) }),
     describe: (a, b) => `dW at ${a}, ${b}: ${short(entry(dweight, local(), lowering.row(channelOf(), a, b)))}`,
-    width: 220,
+    width: 172,
   });
   const channels = stepper({
     label: "Channel",
@@ -160,6 +147,33 @@ function weightStep(view) {
   });
   const captions = [h("span", {}), h("span", {}), h("span", {})];
   const result = h("div", { class: "outcome" });
+  const byNumber = h(
+    "div",
+    { class: "weighed" },
+    h(
+      "div",
+      { class: "maps" },
+      mapFigure("dZ", captions[0], maps[0], "weight"),
+      mapFigure("X under tap", captions[1], maps[1], "patch"),
+      mapFigure("Product", captions[2], maps[2]),
+      mapFigure("dW", "the sums, by tap", filter),
+    ),
+    result,
+  );
+  const product = new Product({
+    a: dz,
+    b: columnsT,
+    c: dweight,
+    names: { a: "dZ", b: "im2col(X)ᵀ", c: "dW" },
+    point: ({ m, k, n }) => pick({ filter: m === undefined ? chosen.filter : start + m, position: k ?? chosen.position, row: n ?? chosen.row }),
+    describe: {
+      a: (k, p) => `dZ of filter ${start + k} at ${lowering.place(p).join(", ")}: ${short(entry(dz, k, p))}`,
+      b: (p, row) => `X under tap ${tapText(row)} of the window at ${lowering.place(p).join(", ")}: ${short(entry(columnsT, p, row))}`,
+      c: (k, row) => `dW of filter ${start + k}, ${tapText(row)}: ${short(entry(dweight, k, row))}`,
+    },
+    corner: byNumber,
+    width: backwardRoom(),
+  });
   function draw() {
     const { position, row } = chosen;
     const [c, a, b] = lowering.tap(row);
@@ -173,7 +187,7 @@ function weightStep(view) {
     product.select({ m: local(), k: position, n: row });
     captions[0].textContent = `[${chosen.filter}]`;
     captions[1].textContent = `${first + c}, ${a}, ${b}`;
-    captions[2].textContent = `at ${i}, ${j}: ${short(d(position))} × ${short(x(position))} = ${short(d(position) * x(position))}`;
+    captions[2].textContent = `at ${i}, ${j}: ${short(d(position) * x(position))}`;
     result.replaceChildren(...outcome(row));
   }
   function outcome(row) {
@@ -189,16 +203,7 @@ function weightStep(view) {
   draw();
   return [
     h("p", {}, "A weight was multiplied by one pixel for each position of the window. So its gradient is a sum over all positions: the pixel under its tap, times what arrives there. Point at a weight of dW."),
-    h("div", { class: "tools" }, filters.element, channels.element, legend(largest(dweight.data))),
-    h(
-      "div",
-      { class: "maps" },
-      mapFigure("dZ", captions[0], maps[0], "weight"),
-      mapFigure("X under tap", captions[1], maps[1], "patch"),
-      mapFigure("Product", captions[2], maps[2]),
-      mapFigure("dW", "their sum, for each tap", filter),
-    ),
-    result,
+    h("div", { class: "tools" }, filters.element, channels.element, legend(largest(dweight.data), "dW")),
     product.element,
     explain({
       equations: ["dweight"],
@@ -224,7 +229,7 @@ function biasStep(view) {
   const rows = Array.from({ length: filters }, (_, f) => [String(start + f), precise(gradients.dbias(f)), precise(packageDbias[f])]);
   return [
     h("p", {}, "The bias was added at every position of its filter's output, so it gets the sum of all that arrives there: of one row of dZ, which is this map."),
-    h("div", { class: "tools" }, backwardFilters(view), legend(largest(dz.data))),
+    h("div", { class: "tools" }, backwardFilters(view), legend(largest(dz.data), "dZ")),
     h("div", { class: "maps" }, mapFigure("dZ", `[${chosen.filter}]`, dzGrid(view, () => k, { name: "dbias-dz" }))),
     h("p", { class: "total" }, `db[${chosen.filter}] = the sum of these ${dz.shape[1]} numbers = `, h("strong", {}, precise(gradients.dbias(k)))),
     besidePackage("dbias", gradients.dbias(k), packageDbias[k], scale),
@@ -299,7 +304,7 @@ function columnsStep(view) {
   draw();
   return [
     h("p", {}, "Each entry of the columns met every filter once. So what it gets back is a sum over the filters: the weight it met, times what arrives at that position. Forward it was W · columns; backward it is Wᵀ · dZ, as in any product of matrices."),
-    h("div", { class: "tools" }, legend(largest(dcolumns.data))),
+    h("div", { class: "tools" }, legend(largest(dcolumns.data), "dcolumns")),
     product.element,
     h("h3", {}, "Number by number, over the filters"),
     strips.element,

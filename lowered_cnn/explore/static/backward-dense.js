@@ -73,7 +73,7 @@ function denseWeightStep(view) {
   draw();
   return [
     h("p", {}, "For one image, A and dZ are single columns, so dW is an outer product: every output's gradient times every input. For a batch, the same product sums over its images. A weight whose input is 0 does not move."),
-    h("div", { class: "tools" }, legend(largest(dweight.data))),
+    h("div", { class: "tools" }, legend(largest(dweight.data), "dW")),
     product.element,
     result,
     explain({ equations: ["ddense"], shapes: [["dZ", times(outputs, 1)], ["A", times(inputs, 1)], ["dW", times(outputs, inputs)]], codes: denseCodes(view, "The product A Bᵀ", "dweight") }),
@@ -136,7 +136,7 @@ function denseInputStep(view) {
   draw();
   return [
     h("p", {}, "Each input reached every output through one weight. So it gets back the sum over the outputs: that weight, times what arrives there."),
-    h("div", { class: "tools" }, legend(largest(da.data))),
+    h("div", { class: "tools" }, legend(largest(da.data), "dA")),
     product.element,
     h("h3", {}, "Number by number, over the outputs"),
     strips.element,

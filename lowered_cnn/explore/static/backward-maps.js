@@ -58,7 +58,7 @@ export function backwardMaps(store, stage) {
     article.replaceChildren(
       h("h2", {}, `${stage.name}: ${isRelu ? "a mask lets the gradient through, or not" : stage.layer}`),
       isRelu ? h("p", {}, "Where X was above 0, the ReLU had changed nothing, and dY passes unchanged. Elsewhere its output was 0 whatever X was nearby, and nothing passes.") : null,
-      h("div", { class: "tools" }, channels > 1 ? stepper({ label: "Channel", count: channels, value: chosen.channel, change: (k) => ((chosen.channel = k), show()) }).element : "", legend(largest(dy.data))),
+      h("div", { class: "tools" }, channels > 1 ? stepper({ label: "Channel", count: channels, value: chosen.channel, change: (k) => ((chosen.channel = k), show()) }).element : "", legend(largest(dy.data), "dY")),
       h("div", { class: "maps" }, planes.map(({ title, more, grid }) => mapFigure(title, more, grid))),
       said,
       explain({ equations: isRelu ? ["drelu"] : [], note: stage.equation, shapes: [["dY", times(dy.shape)], ["dX", times(dx.shape)]], codes: [[`${stage.kind}, backward`, stage.code.backward]] }),

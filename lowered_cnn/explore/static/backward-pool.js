@@ -82,7 +82,7 @@ export function backwardPool(store, stage) {
         "div",
         { class: "tools" },
         stepper({ label: "Channel", count: stage.output_shape[0], value: c, change: (k) => (Object.assign(chosen, { channel: k, pixel: undefined }), show()) }).element,
-        legend(largest(dy.data)),
+        legend(largest(dy.data), "dY"),
       ),
       h("div", { class: "maps" }, mapFigure("dY", "arrives", arriving, "result"), mapFigure("X", "in the forward pass", input, "patch"), mapFigure("dX", "is handed on", leaving)),
       said,

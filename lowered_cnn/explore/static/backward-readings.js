@@ -18,7 +18,7 @@ export function readingsStep(view) {
   const { lowering, first } = gradients;
   chosen.pixel ??= pixelUnder(lowering, chosen);
   chosen.channel = Math.min(chosen.channel, lowering.channels - 1);
-  const pointing = { tap: undefined };
+  const pointing = { tap: lowering.tap(chosen.row).slice(1) };
   const shared = {
     ...view,
     pointing,
@@ -49,7 +49,7 @@ export function readingsStep(view) {
       { class: "tools" },
       switchOf("Reading", [["col2im", "Columns added back: col2im"], ["rotated", "dZ under the rotated filter"]], chosen.reading, (value) => rebuild({ reading: value })),
       stepper({ label: "Channel", count: lowering.channels, value: chosen.channel, name: (c) => String(first + c), change: (c) => rebuild({ channel: c }) }).element,
-      legend(largest(gradients.packageDx.data)),
+      legend(largest(gradients.packageDx.data), "dX"),
     ),
     ...reading.elements,
     h("h3", {}, "The pixel, and all that comes back for it"),
@@ -125,7 +125,7 @@ function termTable({ gradients, chosen, terms, pointing }) {
   );
   const rowClass = ({ tap, position }) => {
     if (chosen.reading === "col2im") return position === chosen.position ? "chosen" : position >= chosen.added ? "later" : null;
-    return tap.join() === pointing.tap?.join() ? "chosen" : null;
+    return tap.join() === pointing.tap.join() ? "chosen" : null;
   };
   const draw = () => {
     const [y, x] = chosen.pixel;
@@ -192,12 +192,14 @@ function additionReading(shared) {
     },
     describe: (a, b) => `tap ${a}, ${b}: ${short(local(a * kw + b, chosen.position))}`,
   });
+  const room = backwardRoom();
+  const side = Math.min(300, room < 560 ? room : (room - 260) / 2); // the column and both maps stand in one line, if they can
   const map = (name, x, heat, label, text) =>
     paddedGrid(lowering, x, 0, {
       name,
       label,
       heat,
-      side: Math.min(300, backwardRoom()),
+      side,
       point: (y, k) => pick({ pixel: [y, k] }),
       describe: (y, k) => (lowering.inside(y, k) ? `${text} at ${y}, ${k}: ${short(channel(x, 0).value(y, k))}` : "padding: what falls here is dropped"),
     });
@@ -229,7 +231,7 @@ function additionReading(shared) {
     h("p", {}, "Take the columns one by one. Each is a window of KH × KW numbers for each channel; put it where im2col had read it, and add. Where windows overlap, the numbers add up: that is all of col2im."),
     h("figure", { class: "map wide" }, h("figcaption", {}, h("strong", {}, "dcolumns"), ` of channel ${first + c}: ${times(kh * kw, positions)}. A column is framed, and the entries of the chosen pixel.`), h("div", { class: "scroll" }, columns.element)),
     player.element,
-    h("div", { class: "maps" }, mapFigure("One column", titles[0], one, "patch"), mapFigure("The image", titles[1], image), mapFigure("Count", `how often each pixel was read: up to ${mostRead} times`, reads)),
+    h("div", { class: "maps" }, mapFigure("One column", titles[0], one, "patch"), mapFigure("The image", titles[1], image), mapFigure("Count", `of reads, at most ${mostRead}`, reads)),
   ];
   return { elements, draw };
 }
@@ -409,7 +411,7 @@ function rotatedReading(shared) {
     for (const grid of [wide, filter, rotated, window, products]) grid.draw();
     numbers.draw();
     overFilters.draw(local());
-    const tap = pointing.tap ?? [0, 0];
+    const { tap } = pointing;
     const mark = ([r, k]) => [{ rows: [r, r + 1], cols: [k, k + 1], role: "cursor" }];
     filter.mark(mark(tap));
     for (const grid of [rotated, window, products]) grid.mark(mark(turned(...tap)));
@@ -474,7 +476,7 @@ function tapNumbers({ gradients, chosen, pointing }, spread, small, turned) {
   const around = small("tap-readers", readFrom, last, "positions", turned);
   const mark = (grid, [r, k]) => grid.mark([{ rows: [r, r + 1], cols: [k, k + 1], role: "cursor" }]);
   const draw = () => {
-    const tap = pointing.tap ?? [0, 0];
+    const { tap } = pointing;
     around.draw();
     mark(window, tap);
     mark(around, turned(...tap));

@@ -53,7 +53,7 @@ export function sgdStep(store, stage, channel = 0) {
     h("p", {}, "One plain step on this one image, of all parameters at once: no momentum, no decay, no other images. A training averages the gradients of a batch instead, and takes many smaller steps."),
     h("div", { class: "tools" }, h("label", {}, "Learning rate ", slider), name),
     h("div", { class: "maps" }, shown.map(({ title, more, grids }) => mapFigure(title, more, h("div", { class: "filters" }, grids.map((grid) => grid.element))))),
-    h("div", { class: "tools" }, h("span", {}, "W "), legend(most), h("span", {}, "dW "), legend(largest(gradient.data))),
+    h("div", { class: "tools" }, legend(most, "W"), legend(largest(gradient.data), "dW")),
     change,
     h("h3", {}, "What the network says then"),
     effect,

@@ -132,7 +132,7 @@ function cellPicker(store, pick, saved) {
     h("p", { class: "caption" }, "The gradient of each number. Click on one, or press Enter, to nudge that weight."),
     grid.element,
     chosen,
-    legend(largest(gradient.data)),
+    legend(largest(gradient.data), "dJ/dW"),
   ];
 }
 
@@ -150,9 +150,19 @@ function planeOf(shape, index) {
   return { rows: shape[0], cols: size / shape[0], start: 0, size };
 }
 
-/** Return the steppers that choose a filter and its channel, if the parameter has windows. */
+/** Return the steppers that choose a filter and its channel, or the row and the column of a matrix. */
 function planeSteppers(shape, index, change) {
-  if (shape.length !== 4 || shape[2] * shape[3] === 1) return "";
+  if (shape.length === 1) return "";
+  const { cols, rows } = planeOf(shape, index);
+  if (shape.length !== 4 || shape[2] * shape[3] === 1) {
+    const [row, col] = [Math.floor(index / cols), index % cols];
+    return h(
+      "div",
+      { class: "tools" },
+      stepper({ label: "Row", count: rows, value: row, change: (k) => change(k * cols + col) }).element,
+      stepper({ label: "Column", count: cols, value: col, change: (k) => change(row * cols + k) }).element,
+    );
+  }
   const [filters, channels] = shape;
   const area = shape[2] * shape[3];
   const window = Math.floor(index / area);
