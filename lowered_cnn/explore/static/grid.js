@@ -12,8 +12,9 @@ const BLEED = 3; // pixels by which frames stick out of the grid
  *
  * value(r, c) is the number of a cell, or null for one that is not there (padding); heat(value) is its colour [r, g, b].
  * point(r, c) is called when a cell is pointed at, and describe(r, c) says what it is. edit(r, c, value), if given, makes
- * the cells editable: it is called with what was typed or dragged. mark() frames ranges of cells, in the colour of their role: patch, weight, result or cursor. Cells
- * are `stretch` times as wide as high. In a scrolling box `view`, only what can be seen of frames and numbers is drawn.
+ * the cells editable: it is called with what was typed or dragged. mark() frames ranges of cells, in the colour of their
+ * role: patch, weight, result or cursor. Cells are `stretch` times as wide as high. In a scrolling box `view`, only what
+ * can be seen of frames and numbers is drawn. Tests find a grid by its `name`.
  */
 export class Grid {
   constructor({ rows, cols, value, heat, label, name = "cells", point, describe, edit, cell = 8, stretch = 1, numbers = true, view = null }) {

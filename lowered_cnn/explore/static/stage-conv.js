@@ -232,6 +232,7 @@ class ConvView {
         b: (k, n) => `column of position ${place(n)}, tap ${tapText(conv, k)}: ${short(entry(conv.columns, k, n))}`,
         c: (m, n) => `Z[${filter(m)}, ${place(n)}] = ${short(entry(conv.z, m, n))}`,
       },
+      heats: { b: heatOf(conv.x) },
       width: document.getElementById("main").clientWidth,
     });
   }
@@ -280,11 +281,12 @@ class ConvView {
     this.image.mark([...(pointed.along ? tapMarks(lowering, row) : []), ...patchMarks(lowering, position), ...cursorMarks(lowering, pointed, pixel)]);
     const [i, j] = lowering.place(position);
     const everywhere = { rows: [0, lowering.oh], cols: [0, lowering.ow], role: "cursor" };
-    const reached = pointed.along ? [everywhere] : outputMarks(lowering, readers.map((each) => each.position));
+    const others = readers.filter((each) => each.position !== position);
+    const reached = pointed.along ? [everywhere] : outputMarks(lowering, others.map((each) => each.position));
     this.output.mark([...reached, { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
     this.output.cursor = [i, j];
     this.image.cursor = paddedPlace(lowering, ...(pixel ?? lowering.pixel(lowering.middleRow, position)).slice(1));
-    this.product.select({ m: local, k: row, n: position }, pointed.along ? alongMarks(conv, local, row) : readerMarks(readers, local));
+    this.product.select({ m: local, k: row, n: position }, pointed.along ? alongMarks(conv, local, row) : readerMarks(others, local));
     this.sum.update(local);
     this.said.textContent = spoken(this, pixel, readers);
     Object.assign(this.element.dataset, { position, filter: pointed.filter, channel: conv.first + pointed.channel, row: row ?? "" });

@@ -5,7 +5,7 @@ import { explain } from "./explain.js";
 import { grouped, h, short, stepper, times } from "./dom.js";
 import { inputOf, outputOf } from "./source.js";
 import { largest, matrix } from "./arrays.js";
-import { legend, legendOf } from "./maps.js";
+import { heatOf, legend, legendOf } from "./maps.js";
 import { Product } from "./product.js";
 import { Sum, Terms } from "./sum.js";
 
@@ -64,6 +64,7 @@ class DenseView {
         b: (k) => `A[${k}] = ${short(a[k])}`,
         c: (m) => `Z[${m}] = ${short(z[m])}`,
       },
+      heats: { b: heatOf({ data: a }) },
       corner: h("figure", { class: "one" }, h("figcaption", {}, h("strong", {}, "The sum"), " ", this.heading), this.sum.element, this.terms.element),
       width: document.getElementById("main").clientWidth,
     });

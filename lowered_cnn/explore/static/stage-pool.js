@@ -111,6 +111,7 @@ class PoolView {
       names: { a: `1 / (KH KW)`, b: "im2col(X)", c: "Y" },
       point: ({ k, n }) => this.point({ row: k, position: n ?? pointed.position }),
       describe: { b: (k, n) => `${stage.name}, column of ${lowering.place(n).join(", ")}, tap ${lowering.tap(k).slice(1).join(", ")}: ${short(columns.data[k * positions + n])}` },
+      heats: { b: heatOf(this.x), c: heatOf(this.y) },
       width: document.getElementById("main").clientWidth,
     });
   }
