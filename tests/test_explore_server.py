@@ -47,6 +47,7 @@ from lowered_cnn.arrays import Shape
 from lowered_cnn.cli import main
 from lowered_cnn.data import fit_image, mnist_style
 from lowered_cnn.explore.exploration import Exploration
+from lowered_cnn.explore.fields import Fields
 from lowered_cnn.explore.live import LiveTraining
 from lowered_cnn.models import MODELS, adaptive, deep
 from lowered_cnn.tracing import Recorder
@@ -196,6 +197,14 @@ def test_a_step_along_the_gradient_changes_the_loss_as_the_trace_says(
     z = moved.predict(digit[None])
     np.testing.assert_allclose(unpack(after["probabilities"]), softmax(z)[0], rtol=1e-4)
     assert after["loss"] < found["loss"]
+
+
+def test_in_a_chain_only_the_outputs_and_their_gradients_are_sent(explorer: Explorer, digit: Any) -> None:
+    stages = explorer.post("/api/trace", {"image": pack(digit), "label": 7})["stages"]
+    names = list(stages)
+    assert [stage["x"] for stage in stages.values()][1:3] == names[:2]
+    assert [stage["dx"] for stage in stages.values()][1:3] == names[:2]
+    assert (stages["conv1"]["x"], stages["conv1"]["dx"]) == ("images", "images")
 
 
 def load_copy(network: Network) -> Network:
@@ -424,6 +433,14 @@ def test_what_is_wrong_is_said_in_one_line(explorer: Explorer, address: str, bod
 
 
 @pytest.mark.parametrize(
+    "body", [b'{"a": 1e999}', b'{"a": [NaN]}', b'{"a": {"b": 1, "b": 1}}', b'{"a": -1%s}' % (b"0" * 18)]
+)
+def test_numbers_and_names_are_checked_wherever_they_are(body: bytes) -> None:
+    with pytest.raises(InputError, match=r"^(body|request): expected (finite|whole) numbers|each name once"):
+        Fields.of_body(body)
+
+
+@pytest.mark.parametrize(
     "query",
     ["network?step=1", "network?step=x", "network?step=-1", "network?stop=1", "network?step=36&step=36", "ledger?a=1",
      "example/x", "example/-1", "example/0?number=1", "example/" + "9" * 5000, "training?after=-1", "training?after=a"],
@@ -550,6 +567,25 @@ def test_an_address_is_ours_if_the_connection_comes_in_on_it(run: Path, host: st
         assert at.request("GET", "/").status == 200
         for other in ("evil.example", "10.1.2.3", "[::2]"):
             assert at.request("GET", "/", headers={"Host": f"{other}:{at.port}"}).status == 421
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_who_does_not_go_on_is_not_waited_for(explorer: Explorer, begun: bytes) -> None:
+    with socket.create_connection((explorer.host, explorer.port), timeout=SECONDS) as client:
+        client.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + begun)
+        while client.recv(2**16):
+            pass
+
+
+@pytest.mark.slow
+def test_a_body_that_does_not_come_is_not_waited_for(explorer: Explorer) -> None:
+    head = (
+        b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
+    with socket.create_connection((explorer.host, explorer.port), timeout=SECONDS) as client:
+        client.sendall(head)
+        assert client.recv(2**16).startswith(b"HTTP/1.1 408")
 
 
 def failure(*arguments: str | Path) -> str:
