@@ -40,7 +40,13 @@ export class Chart {
       },
       this.svg,
     );
-    this.element = h("figure", { class: "chart", "data-name": name }, h("figcaption", {}, h("strong", {}, title), " ", unit), this.stage, this.key);
+    this.element = h(
+      "figure",
+      { class: "chart", "data-name": name },
+      h("figcaption", {}, h("strong", {}, title), " ", unit),
+      this.stage,
+      this.key,
+    );
     this.watch = new ResizeObserver(() => this.stage.clientWidth !== this.width && this.draw(this.given));
     this.watch.observe(this.stage);
   }
@@ -50,7 +56,9 @@ export class Chart {
     this.width = this.stage.clientWidth;
     if (!this.width) return;
     const { series, to, marker } = given;
-    const values = series.flatMap((each) => each.points.map(([, value]) => value)).filter((value) => Number.isFinite(value) && (!this.log || value > 0));
+    const values = series
+      .flatMap((each) => each.points.map(([, value]) => value))
+      .filter((value) => Number.isFinite(value) && (!this.log || value > 0));
     this.to = Math.max(to, 1);
     this.scale = chartScale(values, this);
     this.cursor = svg("line", { class: "chart-cursor", y1: CHART_TOP, y2: CHART_HEIGHT - CHART_BOTTOM });
@@ -60,8 +68,12 @@ export class Chart {
       svg("title", {}, this.title),
       ...this.axes(),
       ...series.flatMap((each) => this.curve(each)),
-      marker === undefined ? "" : svg("line", { class: "chart-marker", x1: this.x(marker), x2: this.x(marker), y1: CHART_TOP, y2: CHART_HEIGHT - CHART_BOTTOM }),
-      values.length ? "" : svg("text", { class: "chart-text", x: this.width / 2, y: CHART_HEIGHT / 2, "text-anchor": "middle" }, "nothing yet"),
+      marker === undefined
+        ? ""
+        : svg("line", { class: "chart-marker", x1: this.x(marker), x2: this.x(marker), y1: CHART_TOP, y2: CHART_HEIGHT - CHART_BOTTOM }),
+      values.length
+        ? ""
+        : svg("text", { class: "chart-text", x: this.width / 2, y: CHART_HEIGHT / 2, "text-anchor": "middle" }, "nothing yet"),
       this.cursor,
     );
     this.read(given.read);
@@ -71,10 +83,17 @@ export class Chart {
   read(step) {
     this.given.read = step;
     for (const end of ["x1", "x2"]) this.cursor?.setAttribute(end, step === undefined ? -9 : this.x(step));
-    const entries = this.given.series.filter((each) => each.points.length && (!each.faint || step !== undefined)).map((each) => {
-      const found = step === undefined ? each.points.at(-1) : each.points.findLast(([at]) => at <= step);
-      return h("span", { class: `chart-entry ${each.colour}${each.dashed ? " dashed" : ""}${each.faint ? " faint" : ""}` }, `${each.name} `, h("b", {}, found ? this.format(found[1]) : "–"));
-    });
+    const entries = this.given.series
+      .filter((each) => each.points.length && (!each.faint || step !== undefined))
+      .map((each) => {
+        const found = step === undefined ? each.points.at(-1) : each.points.findLast(([at]) => at <= step);
+        return h(
+          "span",
+          { class: `chart-entry ${each.colour}${each.dashed ? " dashed" : ""}${each.faint ? " faint" : ""}` },
+          `${each.name} `,
+          h("b", {}, found ? this.format(found[1]) : "–"),
+        );
+      });
     this.key.replaceChildren(...entries, step === undefined ? "" : h("span", { class: "chart-step" }, `step ${step}`));
   }
 
@@ -94,7 +113,18 @@ export class Chart {
       svg("text", { class: "chart-text", x: CHART_LEFT - 6, y: this.y(tick) + 4, "text-anchor": "end" }, this.format(tick)),
     ]);
     const along = chartTicks(0, this.to, Math.max(2, Math.floor(this.width / 80))).filter(Number.isInteger);
-    const steps = along.map((tick) => svg("text", { class: "chart-text", x: this.x(tick), y: CHART_HEIGHT - 6, "text-anchor": tick === 0 ? "start" : this.x(tick) > this.width - 30 ? "end" : "middle" }, tick === 0 ? "step 0" : String(tick)));
+    const steps = along.map((tick) =>
+      svg(
+        "text",
+        {
+          class: "chart-text",
+          x: this.x(tick),
+          y: CHART_HEIGHT - 6,
+          "text-anchor": tick === 0 ? "start" : this.x(tick) > this.width - 30 ? "end" : "middle",
+        },
+        tick === 0 ? "step 0" : String(tick),
+      ),
+    );
     return [...across, ...steps];
   }
 
@@ -102,7 +132,10 @@ export class Chart {
     const kept = chartThinned(points.filter(([, value]) => Number.isFinite(value) && (!this.log || value > 0)));
     const path = kept.map(([step, value], k) => `${k ? "L" : "M"}${this.x(step).toFixed(1)} ${this.y(value).toFixed(1)}`).join("");
     const look = `chart-curve ${colour}${faint ? " faint" : ""}${dashed ? " dashed" : ""}`;
-    const marks = dots || kept.length === 1 ? kept.map(([step, value]) => svg("circle", { class: `chart-dot ${colour}`, cx: this.x(step), cy: this.y(value), r: 3 })) : [];
+    const marks =
+      dots || kept.length === 1
+        ? kept.map(([step, value]) => svg("circle", { class: `chart-dot ${colour}`, cx: this.x(step), cy: this.y(value), r: 3 }))
+        : [];
     return [svg("path", { class: look, d: path, "data-series": name }), ...marks];
   }
 

@@ -27,9 +27,21 @@ const SANDBOX_DIGIT = "the image at hand";
 const SANDBOX_FILTERS = {
   identity: (kh, kw) => (a, b) => (a === Math.floor((kh - 1) / 2) && b === Math.floor((kw - 1) / 2) ? 1 : 0),
   blur: (kh, kw) => () => 1 / (kh * kw),
-  "Sobel, left to right": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
-  "Sobel, top to bottom": [[-1, -2, -1], [0, 0, 0], [1, 2, 1]],
-  Laplacian: [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
+  "Sobel, left to right": [
+    [-1, 0, 1],
+    [-2, 0, 2],
+    [-1, 0, 1],
+  ],
+  "Sobel, top to bottom": [
+    [-1, -2, -1],
+    [0, 0, 0],
+    [1, 2, 1],
+  ],
+  Laplacian: [
+    [0, 1, 0],
+    [1, -4, 1],
+    [0, 1, 0],
+  ],
   "counting numbers": (kh, kw) => (a, b) => a * kw + b + 1,
   random: () => () => Math.floor(Math.random() * 7) - 3,
 };
@@ -145,7 +157,9 @@ function sandboxFit(state) {
     const old = state.filter;
     const kept = (a, b) => (a < oldHeight && b < oldWidth ? old[a * oldWidth + b] : 0);
     const grows = typeof SANDBOX_FILTERS[state.filterPreset] === "function";
-    state.filter = grows ? sandboxFilter(state, state.filterPreset) : Float32Array.from({ length: kh * kw }, (_, k) => kept(Math.floor(k / kw), k % kw));
+    state.filter = grows
+      ? sandboxFilter(state, state.filterPreset)
+      : Float32Array.from({ length: kh * kw }, (_, k) => kept(Math.floor(k / kw), k % kw));
     if (!grows) state.filterPreset = SANDBOX_OWN;
     state.filterKernel = state.kernel;
   }
@@ -175,19 +189,32 @@ function sandboxMisfit({ extent, padded }) {
 
 function sandboxSize(sweep) {
   const axis = (letter, k) =>
-    sizeInNumbers(letter, { size: sweep.size[k], pads: sweep.pads[k], dilation: sweep.dilation[k], kernel: sweep.kernel[k], stride: sweep.stride[k] });
+    sizeInNumbers(letter, {
+      size: sweep.size[k],
+      pads: sweep.pads[k],
+      dilation: sweep.dilation[k],
+      kernel: sweep.kernel[k],
+      stride: sweep.stride[k],
+    });
   return h("div", { class: "sandbox-size", "data-name": "size", "data-output": sweep.output.join(" ") }, axis("H", 0), axis("W", 1));
 }
 
 function sandboxControls(store, state, change) {
   const choice = (label, names, value, pick) => {
-    const select = h("select", { "aria-label": label, onchange: () => pick(select.value) }, names.map((name) => h("option", { value: name, selected: name === value }, name)));
+    const select = h(
+      "select",
+      { "aria-label": label, onchange: () => pick(select.value) },
+      names.map((name) => h("option", { value: name, selected: name === value }, name)),
+    );
     return { select, element: h("label", { class: "sandbox-choice" }, label, " ", select) };
   };
   const pickImage = (preset) =>
     change({
       imagePreset: preset,
-      image: preset === SANDBOX_DIGIT && store.state.image ? sandboxShrunk(store.state.image, state.side) : sandboxImage(state.side, SANDBOX_IMAGES[preset] ?? (() => () => 0)),
+      image:
+        preset === SANDBOX_DIGIT && store.state.image
+          ? sandboxShrunk(store.state.image, state.side)
+          : sandboxImage(state.side, SANDBOX_IMAGES[preset] ?? (() => () => 0)),
     });
   const pickFilter = (preset) => {
     if (preset === SANDBOX_OWN) return change({ filterPreset: preset });
@@ -195,7 +222,9 @@ function sandboxControls(store, state, change) {
     state.filterKernel = state.kernel;
     change({ filterPreset: preset, filter });
   };
-  const image = choice("Image", [...Object.keys(SANDBOX_IMAGES), SANDBOX_DIGIT, SANDBOX_OWN], state.imagePreset, (name) => (name === SANDBOX_OWN ? change({ imagePreset: name }) : pickImage(name)));
+  const image = choice("Image", [...Object.keys(SANDBOX_IMAGES), SANDBOX_DIGIT, SANDBOX_OWN], state.imagePreset, (name) =>
+    name === SANDBOX_OWN ? change({ imagePreset: name }) : pickImage(name),
+  );
   const filter = choice("Filter", [...Object.keys(SANDBOX_FILTERS), SANDBOX_OWN], state.filterPreset, pickFilter);
   const pickGradient = (dzPreset) => {
     state.dzPreset = dzPreset;
@@ -207,18 +236,40 @@ function sandboxControls(store, state, change) {
     state.side = SANDBOX_LEAST + k;
     pickImage(state.imagePreset === SANDBOX_OWN ? "counting numbers" : state.imagePreset);
   };
-  const number = (label, count, first, value, set) => stepper({ label, count, value: value - first, name: (k) => String(k + first), change: (k) => set(k + first) });
+  const number = (label, count, first, value, set) =>
+    stepper({ label, count, value: value - first, name: (k) => String(k + first), change: (k) => set(k + first) });
   const paddings = [0, 1, 2, 3, "same"];
   const steps = {
-    side: stepper({ label: "Side", count: SANDBOX_MOST - SANDBOX_LEAST + 1, value: state.side - SANDBOX_LEAST, name: (k) => String(k + SANDBOX_LEAST), change: resized }),
+    side: stepper({
+      label: "Side",
+      count: SANDBOX_MOST - SANDBOX_LEAST + 1,
+      value: state.side - SANDBOX_LEAST,
+      name: (k) => String(k + SANDBOX_LEAST),
+      change: resized,
+    }),
     kh: number("Kernel height", 5, 1, state.kernel[0], (k) => change({ kernel: [k, state.kernel[1]] })),
     kw: number("Kernel width", 5, 1, state.kernel[1], (k) => change({ kernel: [state.kernel[0], k] })),
     stride: number("Stride", 3, 1, state.stride[0], (k) => change({ stride: [k, k] })),
-    padding: stepper({ label: "Padding", count: 5, value: paddings.indexOf(state.padding), name: (k) => String(paddings[k]), change: (k) => change({ padding: paddings[k] }) }),
+    padding: stepper({
+      label: "Padding",
+      count: 5,
+      value: paddings.indexOf(state.padding),
+      name: (k) => String(paddings[k]),
+      change: (k) => change({ padding: paddings[k] }),
+    }),
     dilation: number("Dilation", 3, 1, state.dilation[0], (k) => change({ dilation: [k, k] })),
   };
   const direction = (label, backward) =>
-    h("button", { type: "button", "data-name": label.toLowerCase(), "aria-pressed": String(state.backward === backward), onclick: () => change({ backward }) }, label);
+    h(
+      "button",
+      {
+        type: "button",
+        "data-name": label.toLowerCase(),
+        "aria-pressed": String(state.backward === backward),
+        onclick: () => change({ backward }),
+      },
+      label,
+    );
   const switches = [direction("Forward", false), direction("Backward", true)];
   const update = () => {
     image.select.value = state.imagePreset;
@@ -234,15 +285,40 @@ function sandboxControls(store, state, change) {
   const element = h(
     "div",
     { class: "sandbox-controls" },
-    h("div", { class: "tools" }, h("span", { class: "switch", role: "group", "aria-label": "Direction" }, switches), image.element, gradient.element, steps.side.element, filter.element),
-    h("div", { class: "tools" }, ["kh", "kw", "stride", "padding", "dilation"].map((name) => steps[name].element)),
+    h(
+      "div",
+      { class: "tools" },
+      h("span", { class: "switch", role: "group", "aria-label": "Direction" }, switches),
+      image.element,
+      gradient.element,
+      steps.side.element,
+      filter.element,
+    ),
+    h(
+      "div",
+      { class: "tools" },
+      ["kh", "kw", "stride", "padding", "dilation"].map((name) => steps[name].element),
+    ),
   );
   update();
   return { element, update };
 }
 
 /** Return a grid over data of the given size, with its padding around it; its colours follow the numbers in it. */
-function sandboxGrid({ name, label, rows, cols, pads = [[0, 0], [0, 0]], data, point, edit, describe }) {
+function sandboxGrid({
+  name,
+  label,
+  rows,
+  cols,
+  pads = [
+    [0, 0],
+    [0, 0],
+  ],
+  data,
+  point,
+  edit,
+  describe,
+}) {
   const [[top, bottom], [left, right]] = pads;
   const at = (r, c) => (r >= top && c >= left && r < top + rows && c < left + cols ? (r - top) * cols + c - left : -1);
   const height = rows + top + bottom;
@@ -319,7 +395,12 @@ function sandboxWeights(state, lowering, point, edited) {
 }
 
 function sandboxForward(state, lowering, changed) {
-  const x = { shape: [1, state.side, state.side], get data() { return state.image; } };
+  const x = {
+    shape: [1, state.side, state.side],
+    get data() {
+      return state.image;
+    },
+  };
   let columns, z, product;
   const compute = () => {
     columns = lowering.im2col(x);
@@ -348,7 +429,12 @@ function sandboxForward(state, lowering, changed) {
     },
     describe: "X",
   });
-  const weights = sandboxWeights(state, lowering, (row) => point({ row }), () => refresh());
+  const weights = sandboxWeights(
+    state,
+    lowering,
+    (row) => point({ row }),
+    () => refresh(),
+  );
   const output = sandboxGrid({
     name: "output",
     label: `Output, ${times(lowering.oh, lowering.ow)}`,
@@ -376,7 +462,12 @@ function sandboxForward(state, lowering, changed) {
       lowering,
     });
     scale.replaceChildren(legend(largest(z.data)));
-    text.textContent = sandboxText({ X: matrix(state.side, state.side, state.image), W: matrix(lowering.kh, lowering.kw, state.filter), "columns = im2col(X)": columns, "Z = W · columns": matrix(lowering.oh, lowering.ow, z.data) });
+    text.textContent = sandboxText({
+      X: matrix(state.side, state.side, state.image),
+      W: matrix(lowering.kh, lowering.kw, state.filter),
+      "columns = im2col(X)": columns,
+      "Z = W · columns": matrix(lowering.oh, lowering.ow, z.data),
+    });
     changed();
     mark();
   }
@@ -443,7 +534,13 @@ function sandboxSum(state, lowering, columns) {
   const terms = patch.map((value, r) => value * state.filter[r]);
   const total = terms.reduce((sum, term) => sum + term, 0);
   const small = (name, data, role) => {
-    const grid = sandboxGrid({ name: `sum-${name}`, label: `${name} at the position pointed at`, rows: lowering.kh, cols: lowering.kw, data: () => data });
+    const grid = sandboxGrid({
+      name: `sum-${name}`,
+      label: `${name} at the position pointed at`,
+      rows: lowering.kh,
+      cols: lowering.kw,
+      data: () => data,
+    });
     grid.resize(SANDBOX_CELL);
     grid.mark([sandboxCell(lowering.tap(row).slice(1), "cursor")]);
     return h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, name));
@@ -462,7 +559,10 @@ function sandboxSum(state, lowering, columns) {
     h(
       "p",
       { class: "total" },
-      Array.from(terms, (_, r) => [r ? " + " : "", h("span", { class: r === row ? "here" : null }, `${signed(patch[r])}·${signed(state.filter[r])}`)]).flat(),
+      Array.from(terms, (_, r) => [
+        r ? " + " : "",
+        h("span", { class: r === row ? "here" : null }, `${signed(patch[r])}·${signed(state.filter[r])}`),
+      ]).flat(),
       " ",
       h("strong", { "data-name": "total", "data-value": total }, `= ${short(total)}`),
     ),
@@ -500,10 +600,33 @@ function sandboxBackward(state, lowering, changed) {
     },
     describe: "dZ",
   });
-  const weights = sandboxWeights(state, lowering, (row) => point({ row }), () => refresh());
+  const weights = sandboxWeights(
+    state,
+    lowering,
+    (row) => point({ row }),
+    () => refresh(),
+  );
   const pads = lowering.sweep.pads;
-  const gradient = sandboxGrid({ name: "dx", label: `dX, ${times(side, side)}`, rows: side, cols: side, pads, data: () => dx, point: pointPixel, describe: "dX" });
-  const overlaps = sandboxGrid({ name: "counts", label: "How many entries of dcolumns are added at each pixel", rows: side, cols: side, pads, data: () => counts, point: pointPixel, describe: "entries" });
+  const gradient = sandboxGrid({
+    name: "dx",
+    label: `dX, ${times(side, side)}`,
+    rows: side,
+    cols: side,
+    pads,
+    data: () => dx,
+    point: pointPixel,
+    describe: "dX",
+  });
+  const overlaps = sandboxGrid({
+    name: "counts",
+    label: "How many entries of dcolumns are added at each pixel",
+    rows: side,
+    cols: side,
+    pads,
+    data: () => counts,
+    point: pointPixel,
+    describe: "entries",
+  });
   const field = sandboxField("dZ", dz);
   const sum = h("p", { class: "total", "data-name": "sum" });
   const place = h("div", { class: "sandbox-product" });
@@ -534,7 +657,13 @@ function sandboxBackward(state, lowering, changed) {
       lowering,
     });
     shownOf.textContent = `${Math.min(state.added, lowering.positions)} of ${lowering.positions} positions added`;
-    text.textContent = sandboxText({ dZ: matrix(lowering.oh, lowering.ow, state.dz), W: matrix(lowering.kh, lowering.kw, state.filter), "dcolumns = Wᵀ · dZ": dcolumns, "dX = col2im(dcolumns)": matrix(side, side, dx), "entries added at each pixel": matrix(side, side, counts) });
+    text.textContent = sandboxText({
+      dZ: matrix(lowering.oh, lowering.ow, state.dz),
+      W: matrix(lowering.kh, lowering.kw, state.filter),
+      "dcolumns = Wᵀ · dZ": dcolumns,
+      "dX = col2im(dcolumns)": matrix(side, side, dx),
+      "entries added at each pixel": matrix(side, side, counts),
+    });
     changed();
     mark();
   }
@@ -550,7 +679,10 @@ function sandboxBackward(state, lowering, changed) {
     sandboxMove(dz, lowering.place(position));
     sandboxMove(weights.grid, lowering.tap(row).slice(1));
     product.select(pixel ? {} : { m: row, k: 0, n: position });
-    product.c.mark([...(pixel ? [] : [{ rows: [0, lowering.rows], cols: [position, position + 1], role: "patch" }]), ...found.map((each) => sandboxCell([each.row, each.position], "cursor"))]);
+    product.c.mark([
+      ...(pixel ? [] : [{ rows: [0, lowering.rows], cols: [position, position + 1], role: "patch" }]),
+      ...found.map((each) => sandboxCell([each.row, each.position], "cursor")),
+    ]);
     sum.replaceChildren(...sandboxAdded(state, lowering, dcolumns, [y, x]));
     field.update();
     weights.field.update();
@@ -580,7 +712,9 @@ function sandboxAdded(state, lowering, dcolumns, [y, x]) {
   const found = lowering.readers(0, y, x).filter((each) => each.position < state.added);
   const values = found.map((each) => entry(dcolumns, each.row, each.position));
   const total = values.reduce((sum, value) => sum + value, 0);
-  const terms = values.length ? values.map((value) => (value < 0 ? `(${short(value)})` : short(value))).join(" + ") : "nothing is added here";
+  const terms = values.length
+    ? values.map((value) => (value < 0 ? `(${short(value)})` : short(value))).join(" + ")
+    : "nothing is added here";
   return [`dX at ${y}, ${x}: ${terms} `, h("strong", { "data-name": "total", "data-value": total }, `= ${short(total)}`)];
 }
 
@@ -590,7 +724,12 @@ function sandboxText(named) {
     const [rows, cols] = m.shape;
     const cells = Array.from(m.data.subarray(0, rows * cols), (value) => String(Number(value.toPrecision(4))));
     const wide = Math.max(...cells.map((cell) => cell.length));
-    const lines = Array.from({ length: rows }, (_, r) => cells.slice(r * cols, (r + 1) * cols).map((cell) => cell.padStart(wide)).join(" "));
+    const lines = Array.from({ length: rows }, (_, r) =>
+      cells
+        .slice(r * cols, (r + 1) * cols)
+        .map((cell) => cell.padStart(wide))
+        .join(" "),
+    );
     return `${name}   ${times(rows, cols)}\n${lines.join("\n")}`;
   };
   return Object.entries(named).map(block).join("\n\n");

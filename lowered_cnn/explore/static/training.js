@@ -40,7 +40,13 @@ class TrainingLog {
     const last = this.last;
     this.records.push(...answer.records.filter((record) => record.step > last));
     for (const { step, norms } of answer.norms) this.norms.set(step, norms);
-    Object.assign(this, { state: answer.state, error: answer.error ?? null, total: answer.steps_total, epochs: answer.epochs, steps: answer.steps });
+    Object.assign(this, {
+      state: answer.state,
+      error: answer.error ?? null,
+      total: answer.steps_total,
+      epochs: answer.epochs,
+      steps: answer.steps,
+    });
     if (this.state === "running") this.pace = [...this.pace.slice(-40), [performance.now(), this.last]];
     else this.pace = [];
   }
@@ -154,11 +160,33 @@ class TrainingView {
     const read = (step) => this.read(step);
     this.charts = {
       loss: new Chart({ title: "Loss", unit: "per batch, and its running mean; dots: dev split", name: "loss", log: true, point: read }),
-      accuracy: new Chart({ title: "Accuracy", unit: "of the batches (running mean); dots: dev split", name: "accuracy", from: 0, top: 1, format: percent, point: read }),
+      accuracy: new Chart({
+        title: "Accuracy",
+        unit: "of the batches (running mean); dots: dev split",
+        name: "accuracy",
+        from: 0,
+        top: 1,
+        format: percent,
+        point: read,
+      }),
       rate: new Chart({ title: "Learning rate", name: "learning-rate", from: 0, point: read }),
       speed: new Chart({ title: "Throughput", unit: "images per second", name: "throughput", from: 0, format: grouped, point: read }),
-      norms: new Chart({ title: "Gradient norms", unit: "‖dW‖ of each weight, over a few fixed examples", name: "norms", log: true, point: read }),
-      answers: new Chart({ title: "This image", unit: "its probabilities, step by step", name: "answers", from: 0, top: 1, format: percent, point: read }),
+      norms: new Chart({
+        title: "Gradient norms",
+        unit: "‖dW‖ of each weight, over a few fixed examples",
+        name: "norms",
+        log: true,
+        point: read,
+      }),
+      answers: new Chart({
+        title: "This image",
+        unit: "its probabilities, step by step",
+        name: "answers",
+        from: 0,
+        top: 1,
+        format: percent,
+        point: read,
+      }),
     };
     this.bars = h("ol", { class: "norms", "aria-label": "Gradient norms of all parameters" });
     this.filters = h("div", {});
@@ -166,7 +194,12 @@ class TrainingView {
     this.slider = trainingSlider(this);
     this.normsOf = h("span", {});
     const { loss, accuracy, rate, speed, norms, answers } = this.charts;
-    this.detail = h("figure", { class: "chart" }, h("figcaption", {}, h("strong", {}, "Gradient norms"), " of all parameters, ", this.normsOf), this.bars);
+    this.detail = h(
+      "figure",
+      { class: "chart" },
+      h("figcaption", {}, h("strong", {}, "Gradient norms"), " of all parameters, ", this.normsOf),
+      this.bars,
+    );
     this.look = h("figure", { class: "chart" }, h("figcaption", {}, h("strong", {}, "First filters"), " at the step shown"), this.filters);
     this.element = h(
       "article",
@@ -174,7 +207,18 @@ class TrainingView {
       h("h2", {}, "Training: each step moves every weight against its gradient"),
       this.controls.element,
       this.slider.element,
-      h("div", { class: "charts" }, loss.element, accuracy.element, norms.element, this.detail, answers.element, rate.element, speed.element, this.look),
+      h(
+        "div",
+        { class: "charts" },
+        loss.element,
+        accuracy.element,
+        norms.element,
+        this.detail,
+        answers.element,
+        rate.element,
+        speed.element,
+        this.look,
+      ),
       this.explained(),
     );
     this.update();
@@ -200,18 +244,38 @@ class TrainingView {
     this.controls.update();
     this.slider.update();
     const to = Math.max(log.total, log.last, 1);
-    const curve = (name, colour, of, more = {}) => ({ name, colour, points: log.records.filter((r) => of(r) !== null).map((r) => [r.step, of(r)]), ...more });
+    const curve = (name, colour, of, more = {}) => ({
+      name,
+      colour,
+      points: log.records.filter((r) => of(r) !== null).map((r) => [r.step, of(r)]),
+      ...more,
+    });
     const loss = curve("batch", "c1", (r) => r.loss, { faint: true });
     const accuracy = curve("batch", "c1", (r) => r.train_accuracy);
     const marker = store.state.step;
     const draw = (chart, series) => chart.draw({ series, to, marker: log.steps.length > 1 ? marker : undefined, read: chart.given.read });
-    draw(charts.loss, [loss, { ...loss, name: "running mean", faint: false, points: smoothed(loss.points, TRAINING_SMOOTHING) }, curve("dev", "c2", (r) => r.dev_loss, { dots: true })]);
-    draw(charts.accuracy, [{ ...accuracy, name: "running mean", points: smoothed(accuracy.points, TRAINING_SMOOTHING) }, curve("dev", "c2", (r) => r.dev_accuracy, { dots: true })]);
+    draw(charts.loss, [
+      loss,
+      { ...loss, name: "running mean", faint: false, points: smoothed(loss.points, TRAINING_SMOOTHING) },
+      curve("dev", "c2", (r) => r.dev_loss, { dots: true }),
+    ]);
+    draw(charts.accuracy, [
+      { ...accuracy, name: "running mean", points: smoothed(accuracy.points, TRAINING_SMOOTHING) },
+      curve("dev", "c2", (r) => r.dev_accuracy, { dots: true }),
+    ]);
     draw(charts.rate, [curve("learning rate", "c3", (r) => r.learning_rate)]);
     draw(charts.speed, [curve("images/s", "c4", (r) => r.images_per_second)]);
     const norms = [...log.norms].sort(([a], [b]) => a - b);
     const names = Object.keys(norms[0]?.[1] ?? {}).filter((name) => /weight$/.test(name));
-    draw(charts.norms, names.map((name, k) => ({ name: name.replace(/\.weight$/, ""), colour: TRAINING_COLOURS[k % 6], dashed: k >= 6, points: norms.map(([step, each]) => [step, each[name]]) })));
+    draw(
+      charts.norms,
+      names.map((name, k) => ({
+        name: name.replace(/\.weight$/, ""),
+        colour: TRAINING_COLOURS[k % 6],
+        dashed: k >= 6,
+        points: norms.map(([step, each]) => [step, each[name]]),
+      })),
+    );
     for (const chart of [charts.norms.element, this.detail]) chart.hidden = names.length === 0;
     this.drawBars();
     this.drawAnswers();
@@ -290,9 +354,17 @@ class TrainingView {
     const known = [...answers].filter(([step]) => log.steps.includes(step)).sort(([a], [b]) => a - b);
     const { classes } = store.state.network;
     const peaks = classes.map((_, k) => Math.max(0, ...known.map(([, shares]) => shares[k])));
-    const shown = [...peaks.keys()].sort((a, b) => peaks[b] - peaks[a]).slice(0, 4).sort((a, b) => a - b);
+    const shown = [...peaks.keys()]
+      .sort((a, b) => peaks[b] - peaks[a])
+      .slice(0, 4)
+      .sort((a, b) => a - b);
     charts.answers.draw({
-      series: shown.map((k, place) => ({ name: classes[k], colour: TRAINING_COLOURS[place], points: known.map(([step, shares]) => [step, shares[k]]), dots: known.length < 12 })),
+      series: shown.map((k, place) => ({
+        name: classes[k],
+        colour: TRAINING_COLOURS[place],
+        points: known.map(([step, shares]) => [step, shares[k]]),
+        dots: known.length < 12,
+      })),
       to: Math.max(log.total, log.last, 1),
       marker: store.state.step,
       read: charts.answers.given.read,
@@ -326,8 +398,13 @@ class TrainingView {
     const [filters] = weight.shape;
     const [kh, kw] = stage.sweep.kernel;
     const channels = weight.data.length / (filters * kh * kw);
-    const first = Float32Array.from({ length: filters * kh * kw }, (_, k) => weight.data[Math.floor(k / (kh * kw)) * channels * kh * kw + (k % (kh * kw))]);
-    this.filters.replaceChildren(thumbnails({ shape: [filters, kh, kw], data: first }, { most: 24, side: 56, label: `Filters of ${stage.name}` }));
+    const first = Float32Array.from(
+      { length: filters * kh * kw },
+      (_, k) => weight.data[Math.floor(k / (kh * kw)) * channels * kh * kw + (k % (kh * kw))],
+    );
+    this.filters.replaceChildren(
+      thumbnails({ shape: [filters, kh, kw], data: first }, { most: 24, side: 56, label: `Filters of ${stage.name}` }),
+    );
   }
 
   fail(error) {
@@ -341,18 +418,36 @@ class TrainingView {
   }
 }
 
-const TRAINING_STATES = { idle: "As it was trained", running: "Running", paused: "Paused", finished: "Finished", stopped: "Stopped", failed: "Failed" };
+const TRAINING_STATES = {
+  idle: "As it was trained",
+  running: "Running",
+  paused: "Paused",
+  finished: "Finished",
+  stopped: "Stopped",
+  failed: "Failed",
+};
 
 /** Return the buttons, and the line that says how far the training is. */
 function trainingControls(view) {
   const { log, store } = view;
   const { source } = store.state;
   const epochs = h("input", { type: "number", min: "1", max: "20", "aria-label": "Epochs" });
-  const rate = h("input", { type: "number", min: "0", step: "any", placeholder: "as trained", class: "rate", "aria-label": "Learning rate" });
+  const rate = h("input", {
+    type: "number",
+    min: "0",
+    step: "any",
+    placeholder: "as trained",
+    class: "rate",
+    "aria-label": "Learning rate",
+  });
   const button = (text, press) => h("button", { type: "button", onclick: () => view.control(press()) }, text);
   const start = button("Start", () => {
     announce("Training started");
-    return { action: "start", ...(epochs.value ? { epochs: Number(epochs.value) } : {}), ...(rate.value ? { learning_rate: Number(rate.value) } : {}) };
+    return {
+      action: "start",
+      ...(epochs.value ? { epochs: Number(epochs.value) } : {}),
+      ...(rate.value ? { learning_rate: Number(rate.value) } : {}),
+    };
   });
   const pause = button("Pause", () => ({ action: log.state === "paused" ? "resume" : "pause" }));
   const stop = button("Stop", () => ({ action: "stop" }));
@@ -369,7 +464,13 @@ function trainingControls(view) {
       : null,
     h("div", { class: "training-state" }, badge, progress, line),
     failure,
-    source.live ? h("p", { class: "caption" }, "Start trains a new network of the same model from random weights. A run that was opened stays as it is on disk.") : null,
+    source.live
+      ? h(
+          "p",
+          { class: "caption" },
+          "Start trains a new network of the same model from random weights. A run that was opened stays as it is on disk.",
+        )
+      : null,
   );
   const update = () => {
     const last = log.records.at(-1);
@@ -424,7 +525,13 @@ function trainingSlider(view) {
     wanted = null;
     update();
   }
-  const element = h("div", { class: "tools saved-steps" }, h("label", {}, "The network after step ", slider), text, h("label", {}, follow, " follow the newest"));
+  const element = h(
+    "div",
+    { class: "tools saved-steps" },
+    h("label", {}, "The network after step ", slider),
+    text,
+    h("label", {}, follow, " follow the newest"),
+  );
   function update() {
     const { step, network, source } = store.state;
     element.hidden = !source.live || log.steps.length < 2;
