@@ -10,7 +10,7 @@ import { isDark, themeChanged } from "./colour.js";
 import { ledgerView } from "./ledger.js";
 import { nudgeView } from "./nudge.js";
 import { sandboxView } from "./sandbox.js";
-import { trainingView } from "./training.js";
+import { autostart, stepMarker, trainingView } from "./training.js";
 
 const VIEWS = [
   { name: "forward", title: "Forward", show: forwardView },
@@ -75,12 +75,14 @@ async function start() {
   const store = createStore({ source, network, image: null, label: 0, probabilities: null, trace: null, step: network.step, stage: network.stages[0].name, pointed: {} });
   store.explore = (what) => explore(store, what);
   document.getElementById("subject").textContent = network.name;
+  document.getElementById("subject").after(stepMarker(store));
   document.getElementById("tabs").append(...VIEWS.map(({ name, title }) => h("a", { href: `#${name}` }, title)));
   document.getElementById("input").append(inputPanel(store, store.explore));
   document.getElementById("theme").addEventListener("click", switchTheme);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themeChanged);
   addEventListener("hashchange", () => open(store));
   store.explore(source.live ? await source.example(0) : source.examples[0]);
+  await autostart(store);
   open(store);
 }
 

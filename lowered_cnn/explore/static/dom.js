@@ -21,6 +21,19 @@ export function short(value) {
   return text.replaceAll("-", "−");
 }
 
+/** Return a number with a fixed count of decimals, so that a column of them is aligned. */
+export function fixed(value, digits = 4) {
+  return value.toFixed(digits).replace("-", "−");
+}
+
+/** Return a number in so few characters that it fits into a small cell. */
+export function tight(value, most) {
+  if (Number.isInteger(value)) return short(value);
+  if (Math.abs(value) < 0.005) return "≈0";
+  const forms = [2, 1, 0].map((digits) => fixed(value, digits).replace(/^(−?)0\./, "$1."));
+  return forms.find((form) => form.length <= most) ?? forms[2];
+}
+
 /** Return a whole number with separators. */
 export function grouped(value) {
   return Math.round(value).toLocaleString("en-US");
@@ -28,7 +41,7 @@ export function grouped(value) {
 
 /** Return a share as a percentage. */
 export function percent(share) {
-  return `${(100 * share).toFixed(share > 0.0995 || share === 0 ? 1 : 2)} %`;
+  return `${(100 * share).toFixed(2)}\u00a0%`;
 }
 
 /** Return lengths as in "8 × 24 × 24". */
@@ -45,7 +58,7 @@ export function announce(text) {
 export function stepper({ label, count, value, name = String, change }) {
   const select = h(
     "select",
-    { onchange: () => change(Number(select.value)) },
+    { "aria-label": label, onchange: () => change(Number(select.value)) },
     Array.from({ length: count }, (_, k) => h("option", { value: k, selected: k === value }, name(k))),
   );
   const step = (by) => {
