@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 
+import numpy as np
+
 from lowered_cnn.arrays import InputError
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.descriptions import JSON
@@ -266,7 +268,8 @@ def _endpoint(exploration: Exploration, handlers: Mapping[str, Handler], gate: G
         def compute() -> Response:
             try:
                 fields = Fields.of_body(body) if is_post else Fields.of_query(pairs)
-                return _answer(handler(exploration, fields), 200, zips)
+                with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are sent as null
+                    return _answer(handler(exploration, fields), 200, zips)
             except InputError as error:
                 return _answer({"error": str(error)}, 409 if isinstance(error, ConflictError) else 400)
 
