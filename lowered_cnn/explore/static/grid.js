@@ -17,7 +17,21 @@ const BLEED = 3; // pixels by which frames stick out of the grid
  * can be seen of frames and numbers is drawn. Tests find a grid by its `name`.
  */
 export class Grid {
-  constructor({ rows, cols, value, heat, label, name = "cells", point, describe, edit, cell = 8, stretch = 1, numbers = true, view = null }) {
+  constructor({
+    rows,
+    cols,
+    value,
+    heat,
+    label,
+    name = "cells",
+    point,
+    describe,
+    edit,
+    cell = 8,
+    stretch = 1,
+    numbers = true,
+    view = null,
+  }) {
     Object.assign(this, { rows, cols, value, heat, label, point, describe, edit, cell, stretch, numbers, view });
     this.cursor = [0, 0];
     this.marks = [];
@@ -134,7 +148,12 @@ export class Grid {
       pen.strokeStyle = colour;
       pen.strokeRect(...box);
     };
-    for (const { rows: [top, bottom], cols: [left, right], role, light } of this.marks) {
+    for (const {
+      rows: [top, bottom],
+      cols: [left, right],
+      role,
+      light,
+    } of this.marks) {
       const box = [left * wide, top * cell, (right - left) * wide, (bottom - top) * cell];
       const colour = style.getPropertyValue(`--${role}`);
       if (light) {
