@@ -1,15 +1,9 @@
 // J along one weight, drawn: the curve, the tangent that the gradient claims, and a secant that closes in on it.
 
+import { svg } from "./chart.js";
 import { h, short } from "./dom.js";
 
 const CURVE = { height: 320, left: 64, right: 16, top: 26, bottom: 44 };
-
-function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 /** The drawing of a nudged weight, with a slider that moves t along the curve. */
 export class NudgeCurve {
