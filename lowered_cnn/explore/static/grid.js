@@ -12,11 +12,28 @@ const BLEED = 3; // pixels by which frames stick out of the grid
  *
  * value(r, c) is the number of a cell, or null for one that is not there (padding); heat(value) is its colour [r, g, b].
  * point(r, c) is called when a cell is pointed at, and describe(r, c) says what it is. edit(r, c, value), if given, makes
- * the cells editable: it is called with what was typed or dragged. mark() frames ranges of cells, in the colour of their role: patch, weight, result or cursor. Cells
- * are `stretch` times as wide as high; write(value, characters) is what stands in one that is large enough. In a scrolling box `view`, only what can be seen of frames and numbers is drawn.
+ * the cells editable: it is called with what was typed or dragged. mark() frames ranges of cells, in the colour of their
+ * role: patch, weight, result or cursor. Cells are `stretch` times as wide as high, and write(value, characters) is what
+ * stands in large ones. In a scrolling box `view`, only what can be seen of frames and numbers is drawn. Tests find a grid
+ * by its `name`.
  */
 export class Grid {
-  constructor({ rows, cols, value, heat, label, name = "cells", point, describe, edit, cell = 8, stretch = 1, numbers = true, write = tight, view = null }) {
+  constructor({
+    rows,
+    cols,
+    value,
+    heat,
+    label,
+    name = "cells",
+    point,
+    describe,
+    edit,
+    cell = 8,
+    stretch = 1,
+    numbers = true,
+    write = tight,
+    view = null,
+  }) {
     Object.assign(this, { rows, cols, value, heat, label, point, describe, edit, cell, stretch, numbers, write, view });
     this.cursor = [0, 0];
     this.marks = [];
@@ -133,7 +150,12 @@ export class Grid {
       pen.strokeStyle = colour;
       pen.strokeRect(...box);
     };
-    for (const { rows: [top, bottom], cols: [left, right], role, light } of this.marks) {
+    for (const {
+      rows: [top, bottom],
+      cols: [left, right],
+      role,
+      light,
+    } of this.marks) {
       const box = [left * wide, top * cell, (right - left) * wide, (bottom - top) * cell];
       const colour = style.getPropertyValue(`--${role}`);
       if (light) {

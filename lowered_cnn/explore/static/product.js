@@ -1,10 +1,9 @@
 // The picture of a matrix product C = A B, to scale: A left of C, B above C, so that partners stand in one line.
 
-import { entry } from "./arrays.js";
-import { onTheme } from "./colour.js";
+import { entry, largest } from "./arrays.js";
+import { diverging, onTheme } from "./colour.js";
 import { grouped, h, times } from "./dom.js";
 import { fitted, Grid } from "./grid.js";
-import { heatOf } from "./maps.js";
 
 const COMFORTABLE = 8; // pixels of a cell that is pleasant to point at
 const NUMBERS = 36; // pixels of a cell in which its number is written
@@ -15,25 +14,42 @@ const OVERVIEW = 90; // pixels of height
  * A product of matrices a (M, K) and b (K, N) with the result c (M, N).
  *
  * names are those of the three; point({ m, k, n }) is called with the indices that a cell determines (the third one is
- * undefined), and describe has a function (row, column) -> text for a, b and c. select({ m, k, n }) frames row m of A,
- * column n of B and entry (m, n) of C, and the term k in both. What does not fit is scrolled; an overview shows where.
- * The whole is drawn with cells of `least` to `most` pixels. An element `corner` is shown above A if there is room for it,
- * else below everything.
+ * undefined), describe has a function (row, column) -> text for a, b and c, and heats other colours than blue and orange.
+ * select({ m, k, n }) frames row m of A, column n of B and entry (m, n) of C, and the term k in both. What does not fit is
+ * scrolled; an overview shows where. The whole is drawn with cells of `least` to `most` pixels. An element `corner` is
+ * shown above A if there is room for it, else below everything.
  */
 export class Product {
-  constructor({ a, b, c, names, point, describe = {}, corner = null, least = 0.4, most = 26, width = 900, height = Math.max(320, Math.min(640, innerHeight * 0.7)) }) {
+  constructor({
+    a,
+    b,
+    c,
+    names,
+    point,
+    describe = {},
+    heats = {},
+    corner = null,
+    least = 0.4,
+    most = 26,
+    width = 900,
+    height = Math.max(320, Math.min(640, innerHeight * 0.7)),
+  }) {
     const [rows, inner] = a.shape;
     const cols = b.shape[1];
     Object.assign(this, { rows, inner, cols, selected: {} });
     this.whole = fitted(rows + inner, cols + inner, width - 24, height - 56, least, most);
-    const pleasant = Math.min(COMFORTABLE, Math.max(2, Math.floor((height - 56) / (rows + inner))), ((width < 600 ? 0.4 : 0.6) * width) / inner);
+    const pleasant = Math.min(
+      COMFORTABLE,
+      Math.max(2, Math.floor((height - 56) / (rows + inner))),
+      ((width < 600 ? 0.4 : 0.6) * width) / inner,
+    );
     this.view = h("div", { class: "factors", tabindex: "-1", onscroll: () => this.redraw() });
     const grid = (m, key, pointed) =>
       new Grid({
         rows: m.shape[0],
         cols: m.shape[1],
         value: (r, col) => entry(m, r, col),
-        heat: heatOf(m),
+        heat: heats[key] ?? diverging(largest(m.data)),
         label: `${names[key]}, ${times(m.shape)}`,
         name: { a: "weight", b: "columns", c: "product" }[key],
         point: pointed,
@@ -51,7 +67,12 @@ export class Product {
         this[key].element,
       );
     const roomy = corner && width > 640 && inner * Math.max(this.whole, pleasant) > 280;
-    this.view.append(h("div", { class: "corner" }, roomy ? corner : null), labelled("b", "K × N"), labelled("a", "M × K"), labelled("c", "M × N"));
+    this.view.append(
+      h("div", { class: "corner" }, roomy ? corner : null),
+      labelled("b", "K × N"),
+      labelled("a", "M × K"),
+      labelled("c", "M × N"),
+    );
     this.overview = h("canvas", {
       class: "overview",
       "aria-hidden": "true",
@@ -78,7 +99,13 @@ export class Product {
       h(
         "div",
         { class: "tools" },
-        h("span", { class: "zoom" }, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(0) }, "Whole"), this.zoom, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(furthest) }, "Numbers")),
+        h(
+          "span",
+          { class: "zoom" },
+          h("button", { type: "button", class: "quiet", onclick: () => zoomTo(0) }, "Whole"),
+          this.zoom,
+          h("button", { type: "button", class: "quiet", onclick: () => zoomTo(furthest) }, "Numbers"),
+        ),
         h("span", { class: "caption" }, `M × K × N = ${times(rows, inner, cols)}, 2 M K N = ${grouped(2 * rows * inner * cols)} FLOP`),
       ),
       this.overview,
@@ -172,7 +199,11 @@ export class Product {
     const pen = overview.getContext("2d");
     pen.scale(dense, dense);
     const style = getComputedStyle(document.documentElement);
-    for (const [grid, left, top, colour] of [[this.a, 0, inner, "weight"], [this.b, inner, 0, "patch"], [this.c, inner, inner, "result"]]) {
+    for (const [grid, left, top, colour] of [
+      [this.a, 0, inner, "weight"],
+      [this.b, inner, 0, "patch"],
+      [this.c, inner, inner, "result"],
+    ]) {
       const across = unit * grid.stretch;
       pen.drawImage(grid.base, left * unit, top * unit, grid.cols * across, grid.rows * unit);
       const [x, y, right, bottom] = grid.visible();
