@@ -89,9 +89,9 @@ export class NudgeCurve {
     });
     this.slider.setAttribute("aria-valuetext", `t = ${short(t)}, J = ${short(j)}`);
     this.said.replaceChildren(
-      h("span", { class: "key j" }, `J(w + ${short(t)}) = `, h("output", { "data-name": "j", "data-value": j }, j.toPrecision(6))),
-      h("span", { class: "key secant" }, t === s ? "the secant has become the tangent" : `secant through ±${short(Math.abs(t))}: slope ${short(slope)}`),
-      h("span", { class: "key tangent" }, `tangent, the gradient: slope ${short(this.gradient)}`),
+      h("span", { class: "curve-key j" }, `J(w + ${short(t)}) = `, h("output", { "data-name": "j", "data-value": j }, j.toPrecision(6))),
+      h("span", { class: "curve-key secant" }, t === s ? "the secant has become the tangent" : `secant through ±${short(Math.abs(t))}: slope ${short(slope)}`),
+      h("span", { class: "curve-key tangent" }, `tangent, the gradient: slope ${short(this.gradient)}`),
     );
   }
 }
