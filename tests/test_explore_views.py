@@ -1,4 +1,4 @@
-"""Views of the explorer in a browser: the sandbox, against loops in Python; the tree, against the package's; a training."""
+"""The explorer's views in a browser: the sandbox, against loops; the tree, against the package's; a training."""
 
 import json
 from collections.abc import Iterator
