@@ -80,6 +80,7 @@ from lowered_cnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from lowered_cnn.parameters import Copied, Parameter, ParameterVector
 from lowered_cnn.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, StepDecay
 from lowered_cnn.storage import load, save
+from lowered_cnn.timing import Timing, Timings, timings
 from lowered_cnn.tracing import Trace, trace
 from lowered_cnn.training import (
     Confusion,
@@ -185,6 +186,8 @@ __all__ = [
     "State",
     "StepDecay",
     "Tanh",
+    "Timing",
+    "Timings",
     "Trace",
     "Training",
     "Transpose",
@@ -199,6 +202,7 @@ __all__ = [
     "save",
     "softmax",
     "summary",
+    "timings",
     "trace",
     "train",
 ]

@@ -94,13 +94,13 @@ def summary(network: Network, batch: int = 1, block_bytes: int | None = BLOCK_BY
     """
     check_network("summary: network", network)
     lowered = network.lower(batch, block_bytes=block_bytes, fused=False)
-    with listen() as heard, lowered.tapped(bill := _Bill(heard)):
+    with listen() as heard, lowered.tapped(bill := Bill(heard)):
         lowered.layers.backward(np.zeros_like(lowered.layers.forward(lowered.x)))
     rows = tuple(_row(stage, bill.products[stage.site.name]) for stage in stages_of(lowered.layers))
     return Ledger(batch, network.input_shape, rows, lowered.workspace.bytes + lowered.gradients.vector.nbytes)
 
 
-class _Bill(Tap):
+class Bill(Tap):
     """Charges each layer for the products recorded while it ran."""
 
     def __init__(self, heard: list[Product]) -> None:

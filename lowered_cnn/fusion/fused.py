@@ -163,6 +163,13 @@ class FusedConv(Layer):
 
     kind: ClassVar[str] = Conv2D.kind
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the layers that it computes, in the order of the equation."""
+        norm = () if self.norm is None else (self.norm[1].kind,)
+        pool = () if self.pool is None else (self.pool.kind,)
+        return (self.conv.kind, *norm, *pool, *(ReLU.kind,) * self.relu)
+
     def output_shape(self, input_shape: Shape, name: str) -> Shape:
         """Return the pooling's output shape or, without one, the convolution's."""
         shape = self.conv.output_shape(input_shape, name)

@@ -116,6 +116,9 @@ class Sequential(Container):
 class Tap:
     """Observes stages in both directions; a subclass overrides what it needs, and only reads the arrays."""
 
+    def start(self, stage: "Stage") -> None:
+        """Observe that a layer is about to run, in either direction."""
+
     def forward(self, stage: "Stage", x: Array, y: Array) -> None:
         """Observe what went into a layer and what came out of it."""
 
@@ -161,6 +164,8 @@ class Stage:
 
     def forward(self, x: Array) -> Array:
         """Return the layer's y, after showing it to the taps."""
+        for tap in self.taps:
+            tap.start(self)
         y = self._conforming("y", self.lowered.forward(x), self.y_shape)
         for tap in self.taps:
             tap.forward(self, x, y)
@@ -169,6 +174,8 @@ class Stage:
     def backward(self, dy: Array) -> Array | None:
         """Return the layer's dx if it is wanted, after showing it to the taps; the layer may overwrite dy."""
         heard = dy.copy() if self.taps else dy
+        for tap in self.taps:
+            tap.start(self)
         dx = self.lowered.backward(dy)
         wants_dx, shape = self.site.wants_dx, (*self.site.input_shape, self.site.batch)
         dx = self._conforming("dx", dx, shape) if wants_dx else None  # nothing before the layer may be able to use it
