@@ -527,7 +527,7 @@ def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
 def test_a_training_is_saved_though_nobody_reads_its_progress(few_digits: Path, tmp_path: Path) -> None:
     for number, redirection in enumerate(("2>&1 | true", "2>&-", ">&- 2>&-", "| true")):
         run = tmp_path / str(number)
-        done = in_shell(redirection, "train", "--data", few_digits, "--epochs", 2, "--out", run)
+        done = in_shell(redirection, "train", "--data", few_digits, "--epochs", 2, "--no-report", "--out", run)
         assert b"Traceback" not in done.stderr
         assert done.returncode == (141 if "|" in redirection else 0), redirection
         assert (run / "model.safetensors").exists(), redirection
@@ -603,7 +603,7 @@ def test_what_a_run_decides_cannot_be_given_again(trained: Path, capsys: pytest.
     cli_train.add_arguments(parser)
     values = {"--model": "lenet5", "--optimizer": "adam", "--schedule": "cosine", "--recipe": "best"}
     refused = set(options_of(parser)) - {"--help", "--resume", "--data", "--epochs", "--workers", "--checkpoint-every"}
-    for option in refused - {"--json", "--verify"}:
+    for option in refused - {"--json", "--no-report", "--verify"}:
         line = fails(["train", "--resume", str(trained), option, values.get(option, "1")], capsys)
         assert line.startswith(f"lowered-cnn train: {option}: expected nothing with --resume, which takes it from ")
     assert "--verify: expected nothing" in fails(["train", "--resume", str(trained), "--verify"], capsys)
