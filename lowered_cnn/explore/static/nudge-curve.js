@@ -1,7 +1,6 @@
 // J along one weight, drawn: the curve, the tangent that the gradient claims, and a secant that closes in on it.
 
-import { svg } from "./chart.js";
-import { h, short } from "./dom.js";
+import { h, short, svg } from "./dom.js";
 
 const CURVE = { height: 320, left: 64, right: 16, top: 26, bottom: 44 };
 
