@@ -25,6 +25,7 @@ from programs import SECONDS
 from lowered_cnn import (
     BatchNorm,
     Conv2D,
+    ConvTranspose2D,
     Dataset,
     Dense,
     Dropout,
@@ -46,9 +47,12 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Shape
 from lowered_cnn.cli import main
 from lowered_cnn.data import fit_image, mnist_style
+from lowered_cnn.explore.description import described
 from lowered_cnn.explore.exploration import Exploration
 from lowered_cnn.explore.fields import Fields
 from lowered_cnn.explore.live import LiveTraining
+from lowered_cnn.layers.conv import Conv
+from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.models import MODELS, adaptive, deep
 from lowered_cnn.tracing import Recorder
 
@@ -634,13 +638,20 @@ RESIDUAL = Sequential(Conv2D(4, 3, padding="same"), Residual(BRANCH), Flatten(),
 )
 def test_networks_of_all_kinds_are_explored(model: Sequential, shape: Shape, classes: int) -> None:
     exploration = exploration_of(model, shape, classes)
-    described: Any = exploration.description()
-    assert [stage["name"] for stage in described["stages"]] == [row.name for row in summary(exploration.network).rows]
+    description: Any = exploration.description()
+    assert [stage["name"] for stage in description["stages"]] == [row.name for row in summary(exploration.network).rows]
     image = exploration.test_image(1)
     check_trace(exploration.trace(image, 1), exploration.network, image, 1)
     name = next(p.name for p in exploration.network.parameters.parameters if not p.statistic)
     assert exploration.nudge(image, 1, name, 0)["agrees"]
-    json.dumps([described, exploration.ledger()])
+    json.dumps([description, exploration.ledger()])
+
+
+def test_a_layer_says_what_it_computes_even_if_its_docstring_refers_to_its_base() -> None:
+    layers = Sequential(Conv2D(2, 3), ConvTranspose2D(1, 3), Flatten(), Dense(3))
+    stages: Any = described(Network(layers, (1, 8, 8)), "abc")["stages"]
+    for stage, kind in zip(stages, (Conv, ConvTranspose, Flatten, Dense), strict=True):
+        assert stage["equation"] == str(kind.__doc__).partition("\n")[0]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 // A convolution, backward: dZ arrives, and becomes dW, db and dX, one step after another.
 
-import { argmax, entry, largest, transpose } from "./arrays.js";
+import { entry, largest, strongest, transpose } from "./arrays.js";
 import { backwardRoom, backwardTable, besidePackage, largestOf, mapFigure, namedGrid, namedNumber, precise, remembered, stepPath, TermStrips } from "./backward-parts.js";
 import { ConvolutionGradients } from "./backward-matrices.js";
 import { readingsStep } from "./backward-readings.js";
 import { sgdStep } from "./backward-sgd.js";
-import { diverging } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
 import { heatOf, legend } from "./maps.js";
@@ -38,8 +37,8 @@ export function backwardConvolution(store, stage) {
 /** Return the tap whose weight of a filter has the largest gradient, and the position that adds most to it. */
 function strongestTerm({ dweight, dz, conv, lowering }, k) {
   const { rows, positions } = lowering;
-  const row = argmax(Float32Array.from({ length: rows }, (_, r) => Math.abs(entry(dweight, k, r))));
-  const position = argmax(Float32Array.from({ length: positions }, (_, p) => Math.abs(entry(dz, k, p) * entry(conv.columns, row, p))));
+  const row = strongest(dweight.data.subarray(k * rows, (k + 1) * rows));
+  const position = strongest(Float32Array.from({ length: positions }, (_, p) => entry(dz, k, p) * entry(conv.columns, row, p)));
   return { row, position };
 }
 
@@ -57,7 +56,7 @@ export function dzGrid({ gradients, stage }, k, { name, point, side = 300 }) {
     rows: lowering.oh,
     cols: lowering.ow,
     value: at,
-    heat: diverging(largest(dz.data)),
+    magnitude: largest(dz.data),
     label: `dZ of ${stage.name}, filter ${start + k()}`,
     point: point && ((i, j) => point(i * lowering.ow + j)),
     describe: (i, j) => `dZ at ${i}, ${j}: ${short(at(i, j))}`,
@@ -103,22 +102,22 @@ function weightStep(view) {
     Object.assign(chosen, changes);
     draw();
   };
-  const map = (name, value, heat, label) =>
+  const map = (name, value, label, colours) =>
     namedGrid({
       name,
       rows: lowering.oh,
       cols: lowering.ow,
       value: (i, j) => value(i * lowering.ow + j),
-      heat,
+      ...colours,
       label,
       point: (i, j) => pick({ position: i * lowering.ow + j }),
       describe: (i, j) => `${label} at ${i}, ${j}: ${short(value(i * lowering.ow + j))}`,
       width: 172,
     });
   const maps = [
-    map("dweight-dz", d, diverging(largest(dz.data)), "dZ"),
-    map("dweight-x", x, heatOf(conv.x), "X under the tap"),
-    map("dweight-terms", (p) => d(p) * x(p), diverging(largest(dz.data) * largest(conv.x.data)), "their product"),
+    map("dweight-dz", d, "dZ", { magnitude: largest(dz.data) }),
+    map("dweight-x", x, "X under the tap", { heat: heatOf(conv.x) }),
+    map("dweight-terms", (p) => d(p) * x(p), "their product", { magnitude: largest(dz.data) * largest(conv.x.data) }),
   ];
   const channelOf = () => lowering.tap(chosen.row)[0];
   const filter = namedGrid({
@@ -126,7 +125,7 @@ function weightStep(view) {
     rows: lowering.kh,
     cols: lowering.kw,
     value: (a, b) => entry(dweight, local(), lowering.row(channelOf(), a, b)),
-    heat: diverging(largest(dweight.data)),
+    magnitude: largest(dweight.data),
     label: "dW of the filter",
     point: (a, b) => pick({ row: lowering.row(channelOf(), a, b) }),
     describe: (a, b) => `dW at ${a}, ${b}: ${short(entry(dweight, local(), lowering.row(channelOf(), a, b)))}`,

@@ -1,6 +1,6 @@
 // A dense layer, backward: an outer product for its weights, and a product with W^T for its input.
 
-import { argmax, entry, largest, matrix, multiply, transpose } from "./arrays.js";
+import { entry, largest, matrix, multiply, strongest, transpose } from "./arrays.js";
 import { parameterGradient, parameterNamed } from "./backward-matrices.js";
 import { backwardRoom, backwardTable, besidePackage, namedNumber, precise, remembered, stepPath, TermStrips } from "./backward-parts.js";
 import { sgdStep } from "./backward-sgd.js";
@@ -27,8 +27,8 @@ export function backwardDense(store, stage) {
     packageDbias: parameterGradient(trace, stage, "bias"),
     packageDx: inputGradientOf(trace, stage.name),
   };
-  view.chosen.k ??= argmax(view.dz.data.map(Math.abs));
-  view.chosen.m ??= argmax(view.a.data.map(Math.abs));
+  view.chosen.k ??= strongest(view.dz.data);
+  view.chosen.m ??= strongest(view.a.data);
   const path = stepPath(view.chosen, [
     { title: "dW = dZ · Aᵀ", build: () => denseWeightStep(view) },
     { title: "db = dZ", build: () => denseBiasStep(view) },

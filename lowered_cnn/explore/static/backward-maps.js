@@ -1,8 +1,8 @@
 // Any other stage, backward: dY beside dX, cell by cell; of a ReLU, its mask between them.
 
-import { argmax, largest } from "./arrays.js";
+import { largest, strongest } from "./arrays.js";
 import { backwardRoom, besidePackage, mapFigure, namedGrid, remembered } from "./backward-parts.js";
-import { diverging, ink } from "./colour.js";
+import { ink } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
 import { channel, heatOf, legend } from "./maps.js";
@@ -21,21 +21,21 @@ export function backwardMaps(store, stage) {
   const article = h("article", {});
   const show = () => {
     const planes = [
-      isRelu ? mapPlane("x", "X", "in the forward pass", x, heatOf(x)) : null,
-      mapPlane("dy", "dY", "arrives", dy, diverging(largest(dy.data))),
-      isRelu ? mapPlane("mask", "[X > 0]", "1 or 0", mask, ink(1)) : null,
-      mapPlane("dx", "dX", "is handed on", dx, diverging(largest(dx.data))),
+      isRelu ? mapPlane("x", "X", "in the forward pass", x, { heat: heatOf(x) }) : null,
+      mapPlane("dy", "dY", "arrives", dy, { magnitude: largest(dy.data) }),
+      isRelu ? mapPlane("mask", "[X > 0]", "1 or 0", mask, { heat: ink(1) }) : null,
+      mapPlane("dx", "dX", "is handed on", dx, { magnitude: largest(dx.data) }),
     ].filter(Boolean);
     const said = h("div", {});
     for (const plane of planes) plane.grid = planeGrid(plane);
-    function planeGrid({ name, title, array, heat }) {
+    function planeGrid({ name, title, array, colours }) {
       const { rows, cols, value } = channel(array, Math.min(chosen.channel, planesIn(array) - 1));
       return namedGrid({
         name,
         rows,
         cols,
         value,
-        heat,
+        ...colours,
         label: `${title} of ${stage.name}`,
         point: (...cell) => {
           chosen.cell = cell;
@@ -71,12 +71,12 @@ export function backwardMaps(store, stage) {
 /** Return the cell of the first plane with the largest gradient. */
 function strongestCell(array) {
   const { rows, cols, value } = channel(array, 0);
-  const best = argmax(Float32Array.from({ length: rows * cols }, (_, k) => Math.abs(value(Math.floor(k / cols), k % cols) ?? 0)));
+  const best = strongest(Float32Array.from({ length: rows * cols }, (_, k) => value(Math.floor(k / cols), k % cols) ?? 0));
   return [Math.floor(best / cols), best % cols];
 }
 
-function mapPlane(name, title, more, array, heat) {
-  return { name, title, more, array, heat };
+function mapPlane(name, title, more, array, colours) {
+  return { name, title, more, array, colours };
 }
 
 function planesIn({ shape }) {

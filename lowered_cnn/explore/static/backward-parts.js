@@ -2,8 +2,8 @@
 
 import { largest } from "./arrays.js";
 import { diverging } from "./colour.js";
-import { h } from "./dom.js";
-import { fitted, Grid } from "./grid.js";
+import { h, tight } from "./dom.js";
+import { fitted, Grid, READABLE } from "./grid.js";
 
 const BACKWARD_DIGITS = 5; // the digits in which the page and the package are compared
 const BACKWARD_ROUNDING = 1e-4; // of the largest number around: what sums in another order may differ by in float32
@@ -37,10 +37,25 @@ export function besidePackage(name, page, own, scale, [title, other, value] = []
   );
 }
 
-/** Return a grid that fits into a box, with cells between two sizes. */
-export function namedGrid({ width = 300, height = width, least = 0.4, most = 34, ...options }) {
+/**
+ * Return a grid that fits into a box, with cells between two sizes. If `magnitude`, that of its largest number, is given,
+ * it has the colours of a gradient; the numbers in the cells of small gradients are in the unit that `grid.unit` tells.
+ */
+export function namedGrid({ width = 300, height = width, least = 0.4, most = 34, magnitude = 1, ...options }) {
   const { rows, cols } = options;
-  return new Grid({ ...options, cell: fitted(rows, cols, Math.min(width, backwardRoom()), height, least, most) });
+  const { write, unit } = inUnits(magnitude);
+  const cell = fitted(rows, cols, Math.min(width, backwardRoom()), height, least, most);
+  const grid = new Grid({ heat: diverging(magnitude), write, ...options, cell });
+  grid.unit = cell >= READABLE ? unit : "";
+  return grid;
+}
+
+/** Return how numbers up to a magnitude are written in few characters: all by the same power of ten, named in `unit`. */
+function inUnits(magnitude) {
+  if (magnitude >= 0.1 || magnitude < 1e-25) return { write: tight, unit: "" };
+  const power = Math.ceil(-Math.log10(magnitude));
+  const digits = [...String(power)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("");
+  return { write: (value, length) => tight(value * 10 ** power, length), unit: ` in 10⁻${digits}` };
 }
 
 /** Return the width that the page leaves to a figure. */
@@ -50,7 +65,7 @@ export function backwardRoom() {
 
 /** Return a figure with a caption around a grid or another element. */
 export function mapFigure(title, more, content, role = "") {
-  return h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, title), " ", more), content.element ?? content);
+  return h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, title), " ", more, content.unit ?? ""), content.element ?? content);
 }
 
 /**
@@ -60,9 +75,9 @@ export function mapFigure(title, more, content, role = "") {
 export class TermStrips {
   constructor({ name, count, parts, point, describe }) {
     this.grids = parts.map(({ title, value, most }) =>
-      namedGrid({ name: `${name}-${title}`, rows: 1, cols: count, value: (_, k) => value(k), heat: diverging(most), label: title, width: 620, least: 6, point: (_, k) => point(k), describe: (_, k) => describe(k) }),
+      namedGrid({ name: `${name}-${title}`, rows: 1, cols: count, value: (_, k) => value(k), magnitude: most, label: title, width: 620, least: 6, point: (_, k) => point(k), describe: (_, k) => describe(k) }),
     );
-    const lines = parts.map(({ title, role }, k) => h("div", { class: `strip ${role}` }, h("span", { class: "caption" }, title), this.grids[k].element));
+    const lines = parts.map(({ title, role }, k) => h("div", { class: `strip ${role}` }, h("span", { class: "caption" }, title, this.grids[k].unit), this.grids[k].element));
     this.element = h("div", { class: "strips" }, lines);
   }
 

@@ -1,6 +1,6 @@
 // Pooling, backward: to the first maximum of each window, or shared among all of its cells.
 
-import { argmax, largest } from "./arrays.js";
+import { largest, strongest } from "./arrays.js";
 import { backwardRoom, besidePackage, mapFigure, namedGrid, remembered } from "./backward-parts.js";
 import { diverging } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
@@ -8,14 +8,14 @@ import { explain } from "./explain.js";
 import { Lowering } from "./lowering.js";
 import { channel, heatOf, legend } from "./maps.js";
 import { gradientOf, inputGradientOf, inputOf } from "./source.js";
-import { paddedGrid, patchMarks } from "./stage-conv.js";
+import { paddedGrid, patchMarks, pixelMark } from "./stage-conv.js";
 
 /** Return the view of a pooling, backward. */
 export function backwardPool(store, stage) {
   const { trace } = store.state;
   const chosen = remembered(store, `backward ${stage.name}`, { channel: 0, position: undefined });
   const pool = new PoolGradients(trace, stage);
-  chosen.position ??= argmax(pool.dy.data.subarray(0, pool.lowering.positions).map(Math.abs));
+  chosen.position ??= strongest(pool.dy.data.subarray(0, pool.lowering.positions));
   const isMax = stage.view === "max_pool";
   const article = h("article", {});
   const show = () => {
@@ -38,7 +38,7 @@ export function backwardPool(store, stage) {
       rows: lowering.oh,
       cols: lowering.ow,
       value: upstream,
-      heat: diverging(largest(dy.data)),
+      magnitude: largest(dy.data),
       label: `dY of ${stage.name}, channel ${c}`,
       point: (i, j) => pick({ position: i * lowering.ow + j, pixel: undefined }),
       describe: (i, j) => `dY at ${i}, ${j}: ${short(upstream(i, j))}`,
@@ -59,13 +59,11 @@ export function backwardPool(store, stage) {
       const shares = pool.shares(c, chosen.position);
       const winner = shares.find((each) => each.share > 0) ?? { pixel: [0, 0] };
       const pixel = chosen.pixel ?? winner.pixel;
-      const [[top], [left]] = lowering.sweep.pads;
-      const cellMark = ([y, k], role) => ({ rows: [y + top, y + top + 1], cols: [k + left, k + left + 1], role });
       const [i, j] = lowering.place(chosen.position);
-      const taking = isMax ? [cellMark(winner.pixel, "cursor")] : [];
+      const taking = isMax ? [pixelMark(lowering, ...winner.pixel)] : [];
       arriving.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
-      input.mark([...patchMarks(lowering, chosen.position), cellMark(pixel, "result"), ...taking]);
-      leaving.mark([...patchMarks(lowering, chosen.position), cellMark(pixel, "result"), ...taking]);
+      input.mark([...patchMarks(lowering, chosen.position), pixelMark(lowering, ...pixel, "result"), ...taking]);
+      leaving.mark([...patchMarks(lowering, chosen.position), pixelMark(lowering, ...pixel, "result"), ...taking]);
       said.replaceChildren(...pool.told(isMax, c, [i, j], shares, pixel));
     }
     draw();

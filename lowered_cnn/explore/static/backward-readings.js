@@ -8,7 +8,7 @@ import { announce, h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
 import { fitted } from "./grid.js";
 import { channel, legend } from "./maps.js";
-import { paddedGrid, patchMarks } from "./stage-conv.js";
+import { paddedGrid, patchMarks, pixelMark } from "./stage-conv.js";
 
 const PLAYED = 8000; // milliseconds in which all columns are added
 
@@ -87,7 +87,7 @@ function resultGrid({ gradients, chosen, pick }) {
     rows: lowering.height,
     cols: lowering.width,
     value,
-    heat: diverging(largest(packageDx.data)),
+    magnitude: largest(packageDx.data),
     label: `dX, channel ${first + chosen.channel}`,
     point: (y, x) => pick({ pixel: [y, x] }),
     describe: (y, x) => `dX at ${y}, ${x}: ${short(value(y, x))}`,
@@ -171,7 +171,7 @@ function additionReading(shared) {
     rows: kh * kw,
     cols: positions,
     value: local,
-    heat: diverging(largest(dcolumns.data)),
+    magnitude: largest(dcolumns.data),
     label: `dcolumns, channel ${first + c}`,
     point: (tap, p) => pick({ position: p, tap }),
     describe: (tap, p) => `column of position ${lowering.place(p).join(", ")}, tap ${lowering.tap(tap).slice(1).join(", ")}: ${short(local(tap, p))}`,
@@ -183,7 +183,7 @@ function additionReading(shared) {
     rows: kh,
     cols: kw,
     value: (a, b) => local(a * kw + b, chosen.position),
-    heat: diverging(largest(dcolumns.data)),
+    magnitude: largest(dcolumns.data),
     label: "One column, as a window",
     width: 180,
     point: (a, b) => {
@@ -214,9 +214,7 @@ function additionReading(shared) {
     image.draw();
     reads.draw();
     one.draw();
-    const [[top], [left]] = lowering.sweep.pads;
-    const pixelMark = { rows: [pixel[0] + top, pixel[0] + top + 1], cols: [pixel[1] + left, pixel[1] + left + 1], role: "result" };
-    for (const grid of [image, reads]) grid.mark([...patchMarks(lowering, position), pixelMark]);
+    for (const grid of [image, reads]) grid.mark([...patchMarks(lowering, position), pixelMark(lowering, ...pixel, "result")]);
     const own = terms();
     columns.mark([
       { rows: [0, kh * kw], cols: [position, position + 1], role: "patch" },
@@ -363,7 +361,7 @@ function rotatedReading(shared) {
     rows: spread.rows,
     cols: spread.cols,
     value: at,
-    heat: diverging(largest(dz.data)),
+    magnitude: largest(dz.data),
     label: "dZ with zeros around and between",
     point: (u, v) => pick({ pixel: clampedPixel(lowering, spread, u, v) }),
     describe: (u, v) => (at(u, v) === null ? "a zero put in" : `dZ at ${lowering.place(spread.position(u, v)).join(", ")}: ${short(at(u, v))}`),
@@ -375,7 +373,7 @@ function rotatedReading(shared) {
       rows: kh,
       cols: kw,
       value,
-      heat: diverging(most),
+      magnitude: most,
       label,
       width: 150,
       point: (r, k) => pointTap(tapOf(r, k)),
@@ -424,7 +422,7 @@ function rotatedReading(shared) {
       h("strong", {}, short(sumInOrder(found))),
     );
   };
-  const caption = (grid, text, role) => h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, text));
+  const caption = (grid, text, role) => h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, text, grid.unit));
   const operator = (sign) => h("span", { class: "operator" }, sign);
   const elements = [
     h("h3", {}, "Why it is rotated"),
@@ -481,7 +479,7 @@ function tapNumbers({ gradients, chosen, pointing }, spread, small, turned) {
     mark(window, tap);
     mark(around, turned(...tap));
   };
-  const captioned = (grid, text) => h("div", { class: "small" }, grid.element, h("span", { class: "caption" }, text));
+  const captioned = (grid, text) => h("div", { class: "small" }, grid.element, h("span", { class: "caption" }, text, grid.unit));
   const elements = [
     captioned(window, "taps of a window, numbered"),
     h("span", { class: "operator" }, "↻"),

@@ -37,6 +37,7 @@ export function backwardSoftmax(store) {
         h("tbody", {}, rows),
       ),
     ),
+    sureNote(network, trace),
     hidden ? h("p", { class: "caption" }, `The ${rows.length} classes with the largest dZ; ${hidden} more are not shown.`) : null,
     h(
       "p",
@@ -57,6 +58,12 @@ export function backwardSoftmax(store) {
       ],
     }),
   );
+}
+
+/** Return what to do if there is next to nothing to see, because the label is what the network is sure of. */
+function sureNote(network, { label, probabilities }) {
+  if (probabilities.data[label] < 0.99) return null;
+  return h("p", { class: "note" }, `The network is sure of ${network.classes[label]}, so next to nothing flows back. To see what it would learn from a mistake, choose another label.`);
 }
 
 function backwardClasses({ doutputs, label }) {

@@ -19,7 +19,13 @@ export function stageRow(store, arrays, ends) {
   const card = (name, kind, shape, picture) =>
     h(
       "button",
-      { type: "button", class: "stage", "aria-pressed": String(name === stage), "data-stage": name, onclick: () => store.set({ stage: name }) },
+      {
+        type: "button",
+        class: "stage",
+        "aria-pressed": String(name === stage),
+        "data-stage": name,
+        onclick: () => store.set({ stage: name }),
+      },
       h("strong", {}, name),
       h("span", { class: "caption" }, `${kind} · ${times(shape)}`),
       picture,
@@ -36,7 +42,11 @@ export function pressStage(row, name) {
   for (const card of row.querySelectorAll("[data-stage]")) {
     const chosen = card.dataset.stage === name;
     card.setAttribute("aria-pressed", String(chosen));
-    if (chosen) row.scrollLeft = Math.max(Math.min(row.scrollLeft, card.offsetLeft - row.offsetLeft - 24), card.offsetLeft + card.offsetWidth - row.offsetLeft - row.clientWidth + 24);
+    if (chosen)
+      row.scrollLeft = Math.max(
+        Math.min(row.scrollLeft, card.offsetLeft - row.offsetLeft - 24),
+        card.offsetLeft + card.offsetWidth - row.offsetLeft - row.clientWidth + 24,
+      );
   }
 }
 

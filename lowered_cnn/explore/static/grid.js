@@ -4,7 +4,7 @@ import { onTheme, readableOn } from "./colour.js";
 import { announce, h, short, tight } from "./dom.js";
 import { makeEditable } from "./edit.js";
 
-const READABLE = 28; // pixels a cell needs for its number to be written in it
+export const READABLE = 28; // pixels a cell needs for its number to be written in it
 const BLEED = 3; // pixels by which frames stick out of the grid
 
 /**
@@ -13,12 +13,28 @@ const BLEED = 3; // pixels by which frames stick out of the grid
  * value(r, c) is the number of a cell, or null for one that is not there (padding); heat(value) is its colour [r, g, b].
  * point(r, c) is called when a cell is pointed at, and describe(r, c) says what it is. edit(r, c, value), if given, makes
  * the cells editable: it is called with what was typed or dragged. mark() frames ranges of cells, in the colour of their
- * role: patch, weight, result or cursor. Cells are `stretch` times as wide as high. In a scrolling box `view`, only what
- * can be seen of frames and numbers is drawn. Tests find a grid by its `name`.
+ * role: patch, weight, result or cursor. Cells are `stretch` times as wide as high, and write(value, characters) is what
+ * stands in large ones. In a scrolling box `view`, only what can be seen of frames and numbers is drawn. Tests find a grid
+ * by its `name`.
  */
 export class Grid {
-  constructor({ rows, cols, value, heat, label, name = "cells", point, describe, edit, cell = 8, stretch = 1, numbers = true, view = null }) {
-    Object.assign(this, { rows, cols, value, heat, label, point, describe, edit, cell, stretch, numbers, view });
+  constructor({
+    rows,
+    cols,
+    value,
+    heat,
+    label,
+    name = "cells",
+    point,
+    describe,
+    edit,
+    cell = 8,
+    stretch = 1,
+    numbers = true,
+    write = tight,
+    view = null,
+  }) {
+    Object.assign(this, { rows, cols, value, heat, label, point, describe, edit, cell, stretch, numbers, write, view });
     this.cursor = [0, 0];
     this.marks = [];
     this.base = h("canvas", { "aria-hidden": "true" });
@@ -134,7 +150,12 @@ export class Grid {
       pen.strokeStyle = colour;
       pen.strokeRect(...box);
     };
-    for (const { rows: [top, bottom], cols: [left, right], role, light } of this.marks) {
+    for (const {
+      rows: [top, bottom],
+      cols: [left, right],
+      role,
+      light,
+    } of this.marks) {
       const box = [left * wide, top * cell, (right - left) * wide, (bottom - top) * cell];
       const colour = style.getPropertyValue(`--${role}`);
       if (light) {
@@ -176,7 +197,7 @@ export class Grid {
         const value = this.value(r, c);
         if (value === null) continue;
         pen.fillStyle = readableOn(this.heat(value));
-        pen.fillText(tight(value, most), (c + 0.5) * wide, (r + 0.5) * this.cell);
+        pen.fillText(this.write(value, most), (c + 0.5) * wide, (r + 0.5) * this.cell);
       }
     }
   }

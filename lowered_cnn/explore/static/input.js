@@ -170,7 +170,13 @@ export function inputPanel(store, show) {
   const element = h(
     "div",
     { class: "panel" },
-    h("div", { class: "panel-head" }, h("h2", {}, "The image"), brief, foldButton((folded) => element.classList.toggle("folded", folded))),
+    h(
+      "div",
+      { class: "panel-head" },
+      h("h2", {}, "The image"),
+      brief,
+      foldButton((folded) => element.classList.toggle("folded", folded)),
+    ),
     source.live ? part("drawing", null, sheet.element, clear) : null,
     part("choosing", null, source.live ? testImages(store, ask, sheet) : savedImages(store, ask)),
     part("seeing", "What the network sees", seen),
@@ -183,7 +189,10 @@ export function inputPanel(store, show) {
     if (!image) return;
     seen.replaceChildren(picture(image, 112, "The network's input").element);
     const best = argmax(probabilities.data);
-    brief.replaceChildren(picture(image, 28, "The network's input").element, ` ${network.classes[best]}, ${percent(probabilities.data[best])}`);
+    brief.replaceChildren(
+      picture(image, 28, "The network's input").element,
+      ` ${network.classes[best]}, ${percent(probabilities.data[best])}`,
+    );
     bars.replaceChildren(...probabilityBars(network.classes, probabilities.data, chosen));
     label.value = String(chosen);
   };
@@ -204,7 +213,11 @@ function folded() {
 /** Return the button that folds the panel where it would push the view off the screen. */
 function foldButton(fold) {
   const named = (now) => (now ? "Show" : "Hide");
-  const button = h("button", { type: "button", class: "fold", "aria-expanded": String(!folded()), "aria-label": "Panel of the image", onclick: () => press() }, named(folded()));
+  const button = h(
+    "button",
+    { type: "button", class: "fold", "aria-expanded": String(!folded()), "aria-label": "Panel of the image", onclick: () => press() },
+    named(folded()),
+  );
   function press() {
     const now = button.getAttribute("aria-expanded") === "true";
     button.setAttribute("aria-expanded", String(!now));
@@ -222,12 +235,21 @@ function foldButton(fold) {
 /** Return one bar for each of the ten most likely classes, in the order of the classes. */
 export function probabilityBars(classes, shares, label) {
   const best = argmax(shares);
-  const kept = Array.from(shares.keys()).sort((a, b) => shares[b] - shares[a]).slice(0, 10).sort((a, b) => a - b);
+  const kept = Array.from(shares.keys())
+    .sort((a, b) => shares[b] - shares[a])
+    .slice(0, 10)
+    .sort((a, b) => a - b);
   return kept.map((k) => {
     const bar = h("span", { class: "bar" });
     bar.style.setProperty("--share", shares[k]);
     const marks = `${k === best ? "best" : ""} ${k === label ? "label" : ""}`.trim();
-    return h("li", { class: marks || null, "data-class": k, "data-share": shares[k] }, h("span", { class: "name" }, classes[k]), bar, h("span", { class: "share" }, percent(shares[k])));
+    return h(
+      "li",
+      { class: marks || null, "data-class": k, "data-share": shares[k] },
+      h("span", { class: "name" }, classes[k]),
+      bar,
+      h("span", { class: "share" }, percent(shares[k])),
+    );
   });
 }
 
@@ -249,13 +271,23 @@ function testImages(store, show, sheet) {
       h("option", { value: each.number }, `${network.classes[each.label]} taken for ${network.classes[each.predicted]} (${each.number})`),
     ),
   );
-  return h("div", { class: "choices" }, h("label", {}, "Test image ", number), random, h("label", {}, h("span", { class: "hidden" }, "Mistakes"), wrong));
+  return h(
+    "div",
+    { class: "choices" },
+    h("label", {}, "Test image ", number),
+    random,
+    h("label", {}, h("span", { class: "hidden" }, "Mistakes"), wrong),
+  );
 }
 
 function savedImages(store, show) {
   const { source } = store.state;
   const buttons = source.examples.map((each) =>
-    h("button", { type: "button", class: "thumbnail", title: each.name, onclick: () => show(each) }, picture(each.image, 56, each.name).element),
+    h(
+      "button",
+      { type: "button", class: "thumbnail", title: each.name, onclick: () => show(each) },
+      picture(each.image, 56, each.name).element,
+    ),
   );
   return h("div", { class: "choices" }, buttons);
 }

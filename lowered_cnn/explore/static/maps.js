@@ -30,8 +30,18 @@ export function thumbnails(array, { most = 16, side = 44, heat = heatOf(array), 
   const pictures = Array.from({ length: shown }, (_, c) => {
     const { rows, cols, value } = channel(array, c);
     const wide = array.shape.length === 3 ? side : side * 2;
-    const grid = new Grid({ rows, cols, value, heat, label: `${label}, channel ${c}`, cell: fitted(rows, cols, wide, side), numbers: false });
-    return choose ? h("button", { type: "button", class: "thumbnail", "aria-label": `Channel ${c}`, onclick: () => choose(c) }, grid.element) : grid.element;
+    const grid = new Grid({
+      rows,
+      cols,
+      value,
+      heat,
+      label: `${label}, channel ${c}`,
+      cell: fitted(rows, cols, wide, side),
+      numbers: false,
+    });
+    return choose
+      ? h("button", { type: "button", class: "thumbnail", "aria-label": `Channel ${c}`, onclick: () => choose(c) }, grid.element)
+      : grid.element;
   });
   const more = channels > shown ? h("span", { class: "caption" }, `+ ${channels - shown}`) : null;
   return h("div", { class: "thumbnails", title: `${label}: ${times(array.shape)}` }, pictures, more);
@@ -49,7 +59,16 @@ export function legendOf(array, name = "") {
 }
 
 function scaleOf(from, to, heat, name) {
-  const grid = new Grid({ rows: 1, cols: 25, value: (_, c) => from + (c / 24) * (to - from), heat, label: "Scale", name: "scale", cell: 2.5, numbers: false });
+  const grid = new Grid({
+    rows: 1,
+    cols: 25,
+    value: (_, c) => from + (c / 24) * (to - from),
+    heat,
+    label: "Scale",
+    name: "scale",
+    cell: 2.5,
+    numbers: false,
+  });
   const end = (value) => h("span", {}, short(Number(value.toPrecision(2))));
   return h("div", { class: "legend" }, name && h("strong", {}, name), end(from), grid.element, end(to));
 }

@@ -1,15 +1,8 @@
 // J along one weight, drawn: the curve, the tangent that the gradient claims, and a secant that closes in on it.
 
-import { h, short } from "./dom.js";
+import { h, short, svg } from "./dom.js";
 
 const CURVE = { height: 320, left: 64, right: 16, top: 26, bottom: 44 };
-
-function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 /** The drawing of a nudged weight, with a slider that moves t along the curve. */
 export class NudgeCurve {
@@ -95,9 +88,9 @@ export class NudgeCurve {
     });
     this.slider.setAttribute("aria-valuetext", `t = ${short(t)}, J = ${short(j)}`);
     this.said.replaceChildren(
-      h("span", { class: "key j" }, `J(w + ${short(t)}) = `, h("output", { "data-name": "j", "data-value": j }, j.toPrecision(6))),
-      h("span", { class: "key secant" }, t === s ? "the secant has become the tangent" : `secant through ±${short(Math.abs(t))}: slope ${short(slope)}`),
-      h("span", { class: "key tangent" }, `tangent, the gradient: slope ${short(this.gradient)}`),
+      h("span", { class: "curve-key j" }, `J(w + ${short(t)}) = `, h("output", { "data-name": "j", "data-value": j }, j.toPrecision(6))),
+      h("span", { class: "curve-key secant" }, t === s ? "the secant has become the tangent" : `secant through ±${short(Math.abs(t))}: slope ${short(slope)}`),
+      h("span", { class: "curve-key tangent" }, `tangent, the gradient: slope ${short(this.gradient)}`),
     );
   }
 }

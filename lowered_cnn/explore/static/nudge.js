@@ -1,8 +1,7 @@
 // "Do not believe it": one weight is nudged, and J answers; the gradient beside the finite difference and its bound.
 
-import { argmax, largest } from "./arrays.js";
+import { largest, strongest } from "./arrays.js";
 import { namedGrid, namedNumber } from "./backward-parts.js";
-import { diverging } from "./colour.js";
 import { announce, h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
 import { channel, legend } from "./maps.js";
@@ -59,7 +58,7 @@ function nudgeStart({ source, image, trace, nudged }) {
   if (nudged && nudged.parameter in trace.gradients && atHand(nudged)) return nudged;
   if (saved) return saved[0];
   const [parameter, gradient] = Object.entries(trace.gradients)[0];
-  return { parameter, index: argmax(gradient.data.map(Math.abs)) };
+  return { parameter, index: strongest(gradient.data) };
 }
 
 /** Return the choice of a parameter and of a number in it. */
@@ -67,13 +66,13 @@ function nudgePicker(store, pick) {
   const { network, source, trace, image, nudged } = store.state;
   const saved = source.nudgesOf(image);
   const parameters = Object.keys(trace.gradients).filter((name) => !saved || saved.some((each) => each.parameter === name));
-  const strongest = (name) => saved?.find((each) => each.parameter === name).index ?? argmax(trace.gradients[name].data.map(Math.abs));
+  const indexIn = (name) => saved?.find((each) => each.parameter === name).index ?? strongest(trace.gradients[name].data);
   const select = h(
     "select",
     {
       "aria-label": "Parameter",
       onchange: () => {
-        pick(select.value, strongest(select.value));
+        pick(select.value, indexIn(select.value));
         document.querySelector('select[aria-label="Parameter"]')?.focus();
       },
     },
@@ -100,7 +99,7 @@ function cellPicker(store, pick, saved) {
     rows: plane.rows,
     cols: plane.cols,
     value: (r, c) => (there(r, c) ? gradient.data[at(r, c)] : null),
-    heat: diverging(largest(gradient.data)),
+    magnitude: largest(gradient.data),
     label: `Gradient of ${parameter}. Enter picks a number.`,
     point: tell,
     describe: (r, c) => (there(r, c) ? `${placeText(weight.shape, at(r, c))}: gradient ${short(gradient.data[at(r, c)])}` : ""),
@@ -129,7 +128,7 @@ function cellPicker(store, pick, saved) {
   tell(row, col);
   return [
     saved ? savedChoice(store, pick, saved) : planeSteppers(weight.shape, index, (k) => pick(parameter, k)),
-    h("p", { class: "caption" }, "The gradient of each number. Click on one, or press Enter, to nudge that weight."),
+    h("p", { class: "caption" }, `The gradient of each number${grid.unit}. Click on one, or press Enter, to nudge that weight.`),
     grid.element,
     chosen,
     legend(largest(gradient.data), "dJ/dW"),

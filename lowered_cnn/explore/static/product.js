@@ -20,12 +20,29 @@ const OVERVIEW = 90; // pixels of height
  * shown above A if there is room for it, else below everything.
  */
 export class Product {
-  constructor({ a, b, c, names, point, describe = {}, heats = {}, corner = null, least = 0.4, most = 26, width = 900, height = Math.max(320, Math.min(640, innerHeight * 0.7)) }) {
+  constructor({
+    a,
+    b,
+    c,
+    names,
+    point,
+    describe = {},
+    heats = {},
+    corner = null,
+    least = 0.4,
+    most = 26,
+    width = 900,
+    height = Math.max(320, Math.min(640, innerHeight * 0.7)),
+  }) {
     const [rows, inner] = a.shape;
     const cols = b.shape[1];
     Object.assign(this, { rows, inner, cols, selected: {} });
     this.whole = fitted(rows + inner, cols + inner, width - 24, height - 56, least, most);
-    const pleasant = Math.min(COMFORTABLE, Math.max(2, Math.floor((height - 56) / (rows + inner))), ((width < 600 ? 0.4 : 0.6) * width) / inner);
+    const pleasant = Math.min(
+      COMFORTABLE,
+      Math.max(3, Math.floor((height - 56) / (rows + inner))),
+      ((width < 600 ? 0.4 : 0.6) * width) / inner,
+    );
     this.view = h("div", { class: "factors", tabindex: "-1", onscroll: () => this.redraw() });
     const grid = (m, key, pointed) =>
       new Grid({
@@ -50,7 +67,12 @@ export class Product {
         this[key].element,
       );
     const roomy = corner && width > 640 && inner * Math.max(this.whole, pleasant) > 280;
-    this.view.append(h("div", { class: "corner" }, roomy ? corner : null), labelled("b", "K × N"), labelled("a", "M × K"), labelled("c", "M × N"));
+    this.view.append(
+      h("div", { class: "corner" }, roomy ? corner : null),
+      labelled("b", "K × N"),
+      labelled("a", "M × K"),
+      labelled("c", "M × N"),
+    );
     this.overview = h("canvas", {
       class: "overview",
       "aria-hidden": "true",
@@ -77,7 +99,13 @@ export class Product {
       h(
         "div",
         { class: "tools" },
-        h("span", { class: "zoom" }, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(0) }, "Whole"), this.zoom, h("button", { type: "button", class: "quiet", onclick: () => zoomTo(furthest) }, "Numbers")),
+        h(
+          "span",
+          { class: "zoom" },
+          h("button", { type: "button", class: "quiet", onclick: () => zoomTo(0) }, "Whole"),
+          this.zoom,
+          h("button", { type: "button", class: "quiet", onclick: () => zoomTo(furthest) }, "Numbers"),
+        ),
         h("span", { class: "caption" }, `M × K × N = ${times(rows, inner, cols)}, 2 M K N = ${grouped(2 * rows * inner * cols)} FLOP`),
       ),
       this.overview,
@@ -171,7 +199,11 @@ export class Product {
     const pen = overview.getContext("2d");
     pen.scale(dense, dense);
     const style = getComputedStyle(document.documentElement);
-    for (const [grid, left, top, colour] of [[this.a, 0, inner, "weight"], [this.b, inner, 0, "patch"], [this.c, inner, inner, "result"]]) {
+    for (const [grid, left, top, colour] of [
+      [this.a, 0, inner, "weight"],
+      [this.b, inner, 0, "patch"],
+      [this.c, inner, inner, "result"],
+    ]) {
       const across = unit * grid.stretch;
       pen.drawImage(grid.base, left * unit, top * unit, grid.cols * across, grid.rows * unit);
       const [x, y, right, bottom] = grid.visible();

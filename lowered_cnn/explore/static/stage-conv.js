@@ -120,7 +120,12 @@ class ConvView {
   constructor(store, stage) {
     Object.assign(this, { store, stage });
     this.pointed = { filter: 0, channel: 0, position: middle(stage.sweep), ...store.state.pointed[stage.name] };
-    this.filters = stepper({ label: "Filter", count: stage.output_shape[0], value: this.pointed.filter, change: (filter) => this.point({ filter }) });
+    this.filters = stepper({
+      label: "Filter",
+      count: stage.output_shape[0],
+      value: this.pointed.filter,
+      change: (filter) => this.point({ filter }),
+    });
     this.body = h("div");
     this.channelChoice = h("span");
     this.legends = h("span", { class: "legends" });
@@ -194,7 +199,8 @@ class ConvView {
     return paddedGrid(conv.lowering, conv.x, pointed.channel, {
       label: "",
       point: (y, x) => this.pointAtPixel(y, x),
-      describe: (y, x) => (conv.lowering.inside(y, x) ? `${text(y, x)} = ${short(channel(conv.x, pointed.channel).value(y, x))}` : "padding: 0"),
+      describe: (y, x) =>
+        conv.lowering.inside(y, x) ? `${text(y, x)} = ${short(channel(conv.x, pointed.channel).value(y, x))}` : "padding: 0",
       side,
     });
   }
@@ -245,7 +251,8 @@ class ConvView {
   parts() {
     const { network } = this.store.state;
     const { conv, stage } = this;
-    const map = (name, caption, content, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
+    const map = (name, caption, content, role) =>
+      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
     return [
       h(
         "div",
@@ -278,11 +285,20 @@ class ConvView {
     this.showMaps();
     const pixel = row === undefined ? null : lowering.pixel(row, position);
     const readers = pixel && !pointed.along ? lowering.readers(...pixel) : [];
-    this.image.mark([...(pointed.along ? tapMarks(lowering, row) : []), ...patchMarks(lowering, position), ...cursorMarks(lowering, pointed, pixel)]);
+    this.image.mark([
+      ...(pointed.along ? tapMarks(lowering, row) : []),
+      ...patchMarks(lowering, position),
+      ...cursorMarks(lowering, pointed, pixel),
+    ]);
     const [i, j] = lowering.place(position);
     const everywhere = { rows: [0, lowering.oh], cols: [0, lowering.ow], role: "cursor" };
     const others = readers.filter((each) => each.position !== position);
-    const reached = pointed.along ? [everywhere] : outputMarks(lowering, others.map((each) => each.position));
+    const reached = pointed.along
+      ? [everywhere]
+      : outputMarks(
+          lowering,
+          others.map((each) => each.position),
+        );
     this.output.mark([...reached, { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
     this.output.cursor = [i, j];
     this.image.cursor = paddedPlace(lowering, ...(pixel ?? lowering.pixel(lowering.middleRow, position)).slice(1));
@@ -329,7 +345,8 @@ function cursorMarks(lowering, { unread }, pixel) {
 function tapMarks(lowering, row) {
   const [first, last] = [0, lowering.positions - 1].map((position) => lowering.pixel(row, position));
   const [start, end] = [first, last].map(([, y, x]) => pixelMark(lowering, y, x));
-  if (Math.max(...lowering.sweep.stride) === 1) return [{ ...start, rows: [start.rows[0], end.rows[1]], cols: [start.cols[0], end.cols[1]] }];
+  if (Math.max(...lowering.sweep.stride) === 1)
+    return [{ ...start, rows: [start.rows[0], end.rows[1]], cols: [start.cols[0], end.cols[1]] }];
   return Array.from({ length: lowering.positions }, (_, position) => {
     const [, y, x] = lowering.pixel(row, position);
     return { ...pixelMark(lowering, y, x), light: true };
@@ -342,7 +359,13 @@ function alongMarks(conv, filter, row) {
 }
 
 function readerMarks(readers, filter) {
-  const cells = (rowOf) => readers.map(({ row, position }) => ({ rows: [rowOf(row), rowOf(row) + 1], cols: [position, position + 1], role: "cursor", light: true }));
+  const cells = (rowOf) =>
+    readers.map(({ row, position }) => ({
+      rows: [rowOf(row), rowOf(row) + 1],
+      cols: [position, position + 1],
+      role: "cursor",
+      light: true,
+    }));
   return { b: cells((row) => row), c: cells(() => filter) };
 }
 
@@ -350,8 +373,10 @@ function readerMarks(readers, filter) {
 function spoken({ conv, pointed }, pixel, readers) {
   const { lowering } = conv;
   if (pointed.unread) return `No window reads pixel ${pointed.unread.join(", ")}.`;
-  if (!pixel) return `Z[${pointed.filter}, ${lowering.place(pointed.position).join(", ")}] is row ${pointed.filter % conv.filters} of W times column ${pointed.position} of im2col(X).`;
-  if (pointed.along) return `W[${pointed.filter}, ${tapText(conv, pointed.row)}] multiplies all of row ${pointed.row} of the columns: it takes part in every output of filter ${pointed.filter}.`;
+  if (!pixel)
+    return `Z[${pointed.filter}, ${lowering.place(pointed.position).join(", ")}] is row ${pointed.filter % conv.filters} of W times column ${pointed.position} of im2col(X).`;
+  if (pointed.along)
+    return `W[${pointed.filter}, ${tapText(conv, pointed.row)}] multiplies all of row ${pointed.row} of the columns: it takes part in every output of filter ${pointed.filter}.`;
   const [c, y, x] = pixel;
   const name = lowering.inside(y, x) ? `X[${conv.first + c}, ${y}, ${x}]` : "This zero of the padding";
   const times_ = readers.length === 1 ? "once" : `${readers.length} times`;
@@ -364,7 +389,10 @@ function convShapes(stage, conv) {
   const { stride, dilation, pads } = stage.sweep;
   return [
     ["X", `C × H × W = ${times(stage.input_shape)}`],
-    ["window", `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`],
+    [
+      "window",
+      `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`,
+    ],
     ["columns", `C KH KW × OH OW = ${times(lowering.rows, lowering.positions)}${each}`],
     ["W", `K × C KH KW = ${times(conv.weight.shape)}${each}`],
     ["Z", `K × OH × OW = ${times(stage.output_shape)}`],

@@ -65,7 +65,13 @@ class DenseView {
         c: (m) => `Z[${m}] = ${short(z[m])}`,
       },
       heats: { b: heatOf({ data: a }) },
-      corner: h("figure", { class: "one" }, h("figcaption", {}, h("strong", {}, "The sum"), " ", this.heading), this.sum.element, this.terms.element),
+      corner: h(
+        "figure",
+        { class: "one" },
+        h("figcaption", {}, h("strong", {}, "The sum"), " ", this.heading),
+        this.sum.element,
+        this.terms.element,
+      ),
       width: document.getElementById("main").clientWidth,
     });
   }
@@ -75,7 +81,14 @@ class DenseView {
     const { a, stage, weight, z } = this;
     return [
       h("h2", {}, `${stage.name}: every unit reads every feature`),
-      h("div", { class: "tools" }, this.units.element, legend(largest(weight.data), "W"), legendOf({ data: a }, "A"), legend(largest(z), "Z")),
+      h(
+        "div",
+        { class: "tools" },
+        this.units.element,
+        legend(largest(weight.data), "W"),
+        legendOf({ data: a }, "A"),
+        legend(largest(z), "Z"),
+      ),
       this.product.element,
       explain({
         equations: equationsOf(stage),
@@ -86,7 +99,10 @@ class DenseView {
           ["Z", `M = ${z.length}`],
           ["work", `2 M K = ${grouped(2 * weight.data.length)} FLOP; a batch of N images is one product M × K × N`],
         ],
-        codes: [[stage.layer.split("(")[0], stage.code.forward], ["the product", network.code.affine]],
+        codes: [
+          [stage.layer.split("(")[0], stage.code.forward],
+          ["the product", network.code.affine],
+        ],
       }),
     ];
   }

@@ -47,7 +47,10 @@ class MapView {
 
   grid(array, letter, side) {
     const { rows, cols, value } = channel(array, 0);
-    const room = array.shape.length === 3 ? mapSide(this.stage.kind === "relu" ? mapSide() / 1.2 : 0) : document.getElementById("main").clientWidth - 6;
+    const room =
+      array.shape.length === 3
+        ? mapSide(this.stage.kind === "relu" ? mapSide() / 1.2 : 0)
+        : document.getElementById("main").clientWidth - 6;
     const area = rows * cols;
     return new Grid({
       rows,
@@ -104,7 +107,8 @@ class MapView {
 
   parts() {
     const { stage, x, y, pointed } = this;
-    const map = (name, caption, grid, role) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), grid.element);
+    const map = (name, caption, grid, role) =>
+      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), grid.element);
     return [
       h("h2", {}, `${stage.name}: ${stage.layer.split("(")[0]}`),
       stage.layer.endsWith("()") ? null : h("p", { class: "caption wraps" }, stage.layer),
@@ -120,7 +124,10 @@ class MapView {
       explain({
         equations: equationsOf(stage),
         note: stage.equation,
-        shapes: [["X", times(x.shape)], ["Y", times(y.shape)]],
+        shapes: [
+          ["X", times(x.shape)],
+          ["Y", times(y.shape)],
+        ],
         codes: [[stage.layer.split("(")[0], stage.code.forward]],
       }),
     ];
@@ -129,7 +136,8 @@ class MapView {
   showChannels() {
     const { pointed, x, y, shown = {} } = this;
     if (shown.before === pointed.before && shown.after === pointed.after) return;
-    const named = (letter, array, c) => (array.shape.length === 3 ? `${letter}[${c}], ${times(array.shape.slice(1))}` : `${letter}, ${times(array.shape)} in rows`);
+    const named = (letter, array, c) =>
+      array.shape.length === 3 ? `${letter}[${c}], ${times(array.shape.slice(1))}` : `${letter}, ${times(array.shape)} in rows`;
     this.before.show(channel(x, pointed.before).value, `Input of ${this.stage.name}, channel ${pointed.before}`);
     this.after.show(channel(y, pointed.after).value, `Output of ${this.stage.name}, channel ${pointed.after}`);
     this.captions.before.textContent = named("X", x, pointed.before);
@@ -146,7 +154,9 @@ class MapView {
     const cell = (array, index) => {
       const { cols, rows } = channel(array, 0);
       const inside = array.shape.length === 3 ? index % (rows * cols) : index;
-      return [{ rows: [Math.floor(inside / cols), Math.floor(inside / cols) + 1], cols: [inside % cols, (inside % cols) + 1], role: "result" }];
+      return [
+        { rows: [Math.floor(inside / cols), Math.floor(inside / cols) + 1], cols: [inside % cols, (inside % cols) + 1], role: "result" },
+      ];
     };
     const meant = (each) => linked || side === each;
     this.before.mark(meant("before") ? cell(x, at) : this.wholeChannel());
@@ -192,7 +202,8 @@ function rowMajor(shape, at) {
 
 /** Return why a number becomes what it becomes, with the layer's own numbers. */
 function reasonOf({ stage, store, pointed, x }, value) {
-  if (stage.kind === "relu") return value > 0 ? "X > 0: it passes, and so will its gradient." : "X ≤ 0: it becomes 0, and its gradient will be 0.";
+  if (stage.kind === "relu")
+    return value > 0 ? "X > 0: it passes, and so will its gradient." : "X ≤ 0: it becomes 0, and its gradient will be 0.";
   if (stage.kind === "residual") return branchesOf(store.state, stage, pointed.at, value);
   if (stage.kind !== "batch_norm") return "";
   const { weights } = store.state.network;

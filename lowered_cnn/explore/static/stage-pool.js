@@ -18,10 +18,19 @@ class PoolView {
     const { trace } = store.state;
     Object.assign(this, { store, stage, x: inputOf(trace, stage.name), y: outputOf(trace, stage.name) });
     this.lowering = new Lowering({ channels: 1, sweep: stage.sweep });
-    this.pointed = { channel: 0, position: strongest(this.y.data.subarray(0, this.lowering.positions)), ...store.state.pointed[stage.name] };
+    this.pointed = {
+      channel: 0,
+      position: strongest(this.y.data.subarray(0, this.lowering.positions)),
+      ...store.state.pointed[stage.name],
+    };
     this.isMax = stage.view === "max_pool";
     this.captions = { input: h("span"), output: h("span") };
-    this.channels = stepper({ label: "Channel", count: stage.input_shape[0], value: this.pointed.channel, change: (channel) => this.point({ channel }) });
+    this.channels = stepper({
+      label: "Channel",
+      count: stage.input_shape[0],
+      value: this.pointed.channel,
+      change: (channel) => this.point({ channel }),
+    });
     this.grids();
     this.sum = new Sum();
     this.steps = h("p", { class: "total" });
@@ -103,14 +112,20 @@ class PoolView {
     const { lowering, pointed, stage } = this;
     const { height, width, rows, positions } = lowering;
     const area = height * width;
-    const columns = lowering.im2col({ shape: [1, height, width], data: this.x.data.subarray(pointed.channel * area, (pointed.channel + 1) * area) });
+    const columns = lowering.im2col({
+      shape: [1, height, width],
+      data: this.x.data.subarray(pointed.channel * area, (pointed.channel + 1) * area),
+    });
     return new Product({
       a: matrix(1, rows, new Float32Array(rows).fill(1 / rows)),
       b: columns,
       c: matrix(1, positions, this.y.data.subarray(pointed.channel * positions, (pointed.channel + 1) * positions)),
       names: { a: `1 / (KH KW)`, b: "im2col(X)", c: "Y" },
       point: ({ k, n }) => this.point({ row: k, position: n ?? pointed.position }),
-      describe: { b: (k, n) => `${stage.name}, column of ${lowering.place(n).join(", ")}, tap ${lowering.tap(k).slice(1).join(", ")}: ${short(columns.data[k * positions + n])}` },
+      describe: {
+        b: (k, n) =>
+          `${stage.name}, column of ${lowering.place(n).join(", ")}, tap ${lowering.tap(k).slice(1).join(", ")}: ${short(columns.data[k * positions + n])}`,
+      },
       heats: { b: heatOf(this.x), c: heatOf(this.y) },
       width: document.getElementById("main").clientWidth,
     });
@@ -119,7 +134,8 @@ class PoolView {
   parts() {
     const { network } = this.store.state;
     const { isMax, lowering, stage, x, y } = this;
-    const map = (name, caption, role, ...content) => h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
+    const map = (name, caption, role, ...content) =>
+      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
     const { stride, dilation, pads } = stage.sweep;
     return [
       h("h2", {}, `${stage.name}: the ${isMax ? "maximum" : "mean"} of each window`),
@@ -137,10 +153,16 @@ class PoolView {
         note: stage.equation,
         shapes: [
           ["X", `C × H × W = ${times(stage.input_shape)}`],
-          ["window", `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`],
+          [
+            "window",
+            `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`,
+          ],
           ["Y", `C × OH × OW = ${times(y.shape)}`],
         ],
-        codes: [[stage.layer.split("(")[0], stage.code.forward], ["every window, without a copy", network.code.windows]],
+        codes: [
+          [stage.layer.split("(")[0], stage.code.forward],
+          ["every window, without a copy", network.code.windows],
+        ],
       }),
     ];
   }
@@ -149,7 +171,9 @@ class PoolView {
     const { isMax, lowering, pointed } = this;
     const { position } = pointed;
     const values = Array.from({ length: lowering.rows }, (_, row) => this.taken(row));
-    const winner = isMax ? values.reduce((best, value, row) => (value !== null && (best < 0 || value > values[best]) ? row : best), -1) : -1;
+    const winner = isMax
+      ? values.reduce((best, value, row) => (value !== null && (best < 0 || value > values[best]) ? row : best), -1)
+      : -1;
     const row = pointed.row ?? (winner < 0 ? undefined : winner);
     const [, y, x] = row === undefined ? [] : lowering.pixel(row, position);
     const readers = row === undefined ? [] : lowering.readers(0, y, x);
@@ -157,8 +181,15 @@ class PoolView {
     const cell = ([, a, b], role) => ({ rows: [a, a + 1], cols: [b, b + 1], role });
     const [i, j] = lowering.place(position);
     const place = (each, role) => pixelMark(lowering, ...lowering.pixel(each, position).slice(1), role);
-    this.input.mark([...patchMarks(lowering, position), ...(row === undefined ? [] : [place(row, "cursor")]), ...(winner < 0 ? [] : [place(winner, "result")])]);
-    this.window.marks = [...(row === undefined ? [] : [cell(lowering.tap(row), "cursor")]), ...(winner < 0 ? [] : [cell(lowering.tap(winner), "result")])];
+    this.input.mark([
+      ...patchMarks(lowering, position),
+      ...(row === undefined ? [] : [place(row, "cursor")]),
+      ...(winner < 0 ? [] : [place(winner, "result")]),
+    ]);
+    this.window.marks = [
+      ...(row === undefined ? [] : [cell(lowering.tap(row), "cursor")]),
+      ...(winner < 0 ? [] : [cell(lowering.tap(winner), "result")]),
+    ];
     this.window.draw();
     this.output.mark([...outputMarks(lowering, others), { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
     this.output.cursor = [i, j];
@@ -178,7 +209,12 @@ class PoolView {
     const why = equal > 1 ? `${equal} are equal: the first one wins, tap ${a}, ${b}.` : `Tap ${a}, ${b} wins.`;
     const result = h("output", { class: "value", "data-value": value }, fixed(value));
     this.steps.dataset.total = values[winner];
-    this.steps.replaceChildren(`max( ${some.join(", ")} ) = `, h("strong", {}, result), h("br"), `${why} The gradient will go back to it alone.`);
+    this.steps.replaceChildren(
+      `max( ${some.join(", ")} ) = `,
+      h("strong", {}, result),
+      h("br"),
+      `${why} The gradient will go back to it alone.`,
+    );
   }
 
   /** Write the mean; a window over the edge may count fewer taps than it has, as the layer's padding says. */
@@ -186,7 +222,14 @@ class PoolView {
     const all = values.reduce((total, each) => total + (each ?? 0), 0);
     const taps = values.length;
     const counted = values.includes(null) && value !== 0 ? Math.round(all / value) : taps;
-    const lines = values.length <= 12 ? values.map((each, row) => [`tap ${this.lowering.tap(row).slice(1).join(", ")}`, each ?? 0, row === this.pointed.row ? "marked" : null]) : [];
+    const lines =
+      values.length <= 12
+        ? values.map((each, row) => [
+            `tap ${this.lowering.tap(row).slice(1).join(", ")}`,
+            each ?? 0,
+            row === this.pointed.row ? "marked" : null,
+          ])
+        : [];
     this.sum.update({ lines: [...lines, ["sum", all, null]], name: `sum / ${counted}`, total: all / counted, value });
   }
 }

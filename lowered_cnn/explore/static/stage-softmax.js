@@ -24,7 +24,18 @@ export function softmaxStage(store) {
       number(percent(shares[k])),
       bar(shares[k], "share"),
     ];
-    return h("tr", { "data-class": k, "data-share": shares[k], tabindex: "0", class: k === trace.label ? "label" : null, onpointerenter: () => show(k), onfocus: () => show(k) }, cells);
+    return h(
+      "tr",
+      {
+        "data-class": k,
+        "data-share": shares[k],
+        tabindex: "0",
+        class: k === trace.label ? "label" : null,
+        onpointerenter: () => show(k),
+        onfocus: () => show(k),
+      },
+      cells,
+    );
   });
   const heads = ["class", "Z", "exp(Z − max Z)", "divided by the sum"];
   function show(k) {
@@ -45,9 +56,30 @@ export function softmaxStage(store) {
         h(
           "table",
           { class: "numbers bars-table" },
-          h("thead", {}, h("tr", {}, heads.map((name, k) => h("th", { colspan: k ? 2 : 1 }, name)))),
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              heads.map((name, k) => h("th", { colspan: k ? 2 : 1 }, name)),
+            ),
+          ),
           h("tbody", {}, rows),
-          h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "sum"), h("td", { colspan: 2 }), number(fixed(total)), h("td"), number(percent(shares.reduce((a, b) => a + b, 0))), h("td"))),
+          h(
+            "tfoot",
+            {},
+            h(
+              "tr",
+              {},
+              h("th", { scope: "row" }, "sum"),
+              h("td", { colspan: 2 }),
+              number(fixed(total)),
+              h("td"),
+              number(percent(shares.reduce((a, b) => a + b, 0))),
+              h("td"),
+            ),
+          ),
         ),
       ),
       h("div", { class: "one" }, steps, lossOf(network.classes[trace.label], shares[trace.label], trace.loss)),
@@ -55,8 +87,15 @@ export function softmaxStage(store) {
     explain({
       equations: ["softmax", "loss"],
       note: "The largest Z is subtracted first: it cancels in the quotient, and no power can overflow.",
-      shapes: [["Z", `K = ${z.length}`], ["Ŷ", `K = ${z.length}, sum 1`], ["J", "one number"]],
-      codes: [["softmax", network.code.softmax], ["the loss and its gradient", network.code.loss]],
+      shapes: [
+        ["Z", `K = ${z.length}`],
+        ["Ŷ", `K = ${z.length}, sum 1`],
+        ["J", "one number"],
+      ],
+      codes: [
+        ["softmax", network.code.softmax],
+        ["the loss and its gradient", network.code.loss],
+      ],
     }),
   );
   return element;

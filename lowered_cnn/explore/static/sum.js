@@ -38,7 +38,24 @@ export class Terms {
       "details",
       { class: "terms", ontoggle: () => this.update() },
       h("summary", {}, `All ${count} terms`),
-      h("div", { class: "scrolled", tabindex: "0", role: "group", "aria-label": "All terms" }, h("table", { class: "numbers" }, h("thead", {}, h("tr", {}, heads.map((name) => h("th", {}, name)))), this.body)),
+      h(
+        "div",
+        { class: "scrolled", tabindex: "0", role: "group", "aria-label": "All terms" },
+        h(
+          "table",
+          { class: "numbers" },
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              heads.map((name) => h("th", {}, name)),
+            ),
+          ),
+          this.body,
+        ),
+      ),
     );
   }
 
@@ -48,7 +65,11 @@ export class Terms {
     if (!this.element.open) return;
     if (!this.rows) {
       this.rows = Array.from({ length: this.count }, (_, r) =>
-        h("tr", { "data-row": r, onpointerenter: () => this.point(r) }, this.cells(r).map(() => h("td"))),
+        h(
+          "tr",
+          { "data-row": r, onpointerenter: () => this.point(r) },
+          this.cells(r).map(() => h("td")),
+        ),
       );
       this.body.append(...this.rows);
     }

@@ -1,0 +1,165 @@
+"""The explorer's views in a browser: the sandbox, against loops; the tree, against the package's; a training."""
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from lowered_cnn.cli import main
+from lowered_cnn.training.reduction import deal
+from lowered_cnn.window import Sweep, Window
+
+pytestmark = pytest.mark.slow
+
+browser = pytest.importorskip("browser", reason="Chromium is not installed")
+explorers = pytest.importorskip("explorers")
+
+Matrix = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def address(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(path)]) == 0
+    with explorers.exploring(path) as explorer:
+        yield f"http://{explorer.host}:{explorer.port}/"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser.browser() as started:
+        yield started
+
+
+def choose(page: Any, **settings: int | str) -> None:
+    for label, value in settings.items():
+        page.get_by_label(label.replace("_", " "), exact=True).select_option(label=str(value))
+
+
+def numbers(page: Any) -> dict[str, Matrix]:
+    """Read the matrices that the sandbox shows as text."""
+    blocks = page.locator("[data-name=numbers]").text_content().split("\n\n")
+    heads = [block.split("\n", 1) for block in blocks]
+    return {head.split()[0]: np.array([line.split() for line in rows.split("\n")], np.float64) for head, rows in heads}
+
+
+def taps(sweep: Sweep) -> Iterator[tuple[int, int, tuple[int, int]]]:
+    """Yield each entry of the columns, with the pixel (y, x), perhaps in the padding, that it is read from."""
+    (oh, ow), (kh, kw), window = sweep.output, sweep.window.kernel, sweep.window
+    for (a, b), (i, j) in product(product(range(kh), range(kw)), product(range(oh), range(ow))):
+        y = i * window.stride[0] + a * window.dilation[0] - sweep.pads[0][0]
+        x = j * window.stride[1] + b * window.dilation[1] - sweep.pads[1][0]
+        yield a * kw + b, i * ow + j, (y, x)
+
+
+def expected(sweep: Sweep, image: Matrix, weight: Matrix, dz: Matrix) -> dict[str, Matrix]:
+    rows, positions = weight.size, sweep.output[0] * sweep.output[1]
+    columns, dx, counts = np.zeros((rows, positions)), np.zeros(sweep.size), np.zeros(sweep.size)
+    dcolumns = np.outer(weight.ravel(), dz.ravel())
+    for row, position, (y, x) in taps(sweep):
+        if 0 <= y < sweep.size[0] and 0 <= x < sweep.size[1]:
+            columns[row, position] = image[y, x]
+            dx[y, x] += dcolumns[row, position]
+            counts[y, x] += 1
+    z = (weight.ravel() @ columns).reshape(sweep.output)
+    return {"columns": columns, "Z": z, "dcolumns": dcolumns, "dX": dx, "entries": counts}
+
+
+def test_the_sandbox_computes_what_loops_over_the_window_do(address: str, chromium: Any) -> None:
+    rng = np.random.default_rng(0)
+    with browser.page_at(chromium, f"{address}#sandbox") as page:
+        for _ in range(12):
+            side, kh, kw, stride, dilation = (
+                int(rng.integers(low, high)) for low, high in ((5, 10), (1, 4), (1, 4), (1, 4), (1, 3))
+            )
+            padding = rng.choice(["0", "1", "2", "3", "same"])
+            choose(
+                page, Side=side, Kernel_height=kh, Kernel_width=kw, Stride=stride, Padding=padding, Dilation=dilation
+            )
+            choose(page, Image="random digits", Filter="random")
+            window = Window.of(2, (kh, kw), stride, "same" if padding == "same" else int(padding), dilation)
+            sweep = window.over((side, side))
+            assert page.get_attribute("[data-name=size]", "data-output") == "{} {}".format(*sweep.output)
+            forward = numbers(page)
+            page.click("[data-name=backward]")
+            choose(page, dZ="random digits")
+            backward = numbers(page)
+            page.click("[data-name=forward]")
+            wanted = expected(sweep, forward["X"], forward["W"], backward["dZ"])
+            for name, value in wanted.items():
+                np.testing.assert_array_equal((forward | backward)[name], value, err_msg=name)
+
+
+def test_a_window_that_does_not_fit_is_told_in_one_line(address: str, chromium: Any) -> None:
+    with browser.page_at(chromium, f"{address}#sandbox") as page:
+        choose(page, Side=4, Dilation=2)
+        line = page.inner_text("[data-name=misfit]")
+        assert [int(word) for word in line.replace(",", "").replace(":", "").split() if word.isdigit()] == [5, 5, 4, 4]
+        assert "\n" not in line
+        choose(page, Padding=1)
+        assert numbers(page)["Z"].shape == (2, 2)
+
+
+def test_numbers_are_typed_dragged_and_entered_in_a_field(address: str, chromium: Any) -> None:
+    with browser.page_at(chromium, f"{address}#sandbox") as page:
+        image = page.locator("[data-name=image]")
+        image.click(position={"x": 2, "y": 2})
+        page.keyboard.type("-12")
+        assert numbers(page)["X"][0, 0] == -12
+        page.keyboard.press("ArrowRight")
+        page.keyboard.type("7.5")
+        assert numbers(page)["X"][0, :2].tolist() == [-12, 7.5]
+        page.get_by_label("Image: the number of the cell pointed at").fill("3")
+        assert numbers(page)["X"][0, 1] == 3
+        box = image.bounding_box()
+        page.mouse.move(box["x"] + 2, box["y"] + 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 2, box["y"] + 2 + 48, steps=4)
+        page.mouse.up()
+        assert numbers(page)["X"][0, 0] == -16
+
+
+def test_pointing_at_a_cell_shows_its_sum(address: str, chromium: Any) -> None:
+    with browser.page_at(chromium, f"{address}#sandbox") as page:
+        columns = page.locator("[data-name=columns]")
+        columns.focus()
+        page.keyboard.press("End")
+        shown = numbers(page)
+        assert float(page.get_attribute("[data-name=total]", "data-value")) == shown["Z"].ravel()[-1]
+
+
+def test_the_tree_on_the_page_is_the_one_that_adds_the_gradients(address: str, chromium: Any) -> None:
+    with browser.page_at(chromium, f"{address}#ledger") as page:
+        page.wait_for_selector("[data-name=tree]")
+        select = page.get_by_label("Shards of the batch")
+        for count in select.evaluate("select => [...select.options].map((option) => Number(option.value))"):
+            select.select_option(value=str(count))
+            for workers in (1, 2, 4):
+                dealt = json.loads(page.get_attribute(f"[data-workers='{workers}']", "data-dealt"))
+                wanted = deal(range(count), range(workers))
+                assert dealt["shards"] == [list(wanted.shards.get(worker, ())) for worker in range(workers)]
+                assert [tuple(pair) for pair in dealt["sums"]] == list(wanted.sums)
+
+
+def test_the_page_trains_a_network_and_looks_back_at_its_steps(address: str, chromium: Any) -> None:
+    with browser.page_at(chromium, f"{address}#training") as page:
+        page.wait_for_selector("[data-name=training][data-state=idle]")
+        page.get_by_label("Epochs").fill("2")
+        page.get_by_role("button", name="Start").click()
+        page.wait_for_selector("[data-name=training][data-state=finished]")
+        last = page.get_attribute("[data-name=training]", "data-step")
+        assert last == page.get_attribute("[data-name=training]", "data-total")
+        page.wait_for_selector(f".saved-steps[data-shown-step='{last}']")
+        assert page.is_hidden(".step-marker")
+        bars = page.inner_text(".bars")
+        page.get_by_label("Saved step").fill("0")
+        page.wait_for_selector(".step-marker[data-shown-step='0']:visible")
+        page.wait_for_function("before => document.querySelector('.bars').innerText !== before", arg=bars)
+        page.get_by_label("follow the newest").check()
+        page.wait_for_selector(".step-marker", state="hidden")
+        page.wait_for_function("before => document.querySelector('.bars').innerText === before", arg=bars)
