@@ -138,6 +138,24 @@ def test_two_clients_cannot_start_it_twice(explorer: Explorer) -> None:
         assert explorer.post("/api/training", {"action": "stop"})["state"] == "stopped"
 
 
+def test_clients_are_answered_rightly_while_it_runs(explorer: Explorer, run: Path) -> None:
+    images = load_mnist().test.images[:40]
+    trained = load(run / "model.safetensors")
+    network = Network(trained.model, (1, 28, 28), seed=read_state(run / "checkpoint.safetensors").subject.recipe.seed)
+    explorer.post("/api/training", {"action": "start", "epochs": 20})
+    assert eventually(lambda: explorer.get("/api/training?after=0")["records"] != [])
+
+    def is_right(number: int) -> bool:
+        found = explorer.post("/api/predict", {"image": pack(images[number]), "step": 0})
+        return np.array_equal(unpack(found["probabilities"]), softmax(network.predict(images[[number]]))[0])
+
+    with ThreadPoolExecutor(40) as clients:
+        assert all(clients.map(is_right, range(40)))
+    assert explorer.state() in ("running", "finished")
+    if explorer.state() == "running":
+        explorer.send("/api/training", {"action": "stop"})
+
+
 def test_it_is_paused_resumed_and_stopped(explorer: Explorer) -> None:
     def does(action: str) -> str:
         answer = explorer.send("/api/training", {"action": action, **({"epochs": 20} if action == "start" else {})})
