@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 from lowered_cnn import (
     SGD,
     Conv2D,
-    Dense,
-    Flatten,
-    MaxPool,
     Network,
-    ReLU,
     Sequential,
-    Window,
     im2col,
     load,
     load_mnist,
@@ -33,6 +27,7 @@ from lowered_cnn.explore.nudge import nudged
 
 pytestmark = pytest.mark.slow  # each test drives a browser
 
+MINUS = "\N{MINUS SIGN}"
 VIEWS = ("forward", "backward", "nudge", "sandbox", "training", "ledger")
 OWN = """
 from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
@@ -55,8 +50,8 @@ def chromium() -> Iterator[Browser]:
 def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a network with padding, stride and dilation on a few digits."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "own.py").write_text(OWN)
-    options = ["--model", f"{folder / 'own.py'}:strided", "--epochs", "3", "--batch-size", "50"]
+    (folder / "strides.py").write_text(OWN)
+    options = ["--model", f"{folder / 'strides.py'}:strided", "--epochs", "3", "--batch-size", "50"]
     assert main(["train", "--data", str(few_digits), *options, "--out", str(folder / "run")]) == 0
     return folder / "run"
 
@@ -172,9 +167,9 @@ def test_the_prediction_of_a_drawing_is_that_of_the_package(
         draw(page, points)
         settled(page)
         side = int(page.evaluate("document.querySelector('canvas.sheet').width"))
-        script = f"""[...document.querySelector('canvas.sheet').getContext('2d').getImageData(0, 0, {side}, {side}).data]
-            .filter((_, k) => k % 4 === 0)"""
-        drawn = np.array(page.evaluate(script), np.uint8).reshape(1, side, side)
+        pixels = f"getContext('2d').getImageData(0, 0, {side}, {side}).data"
+        script = f"Array.from(document.querySelector('canvas.sheet').{pixels})"
+        drawn = np.array(page.evaluate(script), np.uint8).reshape(1, side, side, 4)[..., 0]
         assert drawn.max() == 255
         wanted = softmax(load(run / "model.safetensors").predict(mnist_style(drawn)[None]))[0]
         assert np.allclose(shares(page), wanted, rtol=0, atol=1e-6)
@@ -220,7 +215,7 @@ def test_whatever_cell_is_pointed_at_its_partners_are_those_of_the_package(
 def cells(page: Page, row: str) -> list[float]:
     """Return the last three numbers in a row of a table."""
     texts = page.locator(f"{row} td").all_inner_texts()[-3:]
-    return [float(text.replace("−", "-").replace("≈", "")) for text in texts]
+    return [float(text.replace(MINUS, "-").replace("≈", "")) for text in texts]
 
 
 # --- backward --------------------------------------------------------------------------------------------------------
@@ -242,7 +237,8 @@ class Step:
         moved = Network(self.network.model, self.network.input_shape)
         moved.parameters.vector[...] = self.network.parameters.vector
         SGD(rate, momentum=0).over(moved.parameters).step(self.gradients)
-        return softmax(moved.predict(self.pixels[None]))[0]
+        probabilities: npt.NDArray[np.floating] = softmax(moved.predict(self.pixels[None]))[0]
+        return probabilities
 
 
 def test_gradients_of_a_convolution_are_those_of_the_package(chromium: Browser, explorer: Explorer, run: Path) -> None:
@@ -316,37 +312,10 @@ def test_a_nudged_weight_moves_the_loss_as_its_gradient_says(chromium: Browser, 
             expect(page.locator('[data-name="verdict"]')).to_contain_text("agrees within the bound")
 
 
-# --- the sandbox -----------------------------------------------------------------------------------------------------
-
-
-def test_the_sandbox_convolves_as_the_package_does(chromium: Browser, explorer: Explorer) -> None:
-    rng = np.random.default_rng(3)
-    with page_at(chromium, address(explorer, "sandbox")) as page:
-        for _ in range(6):
-            kernel = [int(n) for n in rng.integers(1, 5, 2)]
-            stride, dilation, padding, side = (int(rng.integers(*span)) for span in ((1, 4), (1, 4), (0, 4), (4, 9)))
-            settings = {"Side": side, "Kernel height": kernel[0], "Kernel width": kernel[1]}
-            settings |= {"Stride": stride, "Dilation": dilation, "Padding": padding}
-            for name, value in settings.items():
-                page.get_by_label(name, exact=True).select_option(label=str(value))
-            x = np.arange(1.0, side * side + 1).reshape(1, side, side, 1)
-            weight = np.arange(1.0, kernel[0] * kernel[1] + 1)
-            if side + 2 * padding < dilation * (max(kernel) - 1) + 1:
-                expect(page.locator('[data-name="misfit"]')).to_be_visible()
-                continue
-            sweep = Window.of(2, kernel, stride, padding, dilation).over((side, side))
-            z = (weight @ im2col(x, sweep).reshape(len(weight), -1)).reshape(sweep.output)
-            output = page.locator('.grid[data-name="output"]')
-            assert [int(output.get_attribute(f"data-{axis}") or 0) for axis in ("rows", "cols")] == list(sweep.output)
-            i, j = (int(rng.integers(length)) for length in sweep.output)
-            point(page, "output", i, j)
-            assert number(page, '[data-name="total"]') == pytest.approx(z[i, j], rel=1e-6)
-
-
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def test_a_training_runs_to_its_end_on_the_page(chromium: Browser, run: Path) -> None:
+def test_after_a_training_the_network_of_each_saved_step_is_on_the_page(chromium: Browser, run: Path) -> None:
     with exploring(run) as explorer, page_at(chromium, address(explorer, "training")) as page:
         controls = page.locator('[data-name="training"]')
         expect(controls).to_have_attribute("data-state", "idle")
@@ -354,7 +323,9 @@ def test_a_training_runs_to_its_end_on_the_page(chromium: Browser, run: Path) ->
         page.get_by_role("button", name="Start").click()
         expect(controls).to_have_attribute("data-state", "finished", timeout=60_000)
         progress = explorer.get("/api/training?after=0")
-        assert controls.get_attribute("data-step") == str(progress["steps_total"]) == str(progress["records"][-1]["step"])
+        assert (
+            controls.get_attribute("data-step") == str(progress["steps_total"]) == str(progress["records"][-1]["step"])
+        )
         first = explorer.get("/api/example/0")["image"]
         shown = []
         for step in (progress["steps"][0], progress["steps"][-1]):
@@ -365,6 +336,12 @@ def test_a_training_runs_to_its_end_on_the_page(chromium: Browser, run: Path) ->
             assert np.allclose(shares(page), unpack(wanted), rtol=0, atol=1e-6)
             shown.append(shares(page))
         assert not np.allclose(shown[0], shown[1], atol=1e-3)
+        marker = page.locator(".step-marker")
+        expect(marker).to_be_hidden()
+        page.get_by_label("Saved step").fill("0")
+        expect(marker).to_have_attribute("data-shown-step", "0")
+        page.get_by_label("follow the newest").check()
+        expect(marker).to_be_hidden()
 
 
 # --- keyboard, widths, themes, other networks, no server -------------------------------------------------------------
@@ -398,8 +375,8 @@ def test_everything_is_reached_with_the_keyboard_alone(chromium: Browser, explor
         place = int(article.get_attribute("data-position") or -1)
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("ArrowUp")
-        assert int(article.get_attribute("data-position") or -1) == place - 7 - 1
-        assert page.locator("#live").inner_text().startswith("Z at")
+        assert int(article.get_attribute("data-position") or -1) == place - 6 - 1
+        assert page.locator("#live").inner_text().startswith("Z[")
         tab_to(page, "summary")
         page.keyboard.press("Enter")
         for view in VIEWS[1:]:
@@ -409,12 +386,15 @@ def test_everything_is_reached_with_the_keyboard_alone(chromium: Browser, explor
             expect(page.locator("main")).to_have_class(view)
 
 
-def reachable(page: Page) -> list[str]:
-    """Return the controls that Tab does not stop at, though they can be used with the mouse."""
-    script = """() => [...document.querySelectorAll('main a, main button, main input, main select, main summary, .grid[role=application]')]
-        .filter(each => each.tabIndex < 0 && !each.disabled && each.offsetParent).map(each => each.outerHTML.slice(0, 80))"""
-    found: list[str] = page.evaluate(script)
-    return found
+CONTROLS = "main a, main button, main input, main select, main summary, .grid[role=application]"
+
+
+def found(page: Page, condition: str) -> list[str]:
+    """Return the controls for which a condition on `each` holds."""
+    script = f"""() => [...document.querySelectorAll({CONTROLS!r})]
+        .filter(each => !each.disabled && each.offsetParent && {condition}).map(each => each.outerHTML.slice(0, 80))"""
+    controls: list[str] = page.evaluate(script)
+    return controls
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -427,10 +407,8 @@ def test_every_view_fits_the_screen(chromium: Browser, explorer: Explorer, width
             page.locator(f'#tabs a[href="#{view}"]').click()
             settled(page)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, view
-            assert reachable(page) == []
-            unnamed = """() => [...document.querySelectorAll('button, input, select, .grid[role=application]')].filter(each =>
-                !(each.ariaLabel || each.textContent.trim() || each.labels?.length)).map(each => each.outerHTML.slice(0, 80))"""
-            assert page.evaluate(unnamed) == []
+            assert found(page, "each.tabIndex < 0") == []
+            assert found(page, "!each.ariaLabel && !each.textContent.trim() && !each.labels?.length") == []
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (max(int(part) for part in paper[4:-1].split(",")) < 80) == (theme == "dark")
 
@@ -445,15 +423,15 @@ def test_a_saved_page_works_without_a_server(chromium: Browser, run: Path, tmp_p
             page.locator(f'#tabs a[href="#{view}"]').click()
             settled(page)
         thumbnails = page.locator("#input button.thumbnail")
-        found = []
+        shown = []
         for thumbnail in thumbnails.all():
             thumbnail.click()
             settled(page)
-            found.append(shares(page))
-        assert len(found) == 3
+            shown.append(shares(page))
+        assert len(shown) == 3
         test = load_mnist().test
         answers = softmax(network.predict(test.images[:].reshape(-1, 1, 28, 28)))
-        for each in found:
+        for each in shown:
             assert np.abs(answers - each).max(axis=1).min() < 1e-5
 
 
@@ -461,19 +439,19 @@ def test_a_saved_page_works_without_a_server(chromium: Browser, run: Path, tmp_p
 def other(
     request: pytest.FixtureRequest, few_digits: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Explorer]:
-    """Explore a network with BatchNorm and Dropout, one with branches, and one for colour images without labels 0 to 9."""
+    """Explore a network with BatchNorm and Dropout, one with branches and groups, and one for colour images."""
     folder = tmp_path_factory.mktemp("other")
     data, model = few_digits, "deep"
     if request.param == "residual":
-        (folder / "own.py").write_text(BRANCHES)
-        model = f"{folder / 'own.py'}:branched"
+        (folder / "branches.py").write_text(BRANCHES)
+        model = f"{folder / 'branches.py'}:branched"
     elif request.param == "colour":
         data, model = folder / "data", "adaptive"
         rng = np.random.default_rng(0)
         data.mkdir()
         for name, count in (("train", 90), ("test", 30)):
-            np.save(data / f"{name}_images.npy", rng.integers(0, 256, (count, 3, 20, 24)).astype(np.uint8))
-            np.save(data / f"{name}_labels.npy", np.arange(count) % 3)
+            np.save(data / f"{name}-images.npy", rng.integers(0, 256, (count, 3, 20, 24)).astype(np.uint8))
+            np.save(data / f"{name}-labels.npy", np.arange(count) % 3)
     out = folder / "run"
     options = ["--data", str(data), "--model", model, "--epochs", "1", "--batch-size", "30", "--out", str(out)]
     assert main(["train", *options]) == 0
@@ -487,7 +465,8 @@ from lowered_cnn import AvgPool, Concatenate, Conv2D, Dense, GlobalAvgPool, ReLU
 def branched(classes):
     return Sequential(
         Conv2D(8, 3, stride=2), ReLU(), Residual(Sequential(Conv2D(8, 3, padding="same", groups=4), ReLU())),
-        AvgPool(2), Concatenate(Conv2D(3, 1), Sequential(Conv2D(5, 3, padding="same"))), GlobalAvgPool(), Dense(classes),
+        AvgPool(2), Concatenate(Conv2D(3, 1), Sequential(Conv2D(5, 3, padding="same"))), GlobalAvgPool(),
+        Dense(classes),
     )
 """
 

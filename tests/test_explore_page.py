@@ -182,16 +182,6 @@ def test_the_package_comes_with_the_page() -> None:
     assert {path.name for path in packaged if path.parent.name == "static"} == texts().keys()
 
 
-@pytest.mark.slow
-def test_a_saved_page_runs_in_a_browser_without_a_network(run: Path, tmp_path: Path) -> None:
-    browser = pytest.importorskip("browser", reason="Chromium is not installed")
-    path = tmp_path / "page.html"
-    assert main(["explore", str(run), "--save", str(path)]) == 0
-    with browser.browser() as chromium, browser.page_at(chromium, path.as_uri(), offline=True) as page:
-        page.wait_for_selector("#main figure")
-        assert "digits" in page.inner_text("#subject")
-
-
 MODULES = {
     "main.js": 'import { b, C } from "./b.js";\nimport {\n  d,\n} from "./d.js";\n\nimport { e } from "./d.js";\n\n'
     "console.log(b(), new C().name, d, e());\n",
