@@ -23,6 +23,7 @@ export function readingsStep(view) {
     ...view,
     pointing,
     terms: () => gradients.terms(chosen.channel, ...chosen.pixel),
+    turnedTerms: () => gradients.turnedTerms(chosen.channel, ...chosen.pixel),
     pick: (changes) => {
       if (changes.pixel && !lowering.inside(...changes.pixel)) return;
       Object.assign(chosen, changes);
@@ -100,7 +101,7 @@ function resultGrid({ gradients, chosen, pick }) {
 }
 
 /** Return the table of the terms of a pixel in both readings, with their sums beside the package's number. */
-function termTable({ gradients, chosen, terms, pointing }) {
+function termTable({ gradients, chosen, terms, turnedTerms, pointing }) {
   const { lowering, packageDx, first } = gradients;
   const body = h("tbody", {});
   const sum = h("tr", { class: "sum-row" });
@@ -130,14 +131,15 @@ function termTable({ gradients, chosen, terms, pointing }) {
   const draw = () => {
     const [y, x] = chosen.pixel;
     const found = terms();
-    const [added, turned] = [sumInOrder(found.map((each) => each.column)), sumInOrder(found.map((each) => each.turned))];
+    const around = turnedTerms();
+    const [added, turned] = [sumInOrder(found.map((each) => each.value)), sumInOrder(around)];
     const own = channel(packageDx, chosen.channel).value(y, x);
     body.replaceChildren(
-      ...found.map((term) =>
+      ...found.map((term, k) =>
         h(
           "tr",
           { class: rowClass(term) },
-          [term.place.join(", "), term.tap.join(", "), precise(term.column), precise(term.turned)].map((cell) => h("td", {}, cell)),
+          [term.place.join(", "), term.tap.join(", "), precise(term.value), precise(around[k])].map((cell) => h("td", {}, cell)),
         ),
       ),
     );
@@ -309,41 +311,13 @@ function columnPlayer(count, get, set) {
   return { element, draw };
 }
 
-/** dZ of one filter with zeros between its numbers (stride) and around them, so that a window of the filter's size fits at every pixel. */
-class SpreadMap {
-  constructor(gradients) {
-    const { lowering } = gradients;
-    const { stride, dilation, pads } = lowering.sweep;
-    this.gradients = gradients;
-    this.reach = [dilation[0] * (lowering.kh - 1), dilation[1] * (lowering.kw - 1)];
-    this.offset = [pads[0][0], pads[1][0]];
-    this.stride = stride;
-    this.rows = lowering.height + pads[0][0] + pads[0][1] + this.reach[0];
-    this.cols = lowering.width + pads[1][0] + pads[1][1] + this.reach[1];
-  }
-
-  /** Return the position whose number is at a cell, or undefined where there is a zero that was put in. */
-  position(u, v) {
-    const { lowering } = this.gradients;
-    const [i, j] = [(u - this.reach[0]) / this.stride[0], (v - this.reach[1]) / this.stride[1]];
-    const there = Number.isInteger(i) && Number.isInteger(j) && i >= 0 && j >= 0 && i < lowering.oh && j < lowering.ow;
-    return there ? i * lowering.ow + j : undefined;
-  }
-
-  /** Return the cell that the tap (a, b) of the filter as it was, not rotated, meets for a pixel. */
-  cell([y, x], [a, b]) {
-    const { dilation } = this.gradients.lowering.sweep;
-    return [y + this.offset[0] + this.reach[0] - a * dilation[0], x + this.offset[1] + this.reach[1] - b * dilation[1]];
-  }
-}
-
 /** The second reading: dZ, padded, under the filter turned by 180 degrees. */
 function rotatedReading(shared) {
   const { gradients, chosen, pick, pointing, pointTap, stage, rebuild } = shared;
   const { lowering, dz, conv, start, filters, first } = gradients;
   const { kh, kw } = lowering;
   const c = chosen.channel;
-  const spread = new SpreadMap(gradients);
+  const { spread } = gradients;
   const local = () => chosen.filter - start;
   const w = (a, b) => entry(conv.weight, local(), lowering.row(c, a, b));
   const turned = (r, k) => [kh - 1 - r, kw - 1 - k];
