@@ -112,7 +112,7 @@ function denseBiasStep(view) {
       { class: "scroll short", tabindex: "0", role: "group", "aria-label": "All outputs" },
       backwardTable(["output", "dZ", "db in the package"], rows),
     ),
-    explain({ equations: ["dbias"], shapes: [["db", String(dz.data.length)]], codes: denseCodes(view, "Sums of rows", "dbias") }),
+    explain({ equations: ["ddense_bias"], shapes: [["db", String(dz.data.length)]], codes: denseCodes(view, "Sums of rows", "dbias") }),
   ];
 }
 

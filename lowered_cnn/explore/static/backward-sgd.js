@@ -84,7 +84,7 @@ export function sgdStep(store, stage, channel = 0) {
 function weightGrids({ shape, data }, channel, heat, name) {
   if (shape.length !== 4) {
     const [rows, cols] = [shape[0], data.length / shape[0]];
-    return [namedGrid({ name, rows, cols, value: (r, c) => data[r * cols + c], heat, label: name, width: 300, height: 240, most: 8 })];
+    return [namedGrid({ name, rows, cols, value: (r, c) => data[r * cols + c], heat, label: name, width: 380, height: 240, most: 8 })];
   }
   const [filters, channels, rows, cols] = shape;
   const plane = Math.min(channel, channels - 1);
