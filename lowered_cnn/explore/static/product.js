@@ -40,7 +40,7 @@ export class Product {
     this.whole = fitted(rows + inner, cols + inner, width - 24, height - 56, least, most);
     const pleasant = Math.min(
       COMFORTABLE,
-      Math.max(2, Math.floor((height - 56) / (rows + inner))),
+      Math.max(3, Math.floor((height - 56) / (rows + inner))),
       ((width < 600 ? 0.4 : 0.6) * width) / inner,
     );
     this.view = h("div", { class: "factors", tabindex: "-1", onscroll: () => this.redraw() });
