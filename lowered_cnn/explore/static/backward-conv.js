@@ -1,7 +1,19 @@
 // A convolution, backward: dZ arrives, and becomes dW, db and dX, one step after another.
 
 import { entry, largest, strongest, transpose } from "./arrays.js";
-import { backwardRoom, backwardTable, besidePackage, largestOf, mapFigure, namedGrid, namedNumber, precise, remembered, stepPath, TermStrips } from "./backward-parts.js";
+import {
+  backwardRoom,
+  backwardTable,
+  besidePackage,
+  largestOf,
+  mapFigure,
+  namedGrid,
+  namedNumber,
+  precise,
+  remembered,
+  stepPath,
+  TermStrips,
+} from "./backward-parts.js";
 import { ConvolutionGradients } from "./backward-matrices.js";
 import { readingsStep } from "./backward-readings.js";
 import { sgdStep } from "./backward-sgd.js";
@@ -73,18 +85,35 @@ function arrival(view) {
     const [i, j] = lowering.place(position);
     chosen.position = position;
     grid.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
-    line.replaceChildren(`dZ[${chosen.filter}, ${i}, ${j}] = `, namedNumber("dz", entry(dz, k, position)), `: add a small h to this output, and J changes by ${short(entry(dz, k, position))} · h.`);
+    line.replaceChildren(
+      `dZ[${chosen.filter}, ${i}, ${j}] = `,
+      namedNumber("dz", entry(dz, k, position)),
+      `: add a small h to this output, and J changes by ${short(entry(dz, k, position))} · h.`,
+    );
   };
   const grid = dzGrid(view, () => k, { name: "dz", side: 400, point });
   point(chosen.position);
   const none = Array.from({ length: lowering.positions }, (_, p) => entry(dz, k, p)).filter((value) => value === 0).length;
   return [
-    h("p", {}, "The stage after this one hands back dJ/dZ: for each output of each filter, how much J changes if that output does. All else follows from it."),
+    h(
+      "p",
+      {},
+      "The stage after this one hands back dJ/dZ: for each output of each filter, how much J changes if that output ",
+      "does. All else follows from it.",
+    ),
     h("div", { class: "tools" }, backwardFilters(view), legend(largest(dz.data), "dZ")),
     h("div", { class: "maps" }, mapFigure("dZ", `of filter ${chosen.filter}, ${times(lowering.oh, lowering.ow)}`, grid)),
     line,
-    h("p", { class: "caption" }, `${none} of ${lowering.positions} are exactly 0: through a maximum or a ReLU that did not pass them on, these outputs did not touch J.`),
-    explain({ equations: ["product"], shapes: [["dZ", `K × OH × OW = ${times(stage.output_shape)}`]], codes: [[`${stage.kind}, backward`, stage.code.backward]] }),
+    h(
+      "p",
+      { class: "caption" },
+      `${none} of ${lowering.positions} are exactly 0: through a maximum or a ReLU that did not pass them on, these outputs did not touch J.`,
+    ),
+    explain({
+      equations: ["product"],
+      shapes: [["dZ", `K × OH × OW = ${times(stage.output_shape)}`]],
+      codes: [[`${stage.kind}, backward`, stage.code.backward]],
+    }),
   ];
 }
 
@@ -164,7 +193,8 @@ function weightStep(view) {
     b: columnsT,
     c: dweight,
     names: { a: "dZ", b: "im2col(X)ᵀ", c: "dW" },
-    point: ({ m, k, n }) => pick({ filter: m === undefined ? chosen.filter : start + m, position: k ?? chosen.position, row: n ?? chosen.row }),
+    point: ({ m, k, n }) =>
+      pick({ filter: m === undefined ? chosen.filter : start + m, position: k ?? chosen.position, row: n ?? chosen.row }),
     describe: {
       a: (k, p) => `dZ of filter ${start + k} at ${lowering.place(p).join(", ")}: ${short(entry(dz, k, p))}`,
       b: (p, row) => `X under tap ${tapText(row)} of the window at ${lowering.place(p).join(", ")}: ${short(entry(columnsT, p, row))}`,
@@ -195,13 +225,23 @@ function weightStep(view) {
     for (let p = 0; p < lowering.positions; p++) if (d(p) * x(p) !== 0) nonzero++;
     const [page, own] = [entry(dweight, local(), row), entry(packageDweight, local(), row)];
     return [
-      h("p", { class: "total" }, `dW[${chosen.filter}, ${first + c}, ${a}, ${b}] = the sum of ${lowering.positions} products, ${nonzero} of them not 0, = `, h("strong", {}, precise(page))),
+      h(
+        "p",
+        { class: "total" },
+        `dW[${chosen.filter}, ${first + c}, ${a}, ${b}] = the sum of ${lowering.positions} products, ${nonzero} of them not 0, = `,
+        h("strong", {}, precise(page)),
+      ),
       besidePackage("dweight", page, own, largest(dweight.data)),
     ];
   }
   draw();
   return [
-    h("p", {}, "A weight was multiplied by one pixel for each position of the window. So its gradient is a sum over all positions: the pixel under its tap, times what arrives there. Point at a weight of dW."),
+    h(
+      "p",
+      {},
+      "A weight was multiplied by one pixel for each position of the window. So its gradient is a sum over all ",
+      "positions: the pixel under its tap, times what arrives there. Point at a weight of dW.",
+    ),
     h("div", { class: "tools" }, filters.element, channels.element, legend(largest(dweight.data), "dW")),
     product.element,
     explain({
@@ -227,10 +267,28 @@ function biasStep(view) {
   const scale = largestOf(filters, (f) => gradients.dbias(f));
   const rows = Array.from({ length: filters }, (_, f) => [String(start + f), precise(gradients.dbias(f)), precise(packageDbias[f])]);
   return [
-    h("p", {}, "The bias was added at every position of its filter's output, so it gets the sum of all that arrives there: of one row of dZ, which is this map."),
+    h(
+      "p",
+      {},
+      "The bias was added at every position of its filter's output, so it gets the sum of all that arrives there: of ",
+      "one row of dZ, which is this map.",
+    ),
     h("div", { class: "tools" }, backwardFilters(view), legend(largest(dz.data), "dZ")),
-    h("div", { class: "maps" }, mapFigure("dZ", `[${chosen.filter}]`, dzGrid(view, () => k, { name: "dbias-dz" }))),
-    h("p", { class: "total" }, `db[${chosen.filter}] = the sum of these ${dz.shape[1]} numbers = `, h("strong", {}, precise(gradients.dbias(k)))),
+    h(
+      "div",
+      { class: "maps" },
+      mapFigure(
+        "dZ",
+        `[${chosen.filter}]`,
+        dzGrid(view, () => k, { name: "dbias-dz" }),
+      ),
+    ),
+    h(
+      "p",
+      { class: "total" },
+      `db[${chosen.filter}] = the sum of these ${dz.shape[1]} numbers = `,
+      h("strong", {}, precise(gradients.dbias(k))),
+    ),
     besidePackage("dbias", gradients.dbias(k), packageDbias[k], scale),
     h("details", {}, h("summary", {}, "All filters"), backwardTable(["filter", "this page", "the package"], rows)),
     explain({
@@ -302,7 +360,13 @@ function columnsStep(view) {
   }
   draw();
   return [
-    h("p", {}, "Each entry of the columns met every filter once. So what it gets back is a sum over the filters: the weight it met, times what arrives at that position. Forward it was W · columns; backward it is Wᵀ · dZ, as in any product of matrices."),
+    h(
+      "p",
+      {},
+      "Each entry of the columns met every filter once. So what it gets back is a sum over the filters: the weight it ",
+      "met, times what arrives at that position. Forward it was W · columns; backward it is Wᵀ · dZ, as in any product ",
+      "of matrices.",
+    ),
     h("div", { class: "tools" }, legend(largest(dcolumns.data), "dcolumns")),
     product.element,
     h("h3", {}, "Number by number, over the filters"),

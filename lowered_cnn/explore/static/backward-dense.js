@@ -66,17 +66,35 @@ function denseWeightStep(view) {
     const { k, m } = chosen;
     product.select({ m: k, n: m });
     result.replaceChildren(
-      h("p", { class: "total" }, `dW[${k}, ${m}] = dZ[${k}] × A[${m}] = ${short(dz.data[k])} × ${short(a.data[m])} = `, h("strong", {}, precise(entry(dweight, k, m)))),
+      h(
+        "p",
+        { class: "total" },
+        `dW[${k}, ${m}] = dZ[${k}] × A[${m}] = ${short(dz.data[k])} × ${short(a.data[m])} = `,
+        h("strong", {}, precise(entry(dweight, k, m))),
+      ),
       besidePackage("dweight", entry(dweight, k, m), entry(packageDweight, k, m), largest(dweight.data)),
     );
   }
   draw();
   return [
-    h("p", {}, "For one image, A and dZ are single columns, so dW is an outer product: every output's gradient times every input. For a batch, the same product sums over its images. A weight whose input is 0 does not move."),
+    h(
+      "p",
+      {},
+      "For one image, A and dZ are single columns, so dW is an outer product: every output's gradient times every ",
+      "input. For a batch, the same product sums over its images. A weight whose input is 0 does not move.",
+    ),
     h("div", { class: "tools" }, legend(largest(dweight.data), "dW")),
     product.element,
     result,
-    explain({ equations: ["ddense"], shapes: [["dZ", times(outputs, 1)], ["A", times(inputs, 1)], ["dW", times(outputs, inputs)]], codes: denseCodes(view, "The product A Bᵀ", "dweight") }),
+    explain({
+      equations: ["ddense"],
+      shapes: [
+        ["dZ", times(outputs, 1)],
+        ["A", times(inputs, 1)],
+        ["dW", times(outputs, inputs)],
+      ],
+      codes: denseCodes(view, "The product A Bᵀ", "dweight"),
+    }),
   ];
 }
 
@@ -89,8 +107,12 @@ function denseBiasStep(view) {
     h("p", {}, "The bias is added once to each output, so it gets what arrives there. (For a batch: the sum over its images.)"),
     h("p", { class: "total" }, `db[${chosen.k}] = dZ[${chosen.k}]`),
     besidePackage("dbias", dz.data[chosen.k], packageDbias.data[chosen.k], scale),
-    h("div", { class: "scroll short", tabindex: "0", role: "group", "aria-label": "All outputs" }, backwardTable(["output", "dZ", "db in the package"], rows)),
-    explain({ equations: ["dbias"], shapes: [["db", String(dz.data.length)]], codes: denseCodes(view, "Sums of rows", "dbias") }),
+    h(
+      "div",
+      { class: "scroll short", tabindex: "0", role: "group", "aria-label": "All outputs" },
+      backwardTable(["output", "dZ", "db in the package"], rows),
+    ),
+    explain({ equations: ["ddense_bias"], shapes: [["db", String(dz.data.length)]], codes: denseCodes(view, "Sums of rows", "dbias") }),
   ];
 }
 
@@ -129,18 +151,36 @@ function denseInputStep(view) {
     product.select({ m, k, n: 0 });
     strips.draw(k);
     result.replaceChildren(
-      h("p", { class: "total" }, `output ${k}: ${short(w(k))} × ${short(dz.data[k])} = ${short(w(k) * dz.data[k])}; dA[${m}] = the sum over ${outputs} outputs = `, h("strong", {}, namedNumber("dinput", da.data[m]))),
+      h(
+        "p",
+        { class: "total" },
+        `output ${k}: ${short(w(k))} × ${short(dz.data[k])} = ${short(w(k) * dz.data[k])}; dA[${m}] = the sum over ${outputs} outputs = `,
+        h("strong", {}, namedNumber("dinput", da.data[m])),
+      ),
       besidePackage("dx", da.data[m], packageDx.data[m], largest(packageDx.data)),
     );
   }
   draw();
   return [
-    h("p", {}, "Each input reached every output through one weight. So it gets back the sum over the outputs: that weight, times what arrives there."),
+    h(
+      "p",
+      {},
+      "Each input reached every output through one weight. So it gets back the sum over the outputs: that weight, times ",
+      "what arrives there.",
+    ),
     h("div", { class: "tools" }, legend(largest(da.data), "dA")),
     product.element,
     h("h3", {}, "Number by number, over the outputs"),
     strips.element,
     result,
-    explain({ equations: ["ddense"], shapes: [["Wᵀ", times(inputs, outputs)], ["dZ", times(outputs, 1)], ["dA", times(inputs, 1)]], codes: denseCodes(view, "The product Aᵀ B", "dx") }),
+    explain({
+      equations: ["ddense"],
+      shapes: [
+        ["Wᵀ", times(inputs, outputs)],
+        ["dZ", times(outputs, 1)],
+        ["dA", times(inputs, 1)],
+      ],
+      codes: denseCodes(view, "The product Aᵀ B", "dx"),
+    }),
   ];
 }

@@ -57,11 +57,37 @@ export function backwardMaps(store, stage) {
     const channels = planesIn(dy);
     article.replaceChildren(
       h("h2", {}, `${stage.name}: ${isRelu ? "a mask lets the gradient through, or not" : stage.layer}`),
-      isRelu ? h("p", {}, "Where X was above 0, the ReLU had changed nothing, and dY passes unchanged. Elsewhere its output was 0 whatever X was nearby, and nothing passes.") : null,
-      h("div", { class: "tools" }, channels > 1 ? stepper({ label: "Channel", count: channels, value: chosen.channel, change: (k) => ((chosen.channel = k), show()) }).element : "", legend(largest(dy.data), "dY")),
-      h("div", { class: "maps" }, planes.map(({ title, more, grid }) => mapFigure(title, more, grid))),
+      isRelu
+        ? h(
+            "p",
+            {},
+            "Where X was above 0, the ReLU had changed nothing, and dY passes unchanged. Elsewhere its output was 0 ",
+            "whatever X was nearby, and nothing passes.",
+          )
+        : null,
+      h(
+        "div",
+        { class: "tools" },
+        channels > 1
+          ? stepper({ label: "Channel", count: channels, value: chosen.channel, change: (k) => ((chosen.channel = k), show()) }).element
+          : "",
+        legend(largest(dy.data), "dY"),
+      ),
+      h(
+        "div",
+        { class: "maps" },
+        planes.map(({ title, more, grid }) => mapFigure(title, more, grid)),
+      ),
       said,
-      explain({ equations: isRelu ? ["drelu"] : [], note: stage.equation, shapes: [["dY", times(dy.shape)], ["dX", times(dx.shape)]], codes: [[`${stage.kind}, backward`, stage.code.backward]] }),
+      explain({
+        equations: isRelu ? ["drelu"] : [],
+        note: stage.equation,
+        shapes: [
+          ["dY", times(dy.shape)],
+          ["dX", times(dx.shape)],
+        ],
+        codes: [[`${stage.kind}, backward`, stage.code.backward]],
+      }),
     );
   };
   show();
@@ -90,5 +116,8 @@ function cellOf(grid, [r, k]) {
 function cellSaid(isRelu, { x, dy, mask, dx }, scale) {
   if (!isRelu) return [h("p", { class: "total" }, `dY ${short(dy)}, dX ${short(dx)}`)];
   if (x === null || dx === null) return [];
-  return [h("p", { class: "total" }, `X = ${short(x)}: dX = ${short(dy)} × ${mask} = `, h("strong", {}, short(dy * mask))), besidePackage("dx", dy * mask, dx, scale)];
+  return [
+    h("p", { class: "total" }, `X = ${short(x)}: dX = ${short(dy)} × ${mask} = `, h("strong", {}, short(dy * mask))),
+    besidePackage("dx", dy * mask, dx, scale),
+  ];
 }

@@ -31,6 +31,7 @@ export class ConvolutionGradients {
     const area = lowering.height * lowering.width;
     const dx = inputGradientOf(trace, stage.name).data;
     this.packageDx = { shape: conv.x.shape, data: dx.subarray(first * area, (first + lowering.channels) * area) };
+    this.spread = new SpreadMap(lowering);
     this.asksForNothing = trace.stages[stage.name].x === "images";
   }
 
@@ -48,20 +49,33 @@ export class ConvolutionGradients {
   }
 
   /**
-   * Return what a pixel gets, one term for each position whose window lay over it, in the order of the positions:
-   * {row, position, tap: [a, b], place: [i, j], column: the entry of dcolumns, turned: the sum over filters of dZ W}.
+   * Return what a pixel gets back from dcolumns: a term for each position whose window lay over it, in the order of the
+   * positions, {row, position, tap: [a, b], place: [i, j], value}.
    */
   terms(c, y, x) {
     const { lowering, dcolumns } = this;
     const found = lowering.readers(c, y, x).sort((one, other) => one.position - other.position);
-    return found.map(({ row, position }) => ({
-      row,
-      position,
-      tap: lowering.tap(row).slice(1),
-      place: lowering.place(position),
-      column: entry(dcolumns, row, position),
-      turned: this.overFilters(row, position),
-    }));
+    return found.map(({ row, position }) => {
+      return { row, position, tap: lowering.tap(row).slice(1), place: lowering.place(position), value: entry(dcolumns, row, position) };
+    });
+  }
+
+  /**
+   * Return what the rotated filter finds in dZ around a pixel, from left to right and from top to bottom: the sum over
+   * the filters for each number of dZ, leaving out the zeros that were put in.
+   */
+  turnedTerms(c, y, x) {
+    const { lowering, spread } = this;
+    const { kh, kw } = lowering;
+    const found = [];
+    for (let r = 0; r < kh; r++) {
+      for (let k = 0; k < kw; k++) {
+        const tap = [kh - 1 - r, kw - 1 - k];
+        const position = spread.position(...spread.cell([y, x], tap));
+        if (position !== undefined) found.push(this.overFilters(lowering.row(c, ...tap), position));
+      }
+    }
+    return found;
   }
 
   /** Return the sum over filters k of dZ[k, position] W[k, row], rounded as float32 after each term. */
@@ -75,4 +89,31 @@ export class ConvolutionGradients {
 /** Return the sum of terms, rounded as float32 after each. */
 export function sumInOrder(values) {
   return values.reduce((sum, value) => Math.fround(sum + value), 0);
+}
+
+/** dZ of one filter with zeros between its numbers (stride) and around them, so that a window of the filter's size fits at every pixel. */
+export class SpreadMap {
+  constructor(lowering) {
+    const { stride, dilation, pads } = lowering.sweep;
+    this.lowering = lowering;
+    this.reach = [dilation[0] * (lowering.kh - 1), dilation[1] * (lowering.kw - 1)];
+    this.offset = [pads[0][0], pads[1][0]];
+    this.stride = stride;
+    this.rows = lowering.height + pads[0][0] + pads[0][1] + this.reach[0];
+    this.cols = lowering.width + pads[1][0] + pads[1][1] + this.reach[1];
+  }
+
+  /** Return the position whose number is at a cell, or undefined where there is a zero that was put in. */
+  position(u, v) {
+    const { lowering } = this;
+    const [i, j] = [(u - this.reach[0]) / this.stride[0], (v - this.reach[1]) / this.stride[1]];
+    const there = Number.isInteger(i) && Number.isInteger(j) && i >= 0 && j >= 0 && i < lowering.oh && j < lowering.ow;
+    return there ? i * lowering.ow + j : undefined;
+  }
+
+  /** Return the cell that the tap (a, b) of the filter as it was, not rotated, meets for a pixel. */
+  cell([y, x], [a, b]) {
+    const { dilation } = this.lowering.sweep;
+    return [y + this.offset[0] + this.reach[0] - a * dilation[0], x + this.offset[1] + this.reach[1] - b * dilation[1]];
+  }
 }

@@ -65,7 +65,12 @@ export function backwardRoom() {
 
 /** Return a figure with a caption around a grid or another element. */
 export function mapFigure(title, more, content, role = "") {
-  return h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, title), " ", more, content.unit ?? ""), content.element ?? content);
+  return h(
+    "figure",
+    { class: `map ${role}` },
+    h("figcaption", {}, h("strong", {}, title), " ", more, content.unit ?? ""),
+    content.element ?? content,
+  );
 }
 
 /**
@@ -75,9 +80,22 @@ export function mapFigure(title, more, content, role = "") {
 export class TermStrips {
   constructor({ name, count, parts, point, describe }) {
     this.grids = parts.map(({ title, value, most }) =>
-      namedGrid({ name: `${name}-${title}`, rows: 1, cols: count, value: (_, k) => value(k), magnitude: most, label: title, width: 620, least: 6, point: (_, k) => point(k), describe: (_, k) => describe(k) }),
+      namedGrid({
+        name: `${name}-${title}`,
+        rows: 1,
+        cols: count,
+        value: (_, k) => value(k),
+        magnitude: most,
+        label: title,
+        width: 620,
+        least: 6,
+        point: (_, k) => point(k),
+        describe: (_, k) => describe(k),
+      }),
     );
-    const lines = parts.map(({ title, role }, k) => h("div", { class: `strip ${role}` }, h("span", { class: "caption" }, title, this.grids[k].unit), this.grids[k].element));
+    const lines = parts.map(({ title, role }, k) =>
+      h("div", { class: `strip ${role}` }, h("span", { class: "caption" }, title, this.grids[k].unit), this.grids[k].element),
+    );
     this.element = h("div", { class: "strips" }, lines);
   }
 
@@ -102,14 +120,28 @@ export function stepPath(chosen, steps) {
   const page = h("section", { class: "step" });
   chosen.step = Math.min(chosen.step, steps.length - 1);
   const buttons = steps.map(({ title }, k) =>
-    h("button", { type: "button", "data-step": k + 1, onclick: () => show(k) }, h("span", { class: "step-number", "aria-hidden": "true" }, String(k + 1)), title),
+    h(
+      "button",
+      { type: "button", "data-step": k + 1, onclick: () => show(k) },
+      h("span", { class: "step-number", "aria-hidden": "true" }, String(k + 1)),
+      title,
+    ),
   );
   function show(k) {
     chosen.step = k;
     buttons.forEach((button, other) => button.setAttribute("aria-pressed", String(other === k)));
     page.replaceChildren(...steps[k].build());
   }
-  const element = h("div", {}, h("ol", { class: "path", "aria-label": "Steps of the backward pass" }, buttons.map((button) => h("li", {}, button))), page);
+  const element = h(
+    "div",
+    {},
+    h(
+      "ol",
+      { class: "path", "aria-label": "Steps of the backward pass" },
+      buttons.map((button) => h("li", {}, button)),
+    ),
+    page,
+  );
   return { element, show: () => show(chosen.step) };
 }
 
@@ -131,7 +163,25 @@ export function backwardTable(names, rows) {
   return h(
     "table",
     {},
-    h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell))))),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        names.map((name) => h("th", { scope: "col" }, name)),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((cells) =>
+        h(
+          "tr",
+          {},
+          cells.map((cell) => h("td", {}, cell)),
+        ),
+      ),
+    ),
   );
 }

@@ -79,10 +79,21 @@ export function backwardPool(store, stage) {
       h(
         "div",
         { class: "tools" },
-        stepper({ label: "Channel", count: stage.output_shape[0], value: c, change: (k) => (Object.assign(chosen, { channel: k, pixel: undefined }), show()) }).element,
+        stepper({
+          label: "Channel",
+          count: stage.output_shape[0],
+          value: c,
+          change: (k) => (Object.assign(chosen, { channel: k, pixel: undefined }), show()),
+        }).element,
         legend(largest(dy.data), "dY"),
       ),
-      h("div", { class: "maps" }, mapFigure("dY", "arrives", arriving, "result"), mapFigure("X", "in the forward pass", input, "patch"), mapFigure("dX", "is handed on", leaving)),
+      h(
+        "div",
+        { class: "maps" },
+        mapFigure("dY", "arrives", arriving, "result"),
+        mapFigure("X", "in the forward pass", input, "patch"),
+        mapFigure("dX", "is handed on", leaving),
+      ),
       said,
       explain({
         equations: [isMax ? "dmax_pool" : "davg_pool"],

@@ -23,6 +23,7 @@ export function readingsStep(view) {
     ...view,
     pointing,
     terms: () => gradients.terms(chosen.channel, ...chosen.pixel),
+    turnedTerms: () => gradients.turnedTerms(chosen.channel, ...chosen.pixel),
     pick: (changes) => {
       if (changes.pixel && !lowering.inside(...changes.pixel)) return;
       Object.assign(chosen, changes);
@@ -43,19 +44,48 @@ export function readingsStep(view) {
   }
   draw();
   return [
-    h("p", {}, "Each pixel was copied into several columns, once for each window that lay over it. So its gradient is the sum of all that comes back for these copies. There are two ways to read this one sum: "),
+    h(
+      "p",
+      {},
+      "Each pixel was copied into several columns, once for each window that lay over it. So its gradient is the sum of ",
+      "all that comes back for these copies. There are two ways to read this one sum:",
+    ),
     h(
       "div",
       { class: "tools" },
-      switchOf("Reading", [["col2im", "Columns added back: col2im"], ["rotated", "dZ under the rotated filter"]], chosen.reading, (value) => rebuild({ reading: value })),
-      stepper({ label: "Channel", count: lowering.channels, value: chosen.channel, name: (c) => String(first + c), change: (c) => rebuild({ channel: c }) }).element,
+      switchOf(
+        "Reading",
+        [
+          ["col2im", "Columns added back: col2im"],
+          ["rotated", "dZ under the rotated filter"],
+        ],
+        chosen.reading,
+        (value) => rebuild({ reading: value }),
+      ),
+      stepper({
+        label: "Channel",
+        count: lowering.channels,
+        value: chosen.channel,
+        name: (c) => String(first + c),
+        change: (c) => rebuild({ channel: c }),
+      }).element,
       legend(largest(gradients.packageDx.data), "dX"),
     ),
     ...reading.elements,
     h("h3", {}, "The pixel, and all that comes back for it"),
-    h("div", { class: "maps" }, mapFigure("dX", `[${first + chosen.channel}], complete, as the package computed it`, result.grid, "result"), terms.element),
+    h(
+      "div",
+      { class: "maps" },
+      mapFigure("dX", `[${first + chosen.channel}], complete, as the package computed it`, result.grid, "result"),
+      terms.element,
+    ),
     gradients.asksForNothing
-      ? h("p", { class: "note" }, "This is the first stage: in training the package skips its dX, since nobody asks for the gradient of the image. For this page it computes it anyway.")
+      ? h(
+          "p",
+          { class: "note" },
+          "This is the first stage: in training the package skips its dX, since nobody asks for the gradient of the ",
+          "image. For this page it computes it anyway.",
+        )
       : null,
     explain({
       equations: chosen.reading === "col2im" ? ["dx"] : [isPlain(lowering) ? "flipped" : "flipped_window", "dx"],
@@ -100,7 +130,7 @@ function resultGrid({ gradients, chosen, pick }) {
 }
 
 /** Return the table of the terms of a pixel in both readings, with their sums beside the package's number. */
-function termTable({ gradients, chosen, terms, pointing }) {
+function termTable({ gradients, chosen, terms, turnedTerms, pointing }) {
   const { lowering, packageDx, first } = gradients;
   const body = h("tbody", {});
   const sum = h("tr", { class: "sum-row" });
@@ -117,7 +147,15 @@ function termTable({ gradients, chosen, terms, pointing }) {
       h(
         "table",
         {},
-        h("thead", {}, h("tr", {}, ["position", "tap", "col2im: dcolumns", "rotated: Σ dZ · W"].map((name) => h("th", { scope: "col" }, name)))),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["position", "tap", "col2im: dcolumns", "rotated: Σ dZ · W"].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
         body,
         h("tfoot", {}, sum),
       ),
@@ -130,22 +168,30 @@ function termTable({ gradients, chosen, terms, pointing }) {
   const draw = () => {
     const [y, x] = chosen.pixel;
     const found = terms();
-    const [added, turned] = [sumInOrder(found.map((each) => each.column)), sumInOrder(found.map((each) => each.turned))];
+    const around = turnedTerms();
+    const [added, turned] = [sumInOrder(found.map((each) => each.value)), sumInOrder(around)];
     const own = channel(packageDx, chosen.channel).value(y, x);
     body.replaceChildren(
-      ...found.map((term) =>
+      ...found.map((term, k) =>
         h(
           "tr",
           { class: rowClass(term) },
-          [term.place.join(", "), term.tap.join(", "), precise(term.column), precise(term.turned)].map((cell) => h("td", {}, cell)),
+          [term.place.join(", "), term.tap.join(", "), precise(term.value), precise(around[k])].map((cell) => h("td", {}, cell)),
         ),
       ),
     );
     sum.replaceChildren(h("td", { colspan: "2" }, "sum"), h("td", {}, precise(added)), h("td", {}, precise(turned)));
     head.replaceChildren(
       `Pixel ${y}, ${x} of channel ${first + chosen.channel} was read `,
-      h("strong", {}, h("output", { "data-name": "count", "data-value": found.length }, String(found.length)), found.length === 1 ? " time" : " times"),
-      found.length ? `, from position ${found[0].place.join(", ")} under tap ${found[0].tap.join(", ")} to position ${found.at(-1).place.join(", ")} under tap ${found.at(-1).tap.join(", ")}.` : ": no window lies over it, so its gradient is 0.",
+      h(
+        "strong",
+        {},
+        h("output", { "data-name": "count", "data-value": found.length }, String(found.length)),
+        found.length === 1 ? " time" : " times",
+      ),
+      found.length
+        ? `, from position ${found[0].place.join(", ")} under tap ${found[0].tap.join(", ")} to position ${found.at(-1).place.join(", ")} under tap ${found.at(-1).tap.join(", ")}.`
+        : ": no window lies over it, so its gradient is 0.",
     );
     beside.replaceChildren(besidePackage("dx", added, own, largest(packageDx.data), ["rotated filter", "dx-rotated", turned]));
   };
@@ -174,7 +220,8 @@ function additionReading(shared) {
     magnitude: largest(dcolumns.data),
     label: `dcolumns, channel ${first + c}`,
     point: (tap, p) => pick({ position: p, tap }),
-    describe: (tap, p) => `column of position ${lowering.place(p).join(", ")}, tap ${lowering.tap(tap).slice(1).join(", ")}: ${short(local(tap, p))}`,
+    describe: (tap, p) =>
+      `column of position ${lowering.place(p).join(", ")}, tap ${lowering.tap(tap).slice(1).join(", ")}: ${short(local(tap, p))}`,
     width: cell * positions,
     height: cell * kh * kw + 1,
   });
@@ -201,11 +248,16 @@ function additionReading(shared) {
       heat,
       side,
       point: (y, k) => pick({ pixel: [y, k] }),
-      describe: (y, k) => (lowering.inside(y, k) ? `${text} at ${y}, ${k}: ${short(channel(x, 0).value(y, k))}` : "padding: what falls here is dropped"),
+      describe: (y, k) =>
+        lowering.inside(y, k) ? `${text} at ${y}, ${k}: ${short(channel(x, 0).value(y, k))}` : "padding: what falls here is dropped",
     });
   const image = map("added", sums, diverging(largest(packageDx.data)), "What has been added to the image so far", "sum");
   const reads = map("counts", counts, ink(mostRead), "How often each pixel was read", "read");
-  const player = columnPlayer(positions, () => chosen.added, (added) => pick({ added, position: Math.max(0, added - 1) }));
+  const player = columnPlayer(
+    positions,
+    () => chosen.added,
+    (added) => pick({ added, position: Math.max(0, added - 1) }),
+  );
   const titles = [h("span", {}), h("span", {})];
   const draw = () => {
     const { added, position, pixel } = chosen;
@@ -218,7 +270,11 @@ function additionReading(shared) {
     const own = terms();
     columns.mark([
       { rows: [0, kh * kw], cols: [position, position + 1], role: "patch" },
-      ...own.map((each) => ({ rows: [each.row - c * kh * kw, each.row - c * kh * kw + 1], cols: [each.position, each.position + 1], role: "cursor" })),
+      ...own.map((each) => ({
+        rows: [each.row - c * kh * kw, each.row - c * kh * kw + 1],
+        cols: [each.position, each.position + 1],
+        role: "cursor",
+      })),
     ]);
     const here = own.find((each) => each.position === position);
     one.mark(here ? [{ rows: [here.tap[0], here.tap[0] + 1], cols: [here.tap[1], here.tap[1] + 1], role: "cursor" }] : []);
@@ -226,10 +282,31 @@ function additionReading(shared) {
     titles[1].textContent = `after ${added} of ${positions} columns`;
   };
   const elements = [
-    h("p", {}, "Take the columns one by one. Each is a window of KH × KW numbers for each channel; put it where im2col had read it, and add. Where windows overlap, the numbers add up: that is all of col2im."),
-    h("figure", { class: "map wide" }, h("figcaption", {}, h("strong", {}, "dcolumns"), ` of channel ${first + c}: ${times(kh * kw, positions)}. A column is framed, and the entries of the chosen pixel.`), h("div", { class: "scroll" }, columns.element)),
+    h(
+      "p",
+      {},
+      "Take the columns one by one. Each is a window of KH × KW numbers for each channel; put it where im2col had read ",
+      "it, and add. Where windows overlap, the numbers add up: that is all of col2im.",
+    ),
+    h(
+      "figure",
+      { class: "map wide" },
+      h(
+        "figcaption",
+        {},
+        h("strong", {}, "dcolumns"),
+        ` of channel ${first + c}: ${times(kh * kw, positions)}. A column is framed, and the entries of the chosen pixel.`,
+      ),
+      h("div", { class: "scroll" }, columns.element),
+    ),
     player.element,
-    h("div", { class: "maps" }, mapFigure("One column", titles[0], one, "patch"), mapFigure("The image", titles[1], image), mapFigure("Count", `of reads, at most ${mostRead}`, reads)),
+    h(
+      "div",
+      { class: "maps" },
+      mapFigure("One column", titles[0], one, "patch"),
+      mapFigure("The image", titles[1], image),
+      mapFigure("Count", `of reads, at most ${mostRead}`, reads),
+    ),
   ];
   return { elements, draw };
 }
@@ -262,7 +339,14 @@ class ColumnAddition {
 function columnPlayer(count, get, set) {
   let playing = false;
   const play = h("button", { type: "button", "aria-label": "Play", onclick: () => (playing ? pause() : start()) }, "▶ Play");
-  const slider = h("input", { type: "range", min: "0", max: String(count), step: "1", "aria-label": "Columns added", oninput: () => (pause(), set(Number(slider.value))) });
+  const slider = h("input", {
+    type: "range",
+    min: "0",
+    max: String(count),
+    step: "1",
+    "aria-label": "Columns added",
+    oninput: () => (pause(), set(Number(slider.value))),
+  });
   const button = (text, label, to) => h("button", { type: "button", "aria-label": label, onclick: () => (pause(), go(to())) }, text);
   const element = h(
     "div",
@@ -309,41 +393,13 @@ function columnPlayer(count, get, set) {
   return { element, draw };
 }
 
-/** dZ of one filter with zeros between its numbers (stride) and around them, so that a window of the filter's size fits at every pixel. */
-class SpreadMap {
-  constructor(gradients) {
-    const { lowering } = gradients;
-    const { stride, dilation, pads } = lowering.sweep;
-    this.gradients = gradients;
-    this.reach = [dilation[0] * (lowering.kh - 1), dilation[1] * (lowering.kw - 1)];
-    this.offset = [pads[0][0], pads[1][0]];
-    this.stride = stride;
-    this.rows = lowering.height + pads[0][0] + pads[0][1] + this.reach[0];
-    this.cols = lowering.width + pads[1][0] + pads[1][1] + this.reach[1];
-  }
-
-  /** Return the position whose number is at a cell, or undefined where there is a zero that was put in. */
-  position(u, v) {
-    const { lowering } = this.gradients;
-    const [i, j] = [(u - this.reach[0]) / this.stride[0], (v - this.reach[1]) / this.stride[1]];
-    const there = Number.isInteger(i) && Number.isInteger(j) && i >= 0 && j >= 0 && i < lowering.oh && j < lowering.ow;
-    return there ? i * lowering.ow + j : undefined;
-  }
-
-  /** Return the cell that the tap (a, b) of the filter as it was, not rotated, meets for a pixel. */
-  cell([y, x], [a, b]) {
-    const { dilation } = this.gradients.lowering.sweep;
-    return [y + this.offset[0] + this.reach[0] - a * dilation[0], x + this.offset[1] + this.reach[1] - b * dilation[1]];
-  }
-}
-
 /** The second reading: dZ, padded, under the filter turned by 180 degrees. */
 function rotatedReading(shared) {
   const { gradients, chosen, pick, pointing, pointTap, stage, rebuild } = shared;
   const { lowering, dz, conv, start, filters, first } = gradients;
   const { kh, kw } = lowering;
   const c = chosen.channel;
-  const spread = new SpreadMap(gradients);
+  const { spread } = gradients;
   const local = () => chosen.filter - start;
   const w = (a, b) => entry(conv.weight, local(), lowering.row(c, a, b));
   const turned = (r, k) => [kh - 1 - r, kw - 1 - k];
@@ -364,7 +420,8 @@ function rotatedReading(shared) {
     magnitude: largest(dz.data),
     label: "dZ with zeros around and between",
     point: (u, v) => pick({ pixel: clampedPixel(lowering, spread, u, v) }),
-    describe: (u, v) => (at(u, v) === null ? "a zero put in" : `dZ at ${lowering.place(spread.position(u, v)).join(", ")}: ${short(at(u, v))}`),
+    describe: (u, v) =>
+      at(u, v) === null ? "a zero put in" : `dZ at ${lowering.place(spread.position(u, v)).join(", ")}: ${short(at(u, v))}`,
     width: 360,
   });
   const small = (name, value, most, label, tapOf) =>
@@ -405,7 +462,8 @@ function rotatedReading(shared) {
     const { pixel } = chosen;
     filterStepper.set(chosen.filter);
     const terms = shared.terms();
-    for (let k = 0; k < filters; k++) found[k] = sumInOrder(terms.map((each) => entry(dz, k, each.position) * entry(conv.weight, k, each.row)));
+    for (let k = 0; k < filters; k++)
+      found[k] = sumInOrder(terms.map((each) => entry(dz, k, each.position) * entry(conv.weight, k, each.row)));
     for (const grid of [wide, filter, rotated, window, products]) grid.draw();
     numbers.draw();
     overFilters.draw(local());
@@ -416,13 +474,17 @@ function rotatedReading(shared) {
     const [u, v] = spread.cell(pixel, [kh - 1, kw - 1]);
     const [s, t] = spread.cell(pixel, [0, 0]);
     const [p, q] = spread.cell(pixel, tap);
-    wide.mark([{ rows: [u, s + 1], cols: [v, t + 1], role: "weight" }, { rows: [p, p + 1], cols: [q, q + 1], role: "cursor" }]);
+    wide.mark([
+      { rows: [u, s + 1], cols: [v, t + 1], role: "weight" },
+      { rows: [p, p + 1], cols: [q, q + 1], role: "cursor" },
+    ]);
     total.replaceChildren(
       `Filter ${chosen.filter} gives ${short(found[local()])}; all ${filters} filters together give dX[${first + c}, ${pixel.join(", ")}] = `,
       h("strong", {}, short(sumInOrder(found))),
     );
   };
-  const caption = (grid, text, role) => h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, text, grid.unit));
+  const caption = (grid, text, role) =>
+    h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, text, grid.unit));
   const operator = (sign) => h("span", { class: "operator" }, sign);
   const elements = [
     h("h3", {}, "Why it is rotated"),
@@ -458,7 +520,10 @@ function rotatedReading(shared) {
 /** Return the pixel around which a cell of the spread map lies. */
 function clampedPixel(lowering, { offset, reach }, u, v) {
   const clamp = (k, count) => Math.max(0, Math.min(count - 1, k));
-  return [clamp(u - offset[0] - Math.floor(reach[0] / 2), lowering.height), clamp(v - offset[1] - Math.floor(reach[1] / 2), lowering.width)];
+  return [
+    clamp(u - offset[0] - Math.floor(reach[0] / 2), lowering.height),
+    clamp(v - offset[1] - Math.floor(reach[1] / 2), lowering.width),
+  ];
 }
 
 /** The taps of the window, numbered, beside the taps that read the pixel, at the positions from which they read it. */
@@ -500,9 +565,17 @@ function reasonText(lowering) {
 
 /** Return what stride, dilation and padding change in the second reading, or null. */
 function strideNote({ sweep: { stride, dilation, pads }, kh, kw }) {
-  const parts = [`Around dZ lie DH·(KH − 1) = ${dilation[0] * (kh - 1)} rows and DW·(KW − 1) = ${dilation[1] * (kw - 1)} columns of zeros, so that the turned filter fits at the first pixel as well.`];
-  if (Math.max(...stride) > 1) parts.push(`The stride ${times(stride)} puts SH − 1 rows and SW − 1 columns of zeros between the numbers of dZ: windows began only at every SH-th pixel.`);
+  const parts = [
+    `Around dZ lie DH·(KH − 1) = ${dilation[0] * (kh - 1)} rows and DW·(KW − 1) = ${dilation[1] * (kw - 1)} columns of zeros, so that the turned filter fits at the first pixel as well.`,
+  ];
+  if (Math.max(...stride) > 1)
+    parts.push(
+      `The stride ${times(stride)} puts SH − 1 rows and SW − 1 columns of zeros between the numbers of dZ: windows began only at every SH-th pixel.`,
+    );
   if (Math.max(...dilation) > 1) parts.push(`The dilation ${times(dilation)} spreads the turned filter as it spread the filter.`);
-  if (pads.flat().some((width) => width > 0)) parts.push(`The padding (${pads.flat().join(", ")}) moves the turned filter by PH and PW: what it would read for pixels of the padding is not asked for, as col2im drops it.`);
+  if (pads.flat().some((width) => width > 0))
+    parts.push(
+      `The padding (${pads.flat().join(", ")}) moves the turned filter by PH and PW: what it would read for pixels of the padding is not asked for, as col2im drops it.`,
+    );
   return parts.join(" ");
 }

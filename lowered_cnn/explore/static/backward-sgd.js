@@ -50,9 +50,28 @@ export function sgdStep(store, stage, channel = 0) {
   }
   draw();
   return [
-    h("p", {}, "One plain step on this one image, of all parameters at once: no momentum, no decay, no other images. A training averages the gradients of a batch instead, and takes many smaller steps."),
+    h(
+      "p",
+      {},
+      "One plain step on this one image, of all parameters at once: no momentum, no decay, no other images. A training ",
+      "averages the gradients of a batch instead, and takes many smaller steps.",
+    ),
     h("div", { class: "tools" }, h("label", {}, "Learning rate ", slider), name),
-    h("div", { class: "maps" }, shown.map(({ title, more, grids }) => mapFigure(title, more, h("div", { class: "filters" }, grids.map((grid) => grid.element))))),
+    h(
+      "div",
+      { class: "maps" },
+      shown.map(({ title, more, grids }) =>
+        mapFigure(
+          title,
+          more,
+          h(
+            "div",
+            { class: "filters" },
+            grids.map((grid) => grid.element),
+          ),
+        ),
+      ),
+    ),
     h("div", { class: "tools" }, legend(most, "W"), legend(largest(gradient.data), "dW")),
     change,
     h("h3", {}, "What the network says then"),
@@ -65,19 +84,30 @@ export function sgdStep(store, stage, channel = 0) {
 function weightGrids({ shape, data }, channel, heat, name) {
   if (shape.length !== 4) {
     const [rows, cols] = [shape[0], data.length / shape[0]];
-    return [namedGrid({ name, rows, cols, value: (r, c) => data[r * cols + c], heat, label: name, width: 300, height: 240, most: 8 })];
+    return [namedGrid({ name, rows, cols, value: (r, c) => data[r * cols + c], heat, label: name, width: 380, height: 240, most: 8 })];
   }
   const [filters, channels, rows, cols] = shape;
   const plane = Math.min(channel, channels - 1);
   return Array.from({ length: Math.min(filters, BACKWARD_MOST_FILTERS) }, (_, k) =>
-    namedGrid({ name, rows, cols, value: (a, b) => data[((k * channels + plane) * rows + a) * cols + b], heat, label: `${name}, filter ${k}`, width: 44 }),
+    namedGrid({
+      name,
+      rows,
+      cols,
+      value: (a, b) => data[((k * channels + plane) * rows + a) * cols + b],
+      heat,
+      label: `${name}, filter ${k}`,
+      width: 44,
+    }),
   );
 }
 
 function effectOf(network, trace, after) {
   const [before, then] = [trace.probabilities.data, after.probabilities.data];
   const size = (k) => (k === trace.label ? Infinity : Math.max(before[k], then[k]));
-  const kept = Array.from(before.keys()).sort((a, b) => size(b) - size(a)).slice(0, BACKWARD_MOST_BARS).sort((a, b) => a - b);
+  const kept = Array.from(before.keys())
+    .sort((a, b) => size(b) - size(a))
+    .slice(0, BACKWARD_MOST_BARS)
+    .sort((a, b) => a - b);
   const says = (data) => network.classes[argmax(data)];
   return [
     h(

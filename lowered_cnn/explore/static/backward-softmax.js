@@ -23,7 +23,8 @@ export function backwardSoftmax(store) {
     h(
       "p",
       {},
-      "Choose the true label Y. All that then flows back through the network is the difference between what it said and what it should have said: ",
+      "Choose the true label Y. All that then flows back through the network is the difference between what it said and ",
+      "what it should have said:",
       "below zero at the true class, whose output is to grow, and above zero at all others, which are to shrink.",
     ),
     equation("dsoftmax"),
@@ -33,7 +34,15 @@ export function backwardSoftmax(store) {
       h(
         "table",
         { class: "start" },
-        h("thead", {}, h("tr", {}, ["class", "Ŷ, what it said", "Y, the truth", "dZ = Ŷ − Y"].map((name) => h("th", { scope: "col" }, name)))),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["class", "Ŷ, what it said", "Y, the truth", "dZ = Ŷ − Y"].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
         h("tbody", {}, rows),
       ),
     ),
@@ -63,14 +72,21 @@ export function backwardSoftmax(store) {
 /** Return what to do if there is next to nothing to see, because the label is what the network is sure of. */
 function sureNote(network, { label, probabilities }) {
   if (probabilities.data[label] < 0.99) return null;
-  return h("p", { class: "note" }, `The network is sure of ${network.classes[label]}, so next to nothing flows back. To see what it would learn from a mistake, choose another label.`);
+  return h(
+    "p",
+    { class: "note" },
+    `The network is sure of ${network.classes[label]}, so next to nothing flows back. To see what it would learn from a mistake, choose another label.`,
+  );
 }
 
 function backwardClasses({ doutputs, label }) {
   const all = Array.from(doutputs.data.keys());
   if (all.length <= BACKWARD_MOST_CLASSES) return all;
   const size = (k) => (k === label ? Infinity : Math.abs(doutputs.data[k]));
-  return all.sort((a, b) => size(b) - size(a)).slice(0, BACKWARD_MOST_CLASSES).sort((a, b) => a - b);
+  return all
+    .sort((a, b) => size(b) - size(a))
+    .slice(0, BACKWARD_MOST_CLASSES)
+    .sort((a, b) => a - b);
 }
 
 function backwardClassRow(store, k, most) {

@@ -15,7 +15,11 @@ const BACKWARD_DETAILS = { conv: backwardConvolution, max_pool: backwardPool, av
 export function backwardView(store, element) {
   const row = h("div", { class: "backward-row" });
   const detail = h("div", { class: "detail" });
-  const way = h("p", { class: "caption" }, "Read from right to left: each stage takes dJ/dY, shown here, from its right, and hands dJ/dX on to its left.");
+  const way = h(
+    "p",
+    { class: "caption" },
+    "Read from right to left: each stage takes dJ/dY, shown here, from its right, and hands dJ/dX on to its left.",
+  );
   element.replaceChildren(way, row, detail);
   if (!location.hash.includes("/") && !store.state.pointed.backward) store.state.stage = SOFTMAX;
   store.state.pointed.backward = true;

@@ -38,6 +38,7 @@ const EQUATIONS = {
   davg_pool: ["S7", row("dX = col2im(", frac("1", "KH · KW"), turned("( 1 … 1 )"), "· dY )")],
   dense: ["S8", row("Z = W · A + b")],
   ddense: ["S8", row("dW = dZ ·", turned("A"), ", dA =", turned("W"), "· dZ")],
+  ddense_bias: ["S8", row("db = dZ")],
   softmax: ["S9", row(sub(hat("Y"), "k"), "=", frac(row(sup("e", sub("Z", "k"))), sum("l", sup("e", sub("Z", "l")))))],
   loss: ["S9", row("J = −", sum("k", sub("Y", "k"), "log", sub(hat("Y"), "k")))],
   dsoftmax: ["S9", row("dZ =", hat("Y"), "− Y")],

@@ -26,7 +26,13 @@ export class NudgeCurve {
       "aria-label": "Nudge t",
       oninput: () => this.draw(),
     });
-    this.element = h("figure", { class: "curve" }, this.drawing(), h("label", { class: "nudge-slider" }, h("span", {}, "Nudge t"), this.slider), this.said);
+    this.element = h(
+      "figure",
+      { class: "curve" },
+      this.drawing(),
+      h("label", { class: "nudge-slider" }, h("span", {}, "Nudge t"), this.slider),
+      this.said,
+    );
     this.draw();
   }
 
@@ -51,13 +57,33 @@ export class NudgeCurve {
     const [, j0] = curve[this.middle];
     const { height, left, right, top, bottom } = CURVE;
     const text = (x, y, anchor, content) => svg("text", { x, y, "text-anchor": anchor }, content);
-    const tick = (t) => svg("g", {}, svg("line", { x1: this.x(t), x2: this.x(t), y1: top, y2: height - bottom, class: "rule" }), text(this.x(t), height - bottom + 18, "middle", short(t)));
-    const level = (j) => svg("g", {}, svg("line", { x1: left, x2: width - right, y1: this.y(j), y2: this.y(j), class: "rule" }), text(left - 8, this.y(j) + 4, "end", short(j)));
+    const tick = (t) =>
+      svg(
+        "g",
+        {},
+        svg("line", { x1: this.x(t), x2: this.x(t), y1: top, y2: height - bottom, class: "rule" }),
+        text(this.x(t), height - bottom + 18, "middle", short(t)),
+      );
+    const level = (j) =>
+      svg(
+        "g",
+        {},
+        svg("line", { x1: left, x2: width - right, y1: this.y(j), y2: this.y(j), class: "rule" }),
+        text(left - 8, this.y(j) + 4, "end", short(j)),
+      );
     const [low, high] = range.j;
-    const clip = svg("clipPath", { id: "curve-box" }, svg("rect", { x: left, y: top, width: width - left - right, height: height - top - bottom }));
+    const clip = svg(
+      "clipPath",
+      { id: "curve-box" },
+      svg("rect", { x: left, y: top, width: width - left - right, height: height - top - bottom }),
+    );
     return svg(
       "svg",
-      { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "J as a function of the nudge t, with the tangent that the gradient claims" },
+      {
+        viewBox: `0 0 ${width} ${height}`,
+        role: "img",
+        "aria-label": "J as a function of the nudge t, with the tangent that the gradient claims",
+      },
       clip,
       ...[range.t[0], range.t[0] / 2, 0, range.t[1] / 2, range.t[1]].map(tick),
       ...[0.1, 0.5, 0.9].map((share) => level(low + share * (high - low))),
@@ -82,14 +108,21 @@ export class NudgeCurve {
     const [[t, j], [s, i]] = [curve[k], curve[other]];
     const slope = t === s ? this.gradient : (j - i) / (t - s);
     for (const [name, value] of Object.entries(this.line(t, j, slope))) this.secant.setAttribute(name, value);
-    [[s, i], [t, j]].forEach(([a, b], e) => {
+    [
+      [s, i],
+      [t, j],
+    ].forEach(([a, b], e) => {
       this.ends[e].setAttribute("cx", this.x(a));
       this.ends[e].setAttribute("cy", this.y(b));
     });
     this.slider.setAttribute("aria-valuetext", `t = ${short(t)}, J = ${short(j)}`);
     this.said.replaceChildren(
       h("span", { class: "curve-key j" }, `J(w + ${short(t)}) = `, h("output", { "data-name": "j", "data-value": j }, j.toPrecision(6))),
-      h("span", { class: "curve-key secant" }, t === s ? "the secant has become the tangent" : `secant through ±${short(Math.abs(t))}: slope ${short(slope)}`),
+      h(
+        "span",
+        { class: "curve-key secant" },
+        t === s ? "the secant has become the tangent" : `secant through ±${short(Math.abs(t))}: slope ${short(slope)}`,
+      ),
       h("span", { class: "curve-key tangent" }, `tangent, the gradient: slope ${short(this.gradient)}`),
     );
   }

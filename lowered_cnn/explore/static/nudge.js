@@ -13,7 +13,12 @@ export function nudgeView(store, element) {
   const result = h("div", { class: "nudged", "aria-live": "polite" });
   element.replaceChildren(
     h("h2", {}, "Do not believe it: nudge a weight, and see"),
-    h("p", {}, "The backward pass claims how J changes with each weight. Pick one. The package then changes it a little, up and down, computes J again, and compares."),
+    h(
+      "p",
+      {},
+      "The backward pass claims how J changes with each weight. Pick one. The package then changes it a little, up and ",
+      "down, computes J again, and compares.",
+    ),
     h("div", { class: "nudge-bench" }, picker, result),
   );
   let asked = 0;
@@ -76,7 +81,9 @@ function nudgePicker(store, pick) {
         document.querySelector('select[aria-label="Parameter"]')?.focus();
       },
     },
-    parameters.map((name) => h("option", { value: name, selected: name === nudged.parameter }, `${name}  ${times(network.weights[name].shape)}`)),
+    parameters.map((name) =>
+      h("option", { value: name, selected: name === nudged.parameter }, `${name}  ${times(network.weights[name].shape)}`),
+    ),
   );
   return [h("div", { class: "tools" }, h("label", {}, "Parameter ", select)), ...cellPicker(store, pick, saved)];
 }
@@ -92,7 +99,9 @@ function cellPicker(store, pick, saved) {
   const there = (r, c) => at(r, c) < plane.start + plane.size;
   const chosen = h("p", { class: "caption" });
   const tell = (r, c) => {
-    chosen.textContent = there(r, c) ? `${placeText(weight.shape, at(r, c))}: W ${short(weight.data[at(r, c)])}, claimed dJ/dW ${short(gradient.data[at(r, c)])}` : "";
+    chosen.textContent = there(r, c)
+      ? `${placeText(weight.shape, at(r, c))}: W ${short(weight.data[at(r, c)])}, claimed dJ/dW ${short(gradient.data[at(r, c)])}`
+      : "";
   };
   const grid = namedGrid({
     name: "weights",
@@ -123,7 +132,9 @@ function cellPicker(store, pick, saved) {
     return { rows: [r, r + 1], cols: [c, c + 1], role };
   };
   const inPlane = (k) => k >= plane.start && k < plane.start + plane.size;
-  const offered = (saved ?? []).filter((each) => each.parameter === parameter && inPlane(each.index)).map((each) => mark(each.index, "patch"));
+  const offered = (saved ?? [])
+    .filter((each) => each.parameter === parameter && inPlane(each.index))
+    .map((each) => mark(each.index, "patch"));
   grid.mark([...offered, mark(index, "result")]);
   tell(row, col);
   return [
@@ -207,7 +218,12 @@ function nudgeResult(store, found, room) {
   const bar = h("span", { class: "share-bar accent", "aria-hidden": "true" });
   bar.style.setProperty("--share", Math.min(1, share));
   const figure = (title, name, value, note) =>
-    h("div", { class: "figure-number" }, h("dt", {}, title), h("dd", {}, namedNumber(name, value, nudgeDigits), h("span", { class: "caption" }, note)));
+    h(
+      "div",
+      { class: "figure-number" },
+      h("dt", {}, title),
+      h("dd", {}, namedNumber(name, value, nudgeDigits), h("span", { class: "caption" }, note)),
+    );
   return [
     h("h3", {}, `${found.parameter} ${placeText(network.weights[found.parameter].shape, found.index)} = ${short(found.weight)}`),
     new NudgeCurve(found, room).element,
@@ -219,8 +235,18 @@ function nudgeResult(store, found, room) {
       figure("They differ by", "apart", apart, ""),
       figure("Derived bound", "bound", found.bound, "on what the measurement may be off"),
     ),
-    h("p", { class: "share-line" }, h("span", {}, "Share of the bound "), bar, h("strong", {}, share < 1e-4 ? "< 0.01 %" : `${(100 * share).toPrecision(3)} %`)),
-    h("p", { class: found.agrees ? "verdict large" : "verdict bad large", "data-name": "verdict" }, found.agrees ? "✓ The gradient agrees within the bound." : "✗ The gradient does not agree within the bound."),
+    h(
+      "p",
+      { class: "share-line" },
+      h("span", {}, "Share of the bound "),
+      bar,
+      h("strong", {}, share < 1e-4 ? "< 0.01 %" : `${(100 * share).toPrecision(3)} %`),
+    ),
+    h(
+      "p",
+      { class: found.agrees ? "verdict large" : "verdict bad large", "data-name": "verdict" },
+      found.agrees ? "✓ The gradient agrees within the bound." : "✗ The gradient does not agree within the bound.",
+    ),
     explain({
       equations: ["difference"],
       note: "The bound has two parts. What the finite difference leaves out is estimated from extrapolations of two orders (Richardson) over h, h/2 and h/4; what rounding adds, from the fourth differences of nearby values of J, in which a smooth curve vanishes and only noise is left (Hamming). Nothing is a tolerance that somebody chose; all is computed in float64.",
