@@ -345,6 +345,7 @@ class TrainingView {
     } finally {
       this.asking = false;
     }
+    if (!this.ended && store.state.image !== image) await this.ask();
   }
 
   drawAnswers() {
