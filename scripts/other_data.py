@@ -152,7 +152,7 @@ def row(name: str, data: Data, seeds: int, is_tuned: bool) -> str:
 
 def trained(folder: str, options: Sequence[str]) -> tuple[float, float, float]:
     """Run the command; return the dev accuracy and the test accuracy, and the seconds that it took."""
-    command = [sys.executable, "-m", "lowered_cnn.cli", "train", "--json", "--data", folder, *options]
+    command = [sys.executable, "-m", "lowered_cnn.cli", "train", "--json", "--no-report", "--data", folder, *options]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         done = subprocess.run([*command, "--out", out], check=True, capture_output=True, text=True)

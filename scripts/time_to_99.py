@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-OURS = ["-m", "lowered_cnn.cli", "train", "--json"]
+OURS = ["-m", "lowered_cnn.cli", "train", "--json", "--no-report"]
 TORCH = ["-m", "benchmarking.mnist_with_torch"]
 GOAL = 0.99
 

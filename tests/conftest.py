@@ -27,6 +27,14 @@ def _floating_point_faults_raise() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_reports() -> Iterator[None]:
+    """Let the many trainings in this process write no report, which takes longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lowered_cnn.cli.train.write_report", lambda *of: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def torch() -> Any:
     """Return PyTorch, which no extra installs; where it is missing, what needs it is skipped."""

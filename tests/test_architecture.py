@@ -31,7 +31,8 @@ PRODUCTS = {
 HEAVY = {
     "safetensors", "tqdm", "threadpoolctl", "PIL", "torch", "scipy", "onnx", "argparse", "json", "gzip", "hashlib",
     "tempfile", "subprocess", "logging", "multiprocessing", "mpi4py", "concurrent.futures", "asyncio", "sklearn",
-    "lowered_cnn.cli", "lowered_cnn.interop", "lowered_cnn.verify", "lowered_cnn.explore", "starlette", "uvicorn",
+    "lowered_cnn.cli", "lowered_cnn.interop", "lowered_cnn.verify", "lowered_cnn.report", "lowered_cnn.explore",
+    "matplotlib", "starlette", "uvicorn",
 }  # fmt: skip
 
 

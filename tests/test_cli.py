@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,37 @@ def test_the_bar_counts_every_step(few_digits: Path, tmp_path: Path, monkeypatch
     assert main(["train", "--data", str(few_digits), "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
     (bar,) = bars
     assert bar.n == bar.total == 2 * math.ceil(550 / 64)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+def test_a_terminal_shows_how_the_training_is_going(few_digits: Path, tmp_path: Path) -> None:
+    """In a terminal of 80 columns, the bar has means over the epoch so far, the speed and the time that is left."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    run = tmp_path / "run"
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    options = ["train", "--data", few_digits, "--epochs", 2, "--no-report", "--out", run]
+    shown = b""
+    with subprocess.Popen(command(*options), stdout=subprocess.PIPE, stderr=terminal) as process:
+        os.close(terminal)
+        with suppress(OSError):  # once the program has ended, nothing writes to the terminal any more
+            while part := os.read(screen, 65536):
+                shown += part
+    os.close(screen)
+    assert process.returncode == 0
+    bars = re.findall(r"\r *(\d+)%\|(.*?)\| (\S+) left, ([^\r\n]*)", shown.decode())
+    records = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    loss, accuracy = (np.mean([record[name] for record in records[9:]]) for name in ("loss", "train_accuracy"))
+    percent, _, left, told = bars[-1]
+    assert (percent, left) == ("100", "00:00")
+    assert re.fullmatch(rf"epoch 2, loss {loss:.3f}, accuracy {accuracy:.1%}, [\d,]+ images/s *", told)
+    assert all(len(line) <= 80 for line in re.split(r"[\r\n]+", shown.decode()))
+    epochs = [record["epoch_loss"] for record in records if record["ends_epoch"]]
+    assert re.findall(r"epoch \d of 2: loss (\d\.\d{4})", shown.decode()) == [f"{mean:.4f}" for mean in epochs]
 
 
 def test_epochs_are_told_beside_the_result(
@@ -527,7 +559,7 @@ def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
 def test_a_training_is_saved_though_nobody_reads_its_progress(few_digits: Path, tmp_path: Path) -> None:
     for number, redirection in enumerate(("2>&1 | true", "2>&-", ">&- 2>&-", "| true")):
         run = tmp_path / str(number)
-        done = in_shell(redirection, "train", "--data", few_digits, "--epochs", 2, "--out", run)
+        done = in_shell(redirection, "train", "--data", few_digits, "--epochs", 2, "--no-report", "--out", run)
         assert b"Traceback" not in done.stderr
         assert done.returncode == (141 if "|" in redirection else 0), redirection
         assert (run / "model.safetensors").exists(), redirection
@@ -603,7 +635,7 @@ def test_what_a_run_decides_cannot_be_given_again(trained: Path, capsys: pytest.
     cli_train.add_arguments(parser)
     values = {"--model": "lenet5", "--optimizer": "adam", "--schedule": "cosine", "--recipe": "best"}
     refused = set(options_of(parser)) - {"--help", "--resume", "--data", "--epochs", "--workers", "--checkpoint-every"}
-    for option in refused - {"--json", "--verify"}:
+    for option in refused - {"--json", "--no-report", "--verify"}:
         line = fails(["train", "--resume", str(trained), option, values.get(option, "1")], capsys)
         assert line.startswith(f"lowered-cnn train: {option}: expected nothing with --resume, which takes it from ")
     assert "--verify: expected nothing" in fails(["train", "--resume", str(trained), "--verify"], capsys)

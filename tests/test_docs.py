@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -53,7 +55,7 @@ def without_measures(text: str) -> str:
 def test_every_block_has_a_language_that_is_run(document: Path) -> None:
     text = document.read_text()
     found = list(BLOCK.finditer(text))
-    assert {block[1] for block in found} <= {"sh", "python", "text"}
+    assert {block[1] for block in found} <= {"sh", "python", "text", "math"}
     fences = re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)
     assert len(fences) == sum(2 if block[3] is None else 4 for block in found), "a block that is not found"
 
@@ -104,6 +106,13 @@ def output(line: str, folder: Path) -> str:
     return done.stdout
 
 
+def test_the_home_page_and_the_readme_agree() -> None:
+    home, readme = (ROOT / "docs" / "index.md").read_text(), (ROOT / "README.md").read_text()
+    figures = re.findall(r"\d[\d.]* (?:s|MB)\b|(?<=of )\d+(?= \|)", home)
+    assert figures == ["9.0 s", "71 MB", "170", "15.1 s", "741 MB"]
+    assert all(re.search(rf"\b{re.escape(figure)}\b", readme) for figure in figures)
+
+
 def test_the_ledger_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (ROOT / "README.md").read_text()
     shown = re.search(r"`lowered-cnn (summary [^`]*)`.*?```text\n(.*?)```", readme, re.DOTALL)
@@ -121,18 +130,104 @@ def test_the_install_commands_are_those_that_ci_runs() -> None:
     assert "<!-- ci -->" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.slow
-def test_the_reference_is_built_and_has_every_public_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_equation_becomes_mathml(document: Path) -> None:
+    """What the converter does not know it leaves as it is, with a backslash."""
+    typeset = pytest.importorskip("typeset", reason="latex2mathml is not installed (pip install 'lowered-cnn[docs]')")
+    text = document.read_text()
+    displayed = [typeset.display(source) for source, _ in blocks(document, "math")]
+    inline = [typeset.on_page_content(f"$<code>{source}</code>$") for source in re.findall(r"\$`(.+?)`\$", text)]
+    for equation in displayed + inline:
+        assert ElementTree.fromstring(equation).find("{http://www.w3.org/1998/Math/MathML}math") is not None
+        assert "\\" not in equation
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site, as it is built in earnest: silently."""
     pytest.importorskip("mkdocstrings", reason="mkdocs is not installed (pip install 'lowered-cnn[docs]')")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    pages = "".join(page.read_text() for page in tmp_path.glob("api/*.html"))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_reference_is_built_and_has_every_public_name(site: Path) -> None:
+    pages = "".join(page.read_text() for page in site.glob("api/*.html"))
     shown = set(re.findall(r'id="lowered_cnn\.([\w.]+)"', pages))
     assert set(lowered_cnn.__all__) <= shown
     assert {"training.Ranks", "training.join_ranks"} <= shown
     assert {"interop.onnx.to_onnx", "interop.sklearn.CNNClassifier.partial_fit"} <= shown
-    assert not re.search(r"<(script|link|img)[^>]*https?://", pages), "a page that needs the network"
+
+
+class Loads(HTMLParser):
+    """Collects what a page has the browser load: everything but the links that a reader follows."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for key, value in attributes:
+            if key in ("src", "srcset", "data", "poster") or (key == "href" and tag != "a"):
+                self.found.append(value or "")
+            elif key == "style":
+                self.found += loaded_by_css(value or "")
+
+
+def loaded_by_css(text: str) -> list[str]:
+    found = re.findall(r"""url\(\s*["']?([^"')]*)|@import\s*["']([^"']*)""", text)
+    return [address or imported for address, imported in found]
+
+
+def outside(addresses: list[str]) -> list[str]:
+    return [address for address in addresses if re.match(r"(?!data:)[a-z+.-]+:|//", address.strip())]
+
+
+@pytest.mark.slow
+def test_the_site_needs_nothing_from_the_network(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        styles = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
+        assert outside(Loads(text).found + loaded_by_css(styles)) == [], page
+    for sheet in [*site.rglob("*.css"), *site.rglob("*.svg")]:
+        assert outside(loaded_by_css(sheet.read_text())) == [], sheet
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<link href="https://a.example/b.css">',
+        '<img src="//a.example/b.png">',
+        '<p style="background: url(http://a.example/b.png)">',
+        '<script src=" https://a.example/b.js"></script>',
+    ],
+)
+def test_a_planted_address_outside_is_found(page: str) -> None:
+    assert outside(Loads(page).found)
+    assert not outside(Loads('<a href="https://a.example"></a><img src="data:,"><img src="../b.png">').found)
+    assert outside(loaded_by_css('@import "https://a.example/b.css"; a { background: url( "//a.example/c" ) }'))
+
+
+@pytest.mark.slow
+def test_the_search_works_in_pages_opened_from_files(site: Path) -> None:
+    browser = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install playwright)")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("Chromium is not installed")
+    with browser.sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]).new_page()
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((site / "book" / "s1.html").as_uri())
+        page.click(".md-search__input")
+        page.keyboard.type("adjoint")
+        page.wait_for_selector(".md-search-result__link")
+        assert "s4.html" in str(page.get_attribute(".md-search-result__link", "href"))
+    assert all(request.startswith(("file:", "data:")) for request in requests)
 
 
 def test_every_public_name_has_a_docstring() -> None:

@@ -25,6 +25,7 @@ from programs import SECONDS
 from lowered_cnn import (
     BatchNorm,
     Conv2D,
+    ConvTranspose2D,
     Dataset,
     Dense,
     Dropout,
@@ -46,8 +47,12 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Shape
 from lowered_cnn.cli import main
 from lowered_cnn.data import fit_image, mnist_style
+from lowered_cnn.explore.description import described
 from lowered_cnn.explore.exploration import Exploration
+from lowered_cnn.explore.fields import Fields
 from lowered_cnn.explore.live import LiveTraining
+from lowered_cnn.layers.conv import Conv
+from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.models import MODELS, adaptive, deep
 from lowered_cnn.tracing import Recorder
 
@@ -196,6 +201,14 @@ def test_a_step_along_the_gradient_changes_the_loss_as_the_trace_says(
     z = moved.predict(digit[None])
     np.testing.assert_allclose(unpack(after["probabilities"]), softmax(z)[0], rtol=1e-4)
     assert after["loss"] < found["loss"]
+
+
+def test_in_a_chain_only_the_outputs_and_their_gradients_are_sent(explorer: Explorer, digit: Any) -> None:
+    stages = explorer.post("/api/trace", {"image": pack(digit), "label": 7})["stages"]
+    names = list(stages)
+    assert [stage["x"] for stage in stages.values()][1:3] == names[:2]
+    assert [stage["dx"] for stage in stages.values()][1:3] == names[:2]
+    assert (stages["conv1"]["x"], stages["conv1"]["dx"]) == ("images", "images")
 
 
 def load_copy(network: Network) -> Network:
@@ -424,6 +437,14 @@ def test_what_is_wrong_is_said_in_one_line(explorer: Explorer, address: str, bod
 
 
 @pytest.mark.parametrize(
+    "body", [b'{"a": 1e999}', b'{"a": [NaN]}', b'{"a": {"b": 1, "b": 1}}', b'{"a": -1%s}' % (b"0" * 18)]
+)
+def test_numbers_and_names_are_checked_wherever_they_are(body: bytes) -> None:
+    with pytest.raises(InputError, match=r"^(body|request): expected (finite|whole) numbers|each name once"):
+        Fields.of_body(body)
+
+
+@pytest.mark.parametrize(
     "query",
     ["network?step=1", "network?step=x", "network?step=-1", "network?stop=1", "network?step=36&step=36", "ledger?a=1",
      "example/x", "example/-1", "example/0?number=1", "example/" + "9" * 5000, "training?after=-1", "training?after=a"],
@@ -552,6 +573,25 @@ def test_an_address_is_ours_if_the_connection_comes_in_on_it(run: Path, host: st
             assert at.request("GET", "/", headers={"Host": f"{other}:{at.port}"}).status == 421
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_who_does_not_go_on_is_not_waited_for(explorer: Explorer, begun: bytes) -> None:
+    with socket.create_connection((explorer.host, explorer.port), timeout=SECONDS) as client:
+        client.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" + begun)
+        while client.recv(2**16):
+            pass
+
+
+@pytest.mark.slow
+def test_a_body_that_does_not_come_is_not_waited_for(explorer: Explorer) -> None:
+    head = (
+        b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
+    with socket.create_connection((explorer.host, explorer.port), timeout=SECONDS) as client:
+        client.sendall(head)
+        assert client.recv(2**16).startswith(b"HTTP/1.1 408")
+
+
 def failure(*arguments: str | Path) -> str:
     """Run a command that must fail in one line, which is returned."""
     command = [sys.executable, "-m", "lowered_cnn.cli", "explore", *map(str, arguments), "--no-browser"]
@@ -598,13 +638,20 @@ RESIDUAL = Sequential(Conv2D(4, 3, padding="same"), Residual(BRANCH), Flatten(),
 )
 def test_networks_of_all_kinds_are_explored(model: Sequential, shape: Shape, classes: int) -> None:
     exploration = exploration_of(model, shape, classes)
-    described: Any = exploration.description()
-    assert [stage["name"] for stage in described["stages"]] == [row.name for row in summary(exploration.network).rows]
+    description: Any = exploration.description()
+    assert [stage["name"] for stage in description["stages"]] == [row.name for row in summary(exploration.network).rows]
     image = exploration.test_image(1)
     check_trace(exploration.trace(image, 1), exploration.network, image, 1)
     name = next(p.name for p in exploration.network.parameters.parameters if not p.statistic)
     assert exploration.nudge(image, 1, name, 0)["agrees"]
-    json.dumps([described, exploration.ledger()])
+    json.dumps([description, exploration.ledger()])
+
+
+def test_a_layer_says_what_it_computes_even_if_its_docstring_refers_to_its_base() -> None:
+    layers = Sequential(Conv2D(2, 3), ConvTranspose2D(1, 3), Flatten(), Dense(3))
+    stages: Any = described(Network(layers, (1, 8, 8)), "abc")["stages"]
+    for stage, kind in zip(stages, (Conv, ConvTranspose, Flatten, Dense), strict=True):
+        assert stage["equation"] == str(kind.__doc__).partition("\n")[0]
 
 
 @pytest.mark.parametrize(

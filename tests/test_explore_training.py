@@ -63,6 +63,11 @@ def live() -> Iterator[LiveTraining]:
     training.close()
 
 
+def records_of(live: LiveTraining) -> list[Any]:
+    progress: Any = live.overview()
+    return list(progress["records"])
+
+
 def ended(live: LiveTraining) -> bool:
     return eventually(lambda: not live.is_running)
 
@@ -162,6 +167,7 @@ def test_it_is_paused_resumed_and_stopped(explorer: Explorer) -> None:
     assert does("stop") == "stopped"
 
 
+@pytest.mark.slow
 def test_an_untrained_network_is_trained_on_the_page() -> None:
     with exploring() as explorer:
         before = explorer.get("/api/network")
@@ -221,6 +227,25 @@ def test_the_live_training_is_fit(live: LiveTraining) -> None:
     assert [record["loss"] for record in found] == [record.loss for record in records]
 
 
+def test_the_last_step_is_kept_when_it_is_stopped(live: LiveTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Snapshots, "is_due", lambda self, step: step == 0)
+    live.start(epochs=100_000)
+    assert eventually(lambda: len(records_of(live)) > 2)
+    live.stop()
+    progress: Any = live.overview()
+    assert progress["state"] == "stopped"
+    assert progress["steps"] == [0, progress["records"][-1]["step"]]
+
+
+def test_an_overview_has_few_records_and_the_last(live: LiveTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    live.start()
+    assert ended(live)
+    for most, steps in ((8, list(range(1, 9))), (7, [2, 4, 6, 8]), (3, [2, 5, 8]), (1, [8])):
+        monkeypatch.setattr("lowered_cnn.explore.live.MOST_RECORDS", most)
+        found: Any = live.overview()
+        assert [record["step"] for record in found["records"]] == steps
+
+
 def test_records_come_in_parts(live: LiveTraining, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lowered_cnn.explore.live.MOST_RECORDS", 3)
     live.start()
@@ -246,7 +271,7 @@ def test_only_what_makes_sense_can_be_done(live: LiveTraining) -> None:
     assert not live.has_begun
 
 
-@given(st.integers(1, 3000), st.booleans())
+@given(st.integers(1, 600), st.booleans())
 def test_snapshots_are_few_and_have_the_first_steps_and_the_last(steps: int, is_stopped: bool) -> None:
     network = Network(Sequential(Flatten(), Dense(2)), (1, 1, 1))
     snapshots = Snapshots(network)
@@ -262,8 +287,7 @@ def test_snapshots_are_few_and_have_the_first_steps_and_the_last(steps: int, is_
     assert kept[: FIRST + 1] == list(range(min(FIRST, steps) + 1))
     assert len(kept) <= MOST
     assert steps <= MOST or len(kept) >= MOST // 2
-    gaps = np.diff(kept[FIRST + 1 :])
-    assert len(set(gaps[: -1 if is_stopped else None].tolist())) <= 1
+    assert len(set(np.diff(kept[FIRST + 1 : -1]).tolist())) <= 1  # evenly spaced between the first and the last
 
 
 def test_a_snapshot_is_a_copy() -> None:

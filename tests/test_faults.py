@@ -31,7 +31,7 @@ from lowered_cnn.training import processes
 from lowered_cnn.training.checkpoint import read_state
 
 CLI = [sys.executable, "-m", "lowered_cnn.cli"]
-OPTIONS = ["--model", "lenet5", "--epochs", "6", "--batch-size", "32", "--checkpoint-every", "1"]
+OPTIONS = ["--model", "lenet5", "--epochs", "6", "--batch-size", "32", "--checkpoint-every", "1", "--no-report"]
 STEPS = 6 * 18
 FILES = {".lock", "checkpoint.safetensors", "config.json", "metrics.jsonl", "model.safetensors"}
 
@@ -43,7 +43,7 @@ def begin(data: Path, run: Path, workers: int = 2) -> list[str]:
 
 
 def go_on(run: Path, workers: int = 2) -> list[str]:
-    return [*CLI, "train", "--resume", str(run), "--workers", str(workers), "--checkpoint-every", "1"]
+    return [*CLI, "train", "--resume", str(run), "--workers", str(workers), "--checkpoint-every", "1", "--no-report"]
 
 
 def steps_of(run: Path) -> int:
@@ -462,7 +462,7 @@ def test_a_folder_is_trained_in_by_one_run_at_a_time(
 
 @pytest.mark.slow
 def test_runs_that_start_at_once_get_folders_of_their_own(few_digits: Path, tmp_path: Path) -> None:
-    command = [*CLI, "train", "--data", str(few_digits), "--epochs", "1", "--workers", "1"]
+    command = [*CLI, "train", "--data", str(few_digits), "--epochs", "1", "--workers", "1", "--no-report"]
     started = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     saved = [process.communicate(timeout=SECONDS)[0].split()[-1] for process in started]
     assert sorted(saved) == ["runs/1", "runs/2", "runs/3"]

@@ -339,7 +339,7 @@ def test_a_run_on_npy_files_can_be_evaluated(tmp_path: Path, capsys: pytest.Capt
     data, run = write_npy(tmp_path / "data"), tmp_path / "run"
     command = ["train", "--data", str(data), "--out", str(run), "--epochs", "1", "--workers", "1", "--dev-size", "7"]
     assert main(command) == main(["evaluate", str(run)]) == 0
-    assert capsys.readouterr().out.endswith("on 20 images\n")
+    assert "on 20 images\n" in capsys.readouterr().out
 
 
 LIMITED = """

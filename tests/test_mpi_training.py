@@ -154,7 +154,7 @@ EPOCHS = 20
 
 
 def options(data: Path, out: Path, *more: str) -> list[str]:
-    fixed = ["--model", "lenet5", "--workers", "1", "--batch-size", "128", "--epochs", str(EPOCHS)]
+    fixed = ["--model", "lenet5", "--workers", "1", "--batch-size", "128", "--epochs", str(EPOCHS), "--no-report"]
     return ["train", "--data", str(data), "--out", str(out), *fixed, *more]
 
 
@@ -200,11 +200,11 @@ def test_a_signal_to_the_launcher_stops_the_job_in_order(
     step = read_state(run / "checkpoint.safetensors").step
     assert f"stopped by {number.name} after step {step}; go on with --resume {run}\n" in told
     assert len((run / "metrics.jsonl").read_text().splitlines()) == step
-    done = ended(command(2, "train", "--resume", str(run)))
+    done = ended(command(2, "train", "--resume", str(run), "--no-report"))
     assert done.returncode == 0
     assert done.stdout.startswith("test accuracy ")
     assert left_by(run) == left_by(whole)
-    again = ended(command(2, "train", "--resume", str(run)))
+    again = ended(command(2, "train", "--resume", str(run), "--no-report"))
     assert again.returncode == 0
     assert f"{run} finished with epoch {EPOCHS} of {EPOCHS}; it is tested again\n" in again.stderr
     assert left_by(run) == left_by(whole)

@@ -67,9 +67,9 @@ def test_custom_layers_are_found_again_by_every_command(own: Path, few_digits: P
     """Each command is a process of its own, and starts in another folder than the file's."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = ["train", "--data", few_digits, "--model", f"{own}:net", "--schedule", "constant", "--workers", "2"]
-    run(*options, "--epochs", "2", "--out", whole)
-    run(*options, "--epochs", "1", "--out", cut)
-    run("train", "--resume", cut, "--epochs", "2")
+    run(*options, "--no-report", "--epochs", "2", "--out", whole)
+    run(*options, "--no-report", "--epochs", "1", "--out", cut)
+    run("train", "--resume", cut, "--epochs", "2", "--no-report")
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert json.loads((whole / "config.json").read_text())["model"] == f"{own}:net"
     assert "on 200 images" in run("evaluate", whole)
@@ -85,7 +85,7 @@ def test_custom_layers_are_found_again_by_every_command(own: Path, few_digits: P
 def test_a_network_of_the_packages_layers_no_longer_needs_its_file(few_digits: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "plain.py", tmp_path / "run"
     file.write_text("from lowered_cnn import Dense, Flatten, Sequential\nmodel = Sequential(Flatten(), Dense(10))\n")
-    run("train", "--data", few_digits, "--model", f"{file}:model", "--epochs", "1", "--out", out)
+    run("train", "--data", few_digits, "--model", f"{file}:model", "--epochs", "1", "--no-report", "--out", out)
     file.unlink()
     assert "on 200 images" in run("evaluate", out)
     assert load(out / "model.safetensors").model == Sequential(Flatten(), Dense(10))
@@ -150,7 +150,8 @@ def test_the_shape_is_given_to_a_function_that_needs_it(tmp_path: Path, monkeypa
 
 @pytest.mark.slow
 def test_a_description_alone_causes_no_import(own: Path, few_digits: Path, tmp_path: Path) -> None:
-    run("train", "--data", few_digits, "--model", f"{own}:net", "--epochs", "1", "--out", tmp_path / "run")
+    options = ["--model", f"{own}:net", "--epochs", "1", "--no-report"]
+    run("train", "--data", few_digits, *options, "--out", tmp_path / "run")
     with pytest.raises(InputError, match=r"expected a layer in an imported module, got own_net:Scale$"):
         load(tmp_path / "run" / "model.safetensors")
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_shares_are_those_of_the_measured_peak() -> None:
 def test_the_time_of_what_is_inside_a_layer_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that moves on by a second whenever it is read: one for each layer, and one before and after each."""
     peak = timing.peak_flops("float32")
-    monkeypatch.setattr(timing.time, "perf_counter", itertools.count(0.0).__next__)
+    monkeypatch.setattr(time, "perf_counter", itertools.count(0.0).__next__)
     found = timings(branched(), 2, repeats=1)
     assert found.peak == peak
     innermost = [row for row in found.rows if not row.name.startswith("concatenate") or row.kinds[0] == "batch_norm"]

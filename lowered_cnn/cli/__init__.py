@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy.random  # noqa: F401 (a Ctrl-C that came while a command imported it would be lost)
 
 from lowered_cnn import InputError, __version__
-from lowered_cnn.cli import evaluate, explore, export, predict, summary, train, verify
+from lowered_cnn.cli import evaluate, explore, export, predict, report, summary, train, verify
 from lowered_cnn.cli.arguments import Parser
 from lowered_cnn.cli.errors import expected_errors
 from lowered_cnn.launch import INTERRUPTED, restore_interrupts
@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "export": export,
+    "report": report,
     "explore": explore,
     "summary": summary,
     "verify": verify,

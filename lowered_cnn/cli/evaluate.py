@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from lowered_cnn import InputError, confusion
+from lowered_cnn import Dataset, InputError, Network, confusion
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.data import load as load_data
@@ -21,12 +21,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Load the network and the data, and print accuracy and loss, and how good it is at each class."""
     folder = RunFolder.open(arguments.run)
     network = folder.network()
-    test = load_data(arguments.data or folder.source, network.input_shape).test
-    if list(test.classes) != folder.classes:
-        raise InputError("data: classes", ", ".join(folder.classes), ", ".join(test.classes))
+    test = test_images(folder, network, arguments.data)
     result, by_class = evaluate_network(network, test), confusion(network, test)
     if arguments.json:
         told = {"test_accuracy": result.accuracy, "test_loss": result.loss, "images": len(test)}
         print(json.dumps({**told, "classes": by_class.json()}))
     else:
         print(f"test accuracy {result.accuracy:.2%}, loss {result.loss:.4f}, on {len(test):,} images\n\n{by_class}")
+
+
+def test_images(folder: RunFolder, network: Network, other: Path | None) -> Dataset:
+    """Return the test images of a run's data set, or of another one; raises InputError unless the classes are its."""
+    test = load_data(other or folder.source, network.input_shape).test
+    if list(test.classes) != folder.classes:
+        raise InputError("data: classes", ", ".join(folder.classes), ", ".join(test.classes))
+    return test

@@ -8,6 +8,8 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from lowered_cnn import InputError, Network, Recipe, Record
 from lowered_cnn.cli.arguments import between
 from lowered_cnn.cli.predict import prepared
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Save the page, or serve it until a signal ends it; return 128 + the signal's number."""
-    with one_blas_thread():  # one image is too little work for several
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):  # one image is too little for more threads
         return _save(arguments) if arguments.save else _serve(arguments)
 
 

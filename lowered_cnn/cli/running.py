@@ -93,13 +93,32 @@ class Metrics:
             self._file = None
 
 
+class Progress:
+    """What the bar tells: means over the steps of an epoch so far, in this process."""
+
+    def __init__(self) -> None:
+        self._epoch = self._steps = 0
+        self._loss = self._accuracy = 0.0
+
+    def after(self, record: Record) -> str:
+        """Return the mean loss and training accuracy, and the speed, after a step."""
+        if record.epoch != self._epoch:
+            self._epoch, self._steps, self._loss, self._accuracy = record.epoch, 0, 0.0, 0.0
+        self._steps += 1
+        self._loss += record.loss
+        self._accuracy += record.train_accuracy or 0.0
+        loss, accuracy = self._loss / self._steps, self._accuracy / self._steps
+        speed = f"{record.images_per_second:,.0f} images/s"
+        return f"epoch {record.epoch}, loss {loss:.3f}, accuracy {accuracy:.1%}, {speed}"
+
+
 def follow(training: Training, folder: RunFolder, interval: Interval | None) -> signal.Signals | None:
     """Take the steps that are left; return the signal that stopped it, if one did. Either way, leave a checkpoint."""
-    checkpoints, metrics = Checkpoints(folder, interval), Metrics(folder, training.step)
+    checkpoints, metrics, progress = Checkpoints(folder, interval), Metrics(folder, training.step), Progress()
     with closing(metrics), _bar(training) as bar, _steady(), Stopping() as stopping:
         for record in training:
             metrics.write(record)
-            bar.set_postfix_str(f"epoch {record.epoch}, loss {record.loss:.3f}", refresh=False)
+            bar.set_postfix_str(progress.after(record), refresh=False)
             bar.update()
             if record.ends_epoch:
                 with suppress(OSError):  # training goes on even if the line cannot be written
@@ -128,7 +147,8 @@ def warn(line: str) -> None:
 
 
 def _bar(training: Training) -> "tqdm[object]":
-    return tqdm(total=training.steps, initial=training.step, unit="step", disable=None, dynamic_ncols=True)
+    shown = "{percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+    return tqdm(total=training.steps, initial=training.step, bar_format=shown, disable=None, dynamic_ncols=True)
 
 
 def _steady() -> np.errstate:

@@ -33,6 +33,7 @@ from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.cli.errors import expected_errors
 from lowered_cnn.cli.origin import Origin
 from lowered_cnn.cli.own_model import build, model_name, settings
+from lowered_cnn.cli.report import write_report
 from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
 from lowered_cnn.cli.running import Interval, follow, follow_along, warn
 from lowered_cnn.cli.stopping import exit_code
@@ -71,7 +72,7 @@ SCHEDULES: dict[str, Schedule] = {
 DEV_PART = 12
 """By default one twelfth of the training set is held out: 5,000 of MNIST's 60,000."""
 
-RESUMABLE = ("resume", "command", "data", "epochs", "workers", "checkpoint_every", "json")
+RESUMABLE = ("resume", "command", "data", "epochs", "workers", "checkpoint_every", "no_report", "json")
 """What may be given with --resume; all else comes from the run."""
 
 
@@ -109,6 +110,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", type=Path, metavar="RUN", help=text)
     text = "check first that all forms of this network agree, which takes seconds; exit with 1 if they do not"
     parser.add_argument("--verify", action="store_true", default=None, help=text)
+    text = "do not write RUN/report.html, which is written at the end where the extra report is installed"
+    parser.add_argument("--no-report", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")
 
 
@@ -255,6 +258,9 @@ def _complete(training: Training, test: Dataset, folder: RunFolder, arguments: a
             f"test accuracy {tested.accuracy:.2%}, loss {tested.loss:.4f}; "
             f"trained in {train_seconds:.1f} s, {result['total_seconds']:.1f} s in all; saved in {folder.path}"
         )
+    if not arguments.no_report:
+        sys.stdout.flush()  # nobody should wait for the result
+        write_report(folder, training.network, test)
     return 0
 
 

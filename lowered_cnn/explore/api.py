@@ -6,76 +6,76 @@ from typing import TypeAlias
 from lowered_cnn.arrays import Images, InputError
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.explore.exploration import Exploration
+from lowered_cnn.explore.fields import Fields
 from lowered_cnn.explore.payload import drawing, image
-from lowered_cnn.explore.requests import Request
 
-Handler: TypeAlias = Callable[[Exploration, Request], dict[str, JSON]]
+Handler: TypeAlias = Callable[[Exploration, Fields], dict[str, JSON]]
 
 MOST_EPOCHS = 20
 
 
-def network(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def network(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Describe the network as it was after a step."""
-    request.only("step")
-    return exploration.description(_step(request))
+    fields.only("step")
+    return exploration.description(_step(fields))
 
 
-def example(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def example(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Return a test image."""
-    request.only("number")
-    return exploration.example(request.number("number", 0))
+    fields.only("number")
+    return exploration.example(fields.number("number", 0))
 
 
-def predict(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def predict(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Classify an image, or a drawing that becomes one."""
-    request.only("image", "drawing", "step")
-    if {"image", "drawing"} <= request.fields.keys():
+    fields.only("image", "drawing", "step")
+    if {"image", "drawing"} <= fields.values.keys():
         raise InputError("request", "an image or a drawing", "both")
-    if "drawing" in request.fields:
-        shown: Images = exploration.fitted(drawing(request.field("drawing")))
+    if "drawing" in fields.values:
+        shown: Images = exploration.fitted(drawing(fields.field("drawing")))
     else:
-        shown = _image(exploration, request)
-    return exploration.predict(shown, _step(request))
+        shown = _image(exploration, fields)
+    return exploration.predict(shown, _step(fields))
 
 
-def trace(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def trace(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Trace an image forward and backward."""
-    request.only("image", "label", "step")
-    return exploration.trace(_image(exploration, request), request.number("label", 0), _step(request))
+    fields.only("image", "label", "step")
+    return exploration.trace(_image(exploration, fields), fields.number("label", 0), _step(fields))
 
 
-def nudge(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def nudge(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Nudge one number of a parameter."""
-    request.only("image", "label", "parameter", "index", "step")
+    fields.only("image", "label", "parameter", "index", "step")
     return exploration.nudge(
-        _image(exploration, request),
-        request.number("label", 0),
-        request.text("parameter"),
-        request.number("index", 0),
-        _step(request),
+        _image(exploration, fields),
+        fields.number("label", 0),
+        fields.text("parameter"),
+        fields.number("index", 0),
+        _step(fields),
     )
 
 
-def ledger(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def ledger(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Say what a training step costs."""
-    request.only()
+    fields.only()
     return exploration.ledger()
 
 
-def progress(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def progress(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Say how far the training is, and what happened after a step."""
-    request.only("after")
-    return exploration.training.progress(request.number_if_any("after", 0) or 0)
+    fields.only("after")
+    return exploration.training.progress(fields.number_if_any("after", 0) or 0)
 
 
-def control(exploration: Exploration, request: Request) -> dict[str, JSON]:
+def control(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
     """Start, pause, resume or stop the training."""
-    training, action = exploration.training, request.text("action")
+    training, action = exploration.training, fields.text("action")
     if action == "start":
-        request.only("action", "epochs", "learning_rate")
-        training.start(request.number_if_any("epochs", 1, MOST_EPOCHS), request.rate_if_any("learning_rate"))
+        fields.only("action", "epochs", "learning_rate")
+        training.start(fields.number_if_any("epochs", 1, MOST_EPOCHS), fields.rate_if_any("learning_rate"))
     else:
-        request.only("action")
+        fields.only("action")
         actions = {"pause": training.pause, "resume": training.resume, "stop": training.stop}
         if action not in actions:
             raise InputError("action", f"start, {', '.join(actions)}", repr(action)[:60])
@@ -95,9 +95,9 @@ ADDRESSES: Mapping[str, Mapping[str, Handler]] = {
 """What answers each method at each address."""
 
 
-def _image(exploration: Exploration, request: Request) -> Images:
-    return image(request.field("image"), exploration.network.input_shape)
+def _image(exploration: Exploration, fields: Fields) -> Images:
+    return image(fields.field("image"), exploration.network.input_shape)
 
 
-def _step(request: Request) -> int | None:
-    return request.number_if_any("step", 0)
+def _step(fields: Fields) -> int | None:
+    return fields.number_if_any("step", 0)

@@ -13,7 +13,7 @@ from lowered_cnn.gemm import affine, multiply_a_bt, multiply_at_b, row_sums
 from lowered_cnn.layers import AvgPool, Dense, MaxPool
 from lowered_cnn.layers.container import Stage, stages_of
 from lowered_cnn.layers.conv import Conv
-from lowered_cnn.layers.layer import is_stock
+from lowered_cnn.layers.layer import Layer, is_stock
 from lowered_cnn.losses import SoftmaxCrossEntropy, softmax
 from lowered_cnn.lowering import Columns, windows
 from lowered_cnn.network import Network
@@ -66,7 +66,7 @@ def _stage(network: Network, stage: Stage) -> dict[str, JSON]:
         "kind": layer.kind,
         "view": _view(stage),
         "layer": repr(layer)[:200],
-        "equation": (inspect.getdoc(type(layer)) or "").partition("\n")[0],
+        "equation": _equation(type(layer)),
         "input_shape": list(site.input_shape),
         "output_shape": list(stage.y_shape[:-1]),
         "parameters": [name for name in owned if name in network.parameters],
@@ -85,6 +85,12 @@ def _view(stage: Stage) -> str:
         if isinstance(layer, kind) and rank == 3 and is_stock(layer):
             return view
     return "dense" if isinstance(layer, Dense) and rank == 1 and is_stock(layer) else "maps"
+
+
+def _equation(layer: type[Layer]) -> str:
+    """Return the first line of a layer's docstring, or of its base's if the line refers to that."""
+    lines = [(inspect.getdoc(kind) or "").partition("\n")[0] for kind in layer.__mro__]
+    return next(line for line in lines if " are those of " not in line)
 
 
 def _sweep(sweep: Sweep) -> dict[str, JSON]:

@@ -96,10 +96,8 @@ class Exploration:
 
     def probabilities(self, image: Images, step: int | None = None) -> Array:
         """Return the probability of each class."""
-        network = self.training.snapshots.at(step).network
-        with np.errstate(over="ignore", invalid="ignore"):
-            probabilities: Array = softmax(network.predict(image[None]))[0]
-            return probabilities
+        probabilities: Array = softmax(self.training.snapshots.at(step).network.predict(image[None]))[0]
+        return probabilities
 
     def trace(self, image: Images, label: int, step: int | None = None) -> dict[str, JSON]:
         """Return what happens to an image with this label, forward and backward."""

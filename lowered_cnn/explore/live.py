@@ -99,15 +99,22 @@ class LiveTraining:
         """Stop after the current step, and return once it is taken."""
         with self._changed:
             self._check("stop", UNDER_WAY)
-        self.close()
+            thread = self._end()
+        if thread is not None:
+            thread.join()
 
     def close(self) -> None:
         """Do the same, if a training is under way."""
         with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+            thread = self._end()
+        if thread is not None:
+            thread.join()
+
+    def _end(self) -> Thread | None:
+        """Ask the training to end, and return the thread that it is in."""
+        self._stopping = True
+        self._changed.notify_all()
+        return self._thread
 
     def progress(self, after: int) -> dict[str, JSON]:
         """Return the state, and what happened after a step: some hundred records, and the gradients' norms until then.

@@ -3,26 +3,18 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 
 from lowered_cnn.arrays import InputError
 from lowered_cnn.descriptions import JSON
-from lowered_cnn.explore.requests import encoded
+from lowered_cnn.explore.bundle import bundled
+from lowered_cnn.explore.fields import encoded
 
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 INDEX = "index.html"
-
-IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w.-]+\.js)";\n', re.MULTILINE)
-EXPORT = re.compile(r"^export (?=(?:async function|function|class|const|let) *\*? *(\w+))", re.MULTILINE)
-DECLARATION = re.compile(
-    r"^(?:async function|function|class|const|let|var)\b *\*? *(\w+|[{\[][^=]*[}\]] *=)", re.MULTILINE
-)
-UNSUPPORTED = re.compile(r"^(?:import|export)\b.*$|\bimport(?: *\(|\.meta).*$|</script|<!--", re.MULTILINE)
-"""What is left of the module syntax once the imports and exports above are gone, and what would end a script early."""
 
 STYLE = re.compile(r'<link rel="stylesheet" href="/?static/([\w.-]+)"\s*/?>')
 SCRIPT = re.compile(r'<script type="module" src="/?static/([\w.-]+)"></script>')
@@ -85,55 +77,6 @@ def offline(texts: Mapping[str, str], saved: JSON) -> bytes:
     ):
         page = page.replace(before, after, 1)
     return page.encode()
-
-
-def bundled(texts: Mapping[str, str], main: str) -> str:
-    """Return ES modules as one: `main` after all that it imports, directly or not, without imports and exports.
-
-    The modules import names from one another, unchanged, on lines of their own; top-level names are unique. Raises
-    InputError for modules that are not of this form.
-    """
-    imports: dict[str, list[str]] = {}
-    exports: dict[str, set[str]] = {}
-    queue = [main]
-    while queue:
-        name = queue.pop()
-        if name in imports:
-            continue
-        if name not in texts:
-            raise InputError(f"{name}", "a module of the page", "no such file")
-        found = IMPORT.findall(texts[name])
-        imports[name] = [other for _, other in found]
-        exports[name] = set(EXPORT.findall(texts[name]))
-        queue += imports[name]
-    for name in imports:
-        for names, other in IMPORT.findall(texts[name]):
-            wanted = {each.strip() for each in names.split(",") if each.strip()}
-            if missing := wanted - exports[other]:
-                raise InputError(f"{name}: import", f"names that {other} exports", ", ".join(sorted(missing)))
-    try:
-        order = list(TopologicalSorter(imports).static_order())
-    except CycleError as error:
-        raise InputError("modules", "imports without a circle", " -> ".join(error.args[1])) from error
-    parts = {name: EXPORT.sub("", IMPORT.sub("", texts[name])) for name in order}
-    _check_parts(parts)
-    return "\n" + "\n".join(part.rstrip() + "\n" for part in parts.values())
-
-
-def _check_parts(parts: Mapping[str, str]) -> None:
-    owners: dict[str, str] = {}
-    for name, part in parts.items():
-        if left := UNSUPPORTED.search(part):
-            raise InputError(name, 'imports of the form import { a } from "./b.js"; and simple exports', left[0][:60])
-        for declared in _names(DECLARATION.findall(part)):
-            if declared in owners:
-                raise InputError(name, f"top-level names of its own, unlike those of {owners[declared]}", declared)
-            owners[declared] = name
-
-
-def _names(declared: Iterable[str]) -> list[str]:
-    """Return the names that declarations introduce, those of a destructuring too."""
-    return [name for each in declared for name in re.findall(r"\w+(?=\s*(?:[,}\]]|$))", each)]
 
 
 def _hash(text: str) -> str:

@@ -23,8 +23,7 @@ LONGEST_SIDE = 512
 def packed(values: npt.NDArray[np.generic]) -> dict[str, JSON]:
     """Return an array as {"dtype", "shape", "data"}: bytes stay bytes, and all else becomes float32."""
     name = "uint8" if values.dtype == np.uint8 else "float32"
-    with np.errstate(over="ignore"):
-        content = np.ascontiguousarray(values, DTYPES[name]).tobytes()
+    content = np.ascontiguousarray(values, DTYPES[name]).tobytes()
     return {"dtype": name, "shape": list(values.shape), "data": base64.b64encode(content).decode()}
 
 

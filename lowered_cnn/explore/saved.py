@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -29,9 +30,10 @@ def some_examples(exploration: Exploration) -> list[Example]:
     """Return the first test images that the network classifies correctly, each of another class, and a mistake."""
     test = exploration.test
     wrong = [mistake.number for mistake in exploration.training.snapshots.at(None).tested(test).mistakes]
-    firsts = sorted(np.unique(test.labels, return_index=True)[1].tolist())
-    chosen = [number for number in firsts if number not in wrong][:CORRECT] + wrong[:1]
-    return [_test_image(exploration, number) for number in chosen]
+    firsts = np.sort(np.unique(test.labels, return_index=True)[1]).tolist()
+    examples = [_test_image(exploration, number) for number in firsts]
+    right = (each for each in examples if exploration.probabilities(each.image).argmax() == each.label)
+    return [*islice(right, CORRECT), *(_test_image(exploration, number) for number in wrong[:1])]
 
 
 def example_of(exploration: Exploration, name: str, image: Images) -> Example:

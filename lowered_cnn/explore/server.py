@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import ipaddress
+import math
 import re
 import socket
 import sys
@@ -10,22 +11,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 
+import numpy as np
+
 from lowered_cnn.arrays import InputError
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.explore.api import ADDRESSES, Handler
 from lowered_cnn.explore.exploration import Exploration
+from lowered_cnn.explore.fields import Fields, encoded
 from lowered_cnn.explore.live import ConflictError
 from lowered_cnn.explore.page import INDEX, Asset, assets
-from lowered_cnn.explore.requests import Request as Fields
-from lowered_cnn.explore.requests import encoded
 
 try:
+    import h11
     import uvicorn
     from starlette.applications import Starlette
     from starlette.datastructures import Headers, MutableHeaders
     from starlette.exceptions import HTTPException
-    from starlette.middleware import Middleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
     from starlette.routing import Route
@@ -117,7 +119,8 @@ class Guard:
         if match is None:
             return False
         name = match[1].strip("[]")
-        return name in self.names or same_address(name, str((scope.get("server") or ("",))[0]))
+        reached, _ = scope["server"]
+        return name in self.names or same_address(name, reached)
 
 
 class Gate:
@@ -169,21 +172,27 @@ class PatientServer(uvicorn.Server):
 
 
 class Connection(H11Protocol):
-    """A connection that is closed if no request comes in."""
+    """A connection that is closed if a request is begun, or not even begun, and nothing follows."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for the first request."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request."""
+        assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
-        self.loop.call_later(PATIENCE, self._give_up)
+        self._wait()
 
-    def _give_up(self) -> None:
-        if not self.headers:
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        """Take what came in, and wait for more if it is not yet a request."""
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._wait()
+
+    def _wait(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(PATIENCE, self.timeout_keep_alive_handler)
 
 
-def application(exploration: Exploration, host: str) -> Starlette:
+def application(exploration: Exploration, host: str) -> ASGIApp:
     """Return the application: the page, its files and its addresses."""
-    gate, limit = Gate(), max(BODY, 8 * int(exploration.network.lower(1, training=False).x.size))
+    gate, limit = Gate(), max(BODY, 8 * math.prod(exploration.network.input_shape))
     routes = [
         Route(path, _endpoint(exploration, handlers, gate, limit), methods=[*handlers])
         for path, handlers in ADDRESSES.items()
@@ -191,9 +200,9 @@ def application(exploration: Exploration, host: str) -> Starlette:
     files = assets()
     routes += [Route("/", _file({"": files[INDEX]})), Route("/static/{name}", _file(files))]
     handlers = {HTTPException: _refuse, Exception: _fail}
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host)], exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return app
+    return Guard(app, host)
 
 
 def serve(exploration: Exploration, listening: socket.socket, host: str, ends: Callable[[], bool]) -> None:
@@ -259,7 +268,8 @@ def _endpoint(exploration: Exploration, handlers: Mapping[str, Handler], gate: G
         def compute() -> Response:
             try:
                 fields = Fields.of_body(body) if is_post else Fields.of_query(pairs)
-                return _answer(handler(exploration, fields), 200, zips)
+                with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are sent as null
+                    return _answer(handler(exploration, fields), 200, zips)
             except InputError as error:
                 return _answer({"error": str(error)}, 409 if isinstance(error, ConflictError) else 400)
 

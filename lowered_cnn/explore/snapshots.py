@@ -1,7 +1,7 @@
 """Snapshots: the networks of some of a training's steps, few enough for memory and dense enough for a slider."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -39,17 +39,16 @@ class Tested:
     mistakes: list[Mistake]
 
 
-@dataclass(eq=False)
 class Snapshot:
     """A network as it was after a step, which nothing changes any more."""
 
-    step: int
-    network: Network
-    _tested: Tested | None = None
-    _testing: Lock = field(default_factory=Lock)
+    def __init__(self, step: int, network: Network) -> None:
+        self.step, self.network = step, network
+        self._tested: Tested | None = None
+        self._testing = Lock()
 
     def tested(self, test: Dataset) -> Tested:
-        """Return how it does on the test images, which it is asked once."""
+        """Return how it does on the test images, which it is shown once."""
         with self._testing:
             if self._tested is None:
                 self._tested = _test(copy.deepcopy(self.network), test)  # whose buffers go with it

@@ -26,11 +26,6 @@ def traced(network: Network, image: Images, label: int) -> dict[str, JSON]:
     Raises InputError for an image on another scale than the training images.
     """
     network.check_scale(image[None])
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _traced(network, image, label)
-
-
-def _traced(network: Network, image: Images, label: int) -> dict[str, JSON]:
     loss, labels = SoftmaxCrossEntropy(), np.array([label])
     lowered = network.lower(1, training=False, wants_dx=True, fused=False)
     with lowered.tapped(recorder := Recorder()):

@@ -18,6 +18,9 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 Shares: TypeAlias = npt.NDArray[np.float64]
 """A share for each class (classes,); NaN where there is nothing to take a share of."""
 
+NEVER = "never: no image was taken for this class"
+"""What a table says below it, if there is no precision for a class."""
+
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
@@ -78,15 +81,20 @@ class Confusion:
             for name, precision, recall, f1, images in zip(self.classes, *columns, strict=True)
         ]
 
-    def __str__(self) -> str:
-        lines = [("class", "precision", "recall", "F1", "images")]
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return the table as text, its header first."""
+        lines: list[tuple[str, ...]] = [("class", "precision", "recall", "F1", "images")]
         for name, precision, recall, f1, images in zip(
             self.classes, self.precision, self.recall, self.f1, self.support, strict=True
         ):
             lines.append((name, _percent(precision, "never"), _percent(recall), _percent(f1), f"{images:,}"))
+        return lines
+
+    def __str__(self) -> str:
+        lines = self.cells()
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-        return "\n".join(table + ["never: no image was taken for this class"] * (not self.predicted.all()))
+        return "\n".join(table + [NEVER] * (not self.predicted.all()))
 
 
 def confusion(network: Network, data: ExamplesLike, *, workers: int | None = None) -> Confusion:

@@ -30,6 +30,7 @@ async function explore(store, { image, drawing, label }) {
   const turn = ++asked;
   const { source, network, step } = store.state;
   const number = network.step === undefined ? undefined : step;
+  main.ariaBusy = "true";
   try {
     const answer = image && label !== undefined && store.state.image === image ? store.state : await source.predict({ image, drawing, step: number });
     if (turn !== asked) return;
@@ -41,6 +42,8 @@ async function explore(store, { image, drawing, label }) {
     announce(`${network.classes[predicted(trace)]}, ${percent(Math.max(...trace.probabilities.data))}`);
   } catch (error) {
     if (turn === asked) fail(error);
+  } finally {
+    if (turn === asked) main.ariaBusy = "false";
   }
 }
 

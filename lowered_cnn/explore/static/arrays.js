@@ -63,6 +63,11 @@ export function largest(data) {
   return most;
 }
 
+/** Return the index of the number of the largest magnitude. */
+export function strongest(data) {
+  return data.reduce((best, value, k) => (Math.abs(value) > Math.abs(data[best]) ? k : best), 0);
+}
+
 /** Return the index of the largest number. */
 export function argmax(data) {
   let best = 0;

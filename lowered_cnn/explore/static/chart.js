@@ -1,6 +1,6 @@
 // Charts of curves over training steps, drawn as SVG.
 
-import { announce, h, short } from "./dom.js";
+import { announce, h, short, svg } from "./dom.js";
 
 const CHART_LEFT = 60; // pixels for the labels of the axis
 const CHART_RIGHT = 12;
@@ -8,14 +8,6 @@ const CHART_TOP = 10;
 const CHART_BOTTOM = 24;
 const CHART_HEIGHT = 210;
 const CHART_MOST = 400; // points of a curve that are drawn
-
-/** Return an SVG element. */
-export function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(name, value);
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return element;
-}
 
 /**
  * Curves over steps. draw({ series, to, marker }) draws them: each of the series has a name, a colour class, points

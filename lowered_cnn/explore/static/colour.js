@@ -11,8 +11,10 @@ const THEMES = {
   dark: { paper: [28, 30, 36], ink: [240, 240, 236], below: [112, 170, 245], above: [248, 160, 84] },
 };
 
+let currentTheme = null; // asked for every cell, so it is remembered until it changes
+
 function theme() {
-  return THEMES[isDark() ? "dark" : "light"];
+  return (currentTheme ??= THEMES[isDark() ? "dark" : "light"]);
 }
 
 function mixed(from, to, share) {
@@ -55,6 +57,7 @@ export function onTheme(element, draw) {
 
 /** Draw everything again in the colours of the theme. */
 export function themeChanged() {
+  currentTheme = null;
   for (const each of [...redrawn]) {
     if (each.element.isConnected) each.draw();
     else redrawn.delete(each);

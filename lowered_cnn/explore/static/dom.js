@@ -12,6 +12,14 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** Return an SVG element. */
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(name, value);
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
 /** Return a number with three significant digits, and a true minus sign. */
 export function short(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -21,6 +29,19 @@ export function short(value) {
   return text.replaceAll("-", "−");
 }
 
+/** Return a number with a fixed count of decimals, so that a column of them is aligned. */
+export function fixed(value, digits = 4) {
+  return value.toFixed(digits).replace("-", "−");
+}
+
+/** Return a number in so few characters that it fits into a small cell. */
+export function tight(value, most) {
+  if (Number.isInteger(value)) return short(value);
+  if (Math.abs(value) < 0.005) return "≈0";
+  const forms = [2, 1, 0].map((digits) => fixed(value, digits).replace(/^(−?)0\./, "$1."));
+  return forms.find((form) => form.length <= most) ?? forms[2];
+}
+
 /** Return a whole number with separators. */
 export function grouped(value) {
   return Math.round(value).toLocaleString("en-US");
@@ -28,7 +49,7 @@ export function grouped(value) {
 
 /** Return a share as a percentage. */
 export function percent(share) {
-  return `${(100 * share).toFixed(share > 0.0995 || share === 0 ? 1 : 2)} %`;
+  return `${(100 * share).toFixed(2)}\u00a0%`;
 }
 
 /** Return lengths as in "8 × 24 × 24". */

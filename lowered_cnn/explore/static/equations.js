@@ -7,6 +7,7 @@ const frac = (above, below) => `<mfrac>${text(above)}${text(below)}</mfrac>`;
 const sum = (below, ...parts) => row(`<munder><mo>∑</mo>${text(below)}</munder>`, ...parts);
 const hat = (base) => `<mover>${text(base)}<mo stretchy="false">^</mo></mover>`;
 const turned = (base) => sup(base, "T");
+const said = (words) => `<mtext>${words}</mtext>`;
 const partial = (below) => frac("∂J", `∂${below}`);
 
 /** Return plain text as MathML: letters, words and numbers become identifiers and numbers, all else operators. */
@@ -27,11 +28,12 @@ const EQUATIONS = {
   dbias: ["S3", row(sub("db", "k"), "=", sum("i,j", sub("dZ", "k,i,j")))],
   dcolumns: ["S4", row("dcolumns =", turned("W"), "· dZ")],
   dx: ["S4", row("dX = col2im(", turned("W"), "· dZ )")],
-  flipped: ["S4", row(sub("dX", "c,i,j"), "=", sum("k,a,b", sub("dZ", "k, i−a, j−b"), sub("W", "k,c,a,b")))],
+  flipped: ["S4", row(sub("dX", "c,y,x"), "=", sum("k,a,b", sub("dZ", "k, y−a, x−b"), sub("W", "k,c,a,b")))],
+  flipped_window: ["S4", row(sub("dX", "c,y,x"), "=", sum("k,a,b", sub("dZ", "k, (y+PH−a·DH)/SH, (x+PW−b·DW)/SW"), sub("W", "k,c,a,b")))],
   relu: ["S5", row("Y = max(X, 0)")],
   drelu: ["S5", row("dX = dY · [X > 0]")],
-  max_pool: ["S6", row(sub("Y", "c,i,j"), "=", `<munder><mi>max</mi>${text("a,b")}</munder>`, sub("X", "c, i·SH+a, j·SW+b"))],
-  dmax_pool: ["S6", row("dX = dY at the maximum , 0 elsewhere")],
+  max_pool: ["S6", row(sub("Y", "c,i,j"), "=", `<munder><mi>max</mi>${text("a,b")}</munder>`, sub("X", "c, i·SH+a·DH−PH, j·SW+b·DW−PW"))],
+  dmax_pool: ["S6", row(sub("dX", "c,y,x"), "=", sum("i,j", sub("dY", "c,i,j"), "·", said("[ (y, x) is the first maximum of window (i, j) ]")))],
   avg_pool: ["S7", row("Y =", frac("1", "KH · KW"), row("( 1 … 1 )"), "· im2col(X)")],
   davg_pool: ["S7", row("dX = col2im(", frac("1", "KH · KW"), turned("( 1 … 1 )"), "· dY )")],
   dense: ["S8", row("Z = W · A + b")],

@@ -19,7 +19,13 @@ export function stageRow(store, arrays, ends) {
   const card = (name, kind, shape, picture) =>
     h(
       "button",
-      { type: "button", class: "stage", "aria-pressed": String(name === stage), "data-stage": name, onclick: () => store.set({ stage: name }) },
+      {
+        type: "button",
+        class: "stage",
+        "aria-pressed": String(name === stage),
+        "data-stage": name,
+        onclick: () => store.set({ stage: name }),
+      },
       h("strong", {}, name),
       h("span", { class: "caption" }, `${kind} · ${times(shape)}`),
       picture,
@@ -31,22 +37,49 @@ export function stageRow(store, arrays, ends) {
   return h("div", { class: "stages", role: "group", "aria-label": "Stages of the network" }, cards, last);
 }
 
+/** Press the button of the chosen stage in a row of stages, and bring it into sight. */
+export function pressStage(row, name) {
+  for (const card of row.querySelectorAll("[data-stage]")) {
+    const chosen = card.dataset.stage === name;
+    card.setAttribute("aria-pressed", String(chosen));
+    if (chosen)
+      row.scrollLeft = Math.max(
+        Math.min(row.scrollLeft, card.offsetLeft - row.offsetLeft - 24),
+        card.offsetLeft + card.offsetWidth - row.offsetLeft - row.clientWidth + 24,
+      );
+  }
+}
+
 /** Show the forward pass in an element; returns what ends it. */
 export function forwardView(store, element) {
-  const row = h("div");
+  const row = h("div", { class: "waiting" }, "Loading the network …");
   const detail = h("div", { class: "detail" });
   element.replaceChildren(row, detail);
-  const update = () => {
+  const showDetail = () => {
     const { trace, network, stage: name } = store.state;
     if (!trace) return;
-    const scrolled = row.firstChild?.scrollLeft ?? 0;
-    row.replaceChildren(stageRow(store, (each) => outputOf(trace, each), trace.probabilities));
-    row.firstChild.scrollLeft = scrolled;
+    pressStage(row.firstElementChild, name);
     const stage = network.stages.find((each) => each.name === name);
     const build = name === SOFTMAX ? softmaxStage : (DETAILS[stage.view] ?? mapStage);
     detail.replaceChildren(build(store, stage));
   };
-  const ends = store.on(["trace", "stage", "step"], update);
-  update();
-  return ends;
+  const showAll = () => {
+    const { trace } = store.state;
+    if (!trace) return;
+    const scrolled = row.firstElementChild?.scrollLeft ?? 0;
+    row.className = "";
+    row.replaceChildren(stageRow(store, (each) => outputOf(trace, each), trace.probabilities));
+    row.firstElementChild.scrollLeft = scrolled;
+    showDetail();
+  };
+  let width = element.clientWidth;
+  const resized = new ResizeObserver(() => {
+    if (Math.abs(element.clientWidth - width) < 8) return;
+    width = element.clientWidth;
+    showDetail();
+  });
+  resized.observe(element);
+  const ends = [store.on(["trace", "step"], showAll), store.on(["stage"], showDetail), () => resized.disconnect()];
+  showAll();
+  return () => ends.forEach((end) => end());
 }

@@ -9,8 +9,9 @@ import { channel } from "./maps.js";
 const SIDE = 140; // pixels of the drawing, which the package then frames
 const STROKE = 11;
 const STEP = 5; // pixels that an arrow key moves the pen
+const FOLDED = "lowered_cnn explorer: image folded"; // where the browser keeps that choice
 
-/** A sheet to draw on, white on black inside; draw(image) is called after each stroke with its grey levels. */
+/** A sheet to draw on, white on black inside; draw(image) is called with its grey levels at most once a frame. */
 class Sheet {
   constructor(draw) {
     this.draw = draw;
@@ -25,17 +26,33 @@ class Sheet {
       "aria-label": "Sheet to draw on. Arrow keys move the pen, the space bar lowers or lifts it, Delete clears the sheet.",
       onpointerdown: (event) => this.pressed(event),
       onpointermove: (event) => this.moved(event),
-      onpointerup: () => (this.down = false),
+      onpointerup: () => this.lift(),
+      onpointercancel: () => this.lift(),
+      onblur: () => this.lift(),
       onkeydown: (event) => this.keyed(event),
     });
+    this.cursor = h("span", { class: "pen", "aria-hidden": "true" });
+    this.element = h("div", { class: "desk" }, this.canvas, this.cursor, h("span", { class: "hint", "aria-hidden": "true" }, "Draw here"));
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.clear();
+    this.showPen();
   }
 
   clear() {
     this.context.fillStyle = "#000";
     this.context.fillRect(0, 0, SIDE, SIDE);
-    this.inked = false;
+    cancelAnimationFrame(this.frame);
+    this.element.classList.add("empty");
+  }
+
+  showPen() {
+    Object.assign(this.cursor.style, { left: `${(100 * this.pen[0]) / SIDE}%`, top: `${(100 * this.pen[1]) / SIDE}%` });
+    this.cursor.classList.toggle("down", this.down);
+  }
+
+  lift() {
+    this.down = false;
+    this.showPen();
   }
 
   at(event) {
@@ -45,8 +62,9 @@ class Sheet {
 
   pressed(event) {
     event.preventDefault();
-    this.canvas.focus();
+    this.canvas.focus({ focusVisible: false });
     this.canvas.setPointerCapture(event.pointerId);
+    this.element.classList.remove("keyed");
     this.down = true;
     this.pen = this.at(event);
     this.stroke(this.pen);
@@ -54,7 +72,8 @@ class Sheet {
 
   moved(event) {
     if (!this.down) return;
-    for (const each of event.getCoalescedEvents?.() ?? [event]) this.stroke(this.at(each));
+    const between = event.getCoalescedEvents?.() ?? [];
+    for (const each of between.length ? between : [event]) this.stroke(this.at(each));
   }
 
   stroke(to) {
@@ -67,8 +86,10 @@ class Sheet {
     context.lineTo(to[0] + 0.01, to[1]);
     context.stroke();
     this.pen = to;
-    this.inked = true;
-    this.draw(this.image());
+    this.element.classList.remove("empty");
+    this.showPen();
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.draw(this.image()));
   }
 
   keyed(event) {
@@ -85,6 +106,8 @@ class Sheet {
     } else if (event.key === "Delete" || event.key === "Backspace") {
       this.clear();
     } else return;
+    this.element.classList.add("keyed");
+    this.showPen();
     event.preventDefault();
   }
 
@@ -92,6 +115,23 @@ class Sheet {
     const { data } = this.context.getImageData(0, 0, SIDE, SIDE);
     return { shape: [1, SIDE, SIDE], data: Uint8Array.from({ length: SIDE * SIDE }, (_, k) => data[4 * k]) };
   }
+}
+
+/** Return show, but for one call at a time: of those that come while it is busy, only the last is made. */
+function latest(show) {
+  let busy = false;
+  let next = null;
+  return async function ask(what) {
+    next = what;
+    if (busy) return;
+    busy = true;
+    while (next) {
+      const now = next;
+      next = null;
+      await show(now);
+    }
+    busy = false;
+  };
 }
 
 /** Return a picture of an image (C, H, W): grey levels, or its colours. */
@@ -115,31 +155,44 @@ export function picture({ shape, data }, side, label) {
 /** Fill the panel of the image. show({ image | drawing, label }) is called with what is to be explored. */
 export function inputPanel(store, show) {
   const { network, source } = store.state;
-  const sheet = new Sheet((drawing) => show({ drawing }));
-  const clear = h("button", { type: "button", onclick: () => sheet.clear() }, "Clear");
+  const ask = latest(show);
+  const sheet = new Sheet((drawing) => ask({ drawing }));
   const seen = h("div", { class: "seen" });
+  const brief = h("span", { class: "brief" });
   const bars = h("ol", { class: "bars", "aria-label": "Probabilities" });
   const label = h(
     "select",
-    { id: "label", onchange: () => show({ image: store.state.image, label: Number(label.value) }) },
+    { id: "label", onchange: () => ask({ image: store.state.image, label: Number(label.value) }) },
     network.classes.map((name, k) => h("option", { value: k }, name)),
   );
+  const part = (name, title, ...content) => h("section", { class: `part ${name}` }, title && h("h3", {}, title), content);
+  const clear = h("button", { type: "button", onclick: () => sheet.clear() }, "Clear");
   const element = h(
     "div",
     { class: "panel" },
-    h("h2", {}, "The image"),
-    source.live ? h("div", { class: "drawing" }, sheet.canvas, h("p", { class: "caption" }, "Draw here, or choose below. ", clear)) : null,
-    source.live ? testImages(store, show, sheet) : savedImages(store, show),
-    h("h3", {}, "What the network sees"),
-    seen,
-    h("h3", {}, "What it says"),
-    bars,
-    h("p", { class: "choice" }, h("label", { for: "label" }, "True label, for the backward pass"), label),
+    h(
+      "div",
+      { class: "panel-head" },
+      h("h2", {}, "The image"),
+      brief,
+      foldButton((folded) => element.classList.toggle("folded", folded)),
+    ),
+    source.live ? part("drawing", null, sheet.element, clear) : null,
+    part("choosing", null, source.live ? testImages(store, ask, sheet) : savedImages(store, ask)),
+    part("seeing", "What the network sees", seen),
+    part("saying", "What it says", bars),
+    part("choice", null, h("label", { for: "label" }, "True label, for the backward pass"), label),
   );
+  element.classList.toggle("folded", folded());
   const update = () => {
     const { image, probabilities, label: chosen } = store.state;
     if (!image) return;
     seen.replaceChildren(picture(image, 112, "The network's input").element);
+    const best = argmax(probabilities.data);
+    brief.replaceChildren(
+      picture(image, 28, "The network's input").element,
+      ` ${network.classes[best]}, ${percent(probabilities.data[best])}`,
+    );
     bars.replaceChildren(...probabilityBars(network.classes, probabilities.data, chosen));
     label.value = String(chosen);
   };
@@ -148,15 +201,55 @@ export function inputPanel(store, show) {
   return element;
 }
 
+/** Return whether the panel was folded when it was last used; a browser may refuse to keep that. */
+function folded() {
+  try {
+    return localStorage.getItem(FOLDED) === "yes";
+  } catch {
+    return false;
+  }
+}
+
+/** Return the button that folds the panel where it would push the view off the screen. */
+function foldButton(fold) {
+  const named = (now) => (now ? "Show" : "Hide");
+  const button = h(
+    "button",
+    { type: "button", class: "fold", "aria-expanded": String(!folded()), "aria-label": "Panel of the image", onclick: () => press() },
+    named(folded()),
+  );
+  function press() {
+    const now = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!now));
+    button.textContent = named(now);
+    fold(now);
+    try {
+      localStorage.setItem(FOLDED, now ? "yes" : "no");
+    } catch {
+      // without storage the choice lasts as long as the page
+    }
+  }
+  return button;
+}
+
 /** Return one bar for each of the ten most likely classes, in the order of the classes. */
 export function probabilityBars(classes, shares, label) {
   const best = argmax(shares);
-  const kept = Array.from(shares.keys()).sort((a, b) => shares[b] - shares[a]).slice(0, 10).sort((a, b) => a - b);
+  const kept = Array.from(shares.keys())
+    .sort((a, b) => shares[b] - shares[a])
+    .slice(0, 10)
+    .sort((a, b) => a - b);
   return kept.map((k) => {
     const bar = h("span", { class: "bar" });
     bar.style.setProperty("--share", shares[k]);
     const marks = `${k === best ? "best" : ""} ${k === label ? "label" : ""}`.trim();
-    return h("li", { class: marks || null, "data-class": k }, h("span", { class: "name" }, classes[k]), bar, h("span", { class: "share" }, percent(shares[k])));
+    return h(
+      "li",
+      { class: marks || null, "data-class": k, "data-share": shares[k] },
+      h("span", { class: "name" }, classes[k]),
+      bar,
+      h("span", { class: "share" }, percent(shares[k])),
+    );
   });
 }
 
@@ -178,13 +271,23 @@ function testImages(store, show, sheet) {
       h("option", { value: each.number }, `${network.classes[each.label]} taken for ${network.classes[each.predicted]} (${each.number})`),
     ),
   );
-  return h("div", { class: "choices" }, h("label", {}, "Test image ", number), random, h("label", {}, h("span", { class: "hidden" }, "Mistakes"), wrong));
+  return h(
+    "div",
+    { class: "choices" },
+    h("label", {}, "Test image ", number),
+    random,
+    h("label", {}, h("span", { class: "hidden" }, "Mistakes"), wrong),
+  );
 }
 
 function savedImages(store, show) {
   const { source } = store.state;
   const buttons = source.examples.map((each) =>
-    h("button", { type: "button", class: "thumbnail", title: each.name, onclick: () => show(each) }, picture(each.image, 56, each.name).element),
+    h(
+      "button",
+      { type: "button", class: "thumbnail", title: each.name, onclick: () => show(each) },
+      picture(each.image, 56, each.name).element,
+    ),
   );
   return h("div", { class: "choices" }, buttons);
 }

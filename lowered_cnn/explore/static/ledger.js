@@ -1,7 +1,6 @@
 // The ledger: the products of a training step as areas, the time they take, and the tree that adds up a batch's shards.
 
-import { svg } from "./chart.js";
-import { grouped, h, percent, short, times } from "./dom.js";
+import { grouped, h, percent, short, svg, times } from "./dom.js";
 import { explain } from "./explain.js";
 
 const LEDGER_ROLES = {

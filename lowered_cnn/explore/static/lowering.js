@@ -25,6 +25,11 @@ export class Lowering {
     return (c * this.kh + a) * this.kw + b;
   }
 
+  /** Return the row of the tap in the middle of the window, in the first channel. */
+  get middleRow() {
+    return this.row(0, Math.floor(this.kh / 2), Math.floor(this.kw / 2));
+  }
+
   /** Return the position [i, j] of a column. */
   place(position) {
     return [Math.floor(position / this.ow), position % this.ow];

@@ -2,7 +2,7 @@
 
 import { largest } from "./arrays.js";
 import { diverging, ink } from "./colour.js";
-import { h, times } from "./dom.js";
+import { h, short, times } from "./dom.js";
 import { fitted, Grid } from "./grid.js";
 
 /** Return the colours of an activation: ink if nothing is below zero, else blue and orange. */
@@ -30,15 +30,45 @@ export function thumbnails(array, { most = 16, side = 44, heat = heatOf(array), 
   const pictures = Array.from({ length: shown }, (_, c) => {
     const { rows, cols, value } = channel(array, c);
     const wide = array.shape.length === 3 ? side : side * 2;
-    const grid = new Grid({ rows, cols, value, heat, label: `${label}, channel ${c}`, cell: fitted(rows, cols, wide, side), numbers: false });
-    return choose ? h("button", { type: "button", class: "thumbnail", "aria-label": `Channel ${c}`, onclick: () => choose(c) }, grid.element) : grid.element;
+    const grid = new Grid({
+      rows,
+      cols,
+      value,
+      heat,
+      label: `${label}, channel ${c}`,
+      cell: fitted(rows, cols, wide, side),
+      numbers: false,
+    });
+    return choose
+      ? h("button", { type: "button", class: "thumbnail", "aria-label": `Channel ${c}`, onclick: () => choose(c) }, grid.element)
+      : grid.element;
   });
   const more = channels > shown ? h("span", { class: "caption" }, `+ ${channels - shown}`) : null;
   return h("div", { class: "thumbnails", title: `${label}: ${times(array.shape)}` }, pictures, more);
 }
 
-/** Return the legend of a diverging scale. */
-export function legend(most) {
-  const grid = new Grid({ rows: 1, cols: 41, value: (_, c) => ((c - 20) / 20) * most, heat: diverging(most), label: "Scale", cell: 4, numbers: false });
-  return h("div", { class: "legend" }, h("span", {}, `−${Number(most.toPrecision(2))}`), grid.element, h("span", {}, `+${Number(most.toPrecision(2))}`));
+/** Return the legend of a diverging scale, of what has that name. */
+export function legend(most, name = "") {
+  return scaleOf(-most, most, diverging(most), name);
+}
+
+/** Return the legend of the colours that heatOf gives an activation. */
+export function legendOf(array, name = "") {
+  const most = largest(array.data);
+  return array.data.some((value) => value < 0) ? legend(most, name) : scaleOf(0, most, ink(most), name);
+}
+
+function scaleOf(from, to, heat, name) {
+  const grid = new Grid({
+    rows: 1,
+    cols: 25,
+    value: (_, c) => from + (c / 24) * (to - from),
+    heat,
+    label: "Scale",
+    name: "scale",
+    cell: 2.5,
+    numbers: false,
+  });
+  const end = (value) => h("span", {}, short(Number(value.toPrecision(2))));
+  return h("div", { class: "legend" }, name && h("strong", {}, name), end(from), grid.element, end(to));
 }

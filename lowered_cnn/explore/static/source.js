@@ -34,6 +34,11 @@ class Server {
     return this.ask("nudge", { image: pack(image), label, step, parameter, index });
   }
 
+  /** Return the numbers {parameter, index} that can be nudged for an image; null for all. */
+  nudgesOf() {
+    return null;
+  }
+
   ledger() {
     return this.ask("ledger");
   }
@@ -84,6 +89,10 @@ class Saved {
     const found = saved.find((each) => each.parameter === parameter && each.index === index);
     if (!found) throw new Error("this page was saved without that weight");
     return found;
+  }
+
+  nudgesOf(image) {
+    return this.content.nudges[this.at(image)];
   }
 
   async ledger() {

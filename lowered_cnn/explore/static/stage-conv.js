@@ -1,12 +1,13 @@
 // One convolution: image, columns, product and output, linked cell by cell.
 
 import { entry, largest, matrix } from "./arrays.js";
+import { ConvSum } from "./stage-conv-sum.js";
 import { diverging } from "./colour.js";
-import { h, short, stepper, times } from "./dom.js";
+import { grouped, h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
 import { fitted, Grid } from "./grid.js";
 import { Lowering } from "./lowering.js";
-import { channel, heatOf, legend } from "./maps.js";
+import { channel, heatOf, legend, legendOf } from "./maps.js";
 import { Product } from "./product.js";
 import { inputOf, outputOf } from "./source.js";
 
@@ -36,22 +37,61 @@ export class Convolution {
   }
 }
 
+/** Return channel c of an input (C, H, W) with its padding around it as a function of row and column; null is padding. */
+export function paddedValue(lowering, x, c) {
+  const [[top], [left]] = lowering.sweep.pads;
+  const { value } = channel(x, c);
+  return (r, k) => (lowering.inside(r - top, k - left) ? value(r - top, k - left) : null);
+}
+
 /** Return a grid of channel c of an input with its padding around it, whose cells are pixels (y, x) of the input. */
-export function paddedGrid(lowering, x, c, { label, point, describe, heat = heatOf(x), side = 300 }) {
+export function paddedGrid(lowering, x, c, { label, point, describe, heat = heatOf(x), side = 300, name = "image" }) {
   const [[top, bottom], [left, right]] = lowering.sweep.pads;
   const rows = lowering.height + top + bottom;
   const cols = lowering.width + left + right;
-  const { value } = channel(x, c);
   return new Grid({
     rows,
     cols,
-    value: (r, k) => (lowering.inside(r - top, k - left) ? value(r - top, k - left) : null),
+    value: paddedValue(lowering, x, c),
     heat,
     label,
+    name,
     point: point && ((r, k) => point(r - top, k - left)),
     describe: describe && ((r, k) => describe(r - top, k - left)),
     cell: fitted(rows, cols, side, side),
   });
+}
+
+/** Return the row and the column of a pixel (y, x) on a padded grid. */
+export function paddedPlace(lowering, y, x) {
+  const [[top], [left]] = lowering.sweep.pads;
+  return [y + top, x + left];
+}
+
+/** Return the frame of a pixel (y, x) on a padded grid. */
+export function pixelMark(lowering, y, x, role = "cursor") {
+  const [r, c] = paddedPlace(lowering, y, x);
+  return { rows: [r, r + 1], cols: [c, c + 1], role };
+}
+
+/** Return the tinted cells of a grid of outputs that some windows, by their positions, lead to. */
+export function outputMarks(lowering, positions, role = "cursor") {
+  return positions.map((position) => {
+    const [i, j] = lowering.place(position);
+    return { rows: [i, i + 1], cols: [j, j + 1], role, light: true };
+  });
+}
+
+/** Return the position in the middle of the output. */
+export function middle({ output: [oh, ow] }) {
+  return Math.floor(oh / 2) * ow + Math.floor(ow / 2);
+}
+
+/** Return how many pixels wide and high each map can be, beside a figure of that width, in the main part of the page. */
+export function mapSide(beside = 0) {
+  const room = document.getElementById("main").clientWidth;
+  const half = (room - beside - 88) / 2;
+  return Math.max(200, Math.min(380, half < 200 ? Math.min(room, 340) : half));
 }
 
 /** Return the frames of a window's taps on a padded grid. */
@@ -70,185 +110,292 @@ export function patchMarks(lowering, position, role = "patch") {
   return marks;
 }
 
+/**
+ * The view of a convolution: image, columns, product and output, each of which points into all others.
+ *
+ * What is pointed at is kept as `pointed`: a filter, a channel of its group and a position, always; a row of the columns
+ * (a tap), if a single term is meant; `along`, if that row is meant at every position; and a pixel that no window reads.
+ */
+class ConvView {
+  constructor(store, stage) {
+    Object.assign(this, { store, stage });
+    this.pointed = { filter: 0, channel: 0, position: middle(stage.sweep), ...store.state.pointed[stage.name] };
+    this.filters = stepper({
+      label: "Filter",
+      count: stage.output_shape[0],
+      value: this.pointed.filter,
+      change: (filter) => this.point({ filter }),
+    });
+    this.body = h("div");
+    this.channelChoice = h("span");
+    this.legends = h("span", { class: "legends" });
+    this.element = h(
+      "article",
+      { class: "conv" },
+      h("h2", {}, `${stage.name}: a convolution is a matrix product`),
+      h("div", { class: "tools" }, this.channelChoice, this.filters.element, this.legends),
+      this.body,
+    );
+    this.build();
+  }
+
+  /** Fill the view for the group that the filter belongs to. */
+  build() {
+    const { network, trace } = this.store.state;
+    const { stage, pointed } = this;
+    this.conv = new Convolution({ network, trace, stage, filter: pointed.filter });
+    this.shown = { ...pointed };
+    this.sum = new ConvSum(this.conv, pointed, (row) => this.point({ row }));
+    const side = mapSide(this.sum.between ? this.sum.width : 0);
+    this.image = this.imageGrid(side);
+    this.output = this.outputGrid(side);
+    this.product = this.figure();
+    this.channels = stepper({
+      label: "Channel",
+      count: this.conv.lowering.channels,
+      value: pointed.channel,
+      name: (k) => String(this.conv.first + k),
+      change: (channel) => this.point({ channel }),
+    });
+    this.channelChoice.replaceChildren(this.channels.element);
+    this.legends.replaceChildren(...this.scales());
+    this.captions = { image: h("span"), output: h("span") };
+    this.said = h("p", { class: "said" });
+    this.body.replaceChildren(...this.parts());
+    this.mark();
+  }
+
+  /** Return the number of the filter within its group. */
+  get local() {
+    return this.pointed.filter % this.conv.filters;
+  }
+
+  point(changes) {
+    const group = (filter) => Math.floor(filter / this.conv.filters);
+    Object.assign(this.pointed, { row: undefined, along: false, unread: null }, changes);
+    this.store.state.pointed[this.stage.name] = { ...this.pointed };
+    if (group(this.pointed.filter) === this.conv.group) this.mark();
+    else this.build();
+  }
+
+  pointAtPixel(y, x) {
+    const { channel } = this.pointed;
+    const readers = this.conv.lowering.readers(channel, y, x);
+    const { row, position } = readers[Math.floor(readers.length / 2)] ?? {};
+    this.point(readers.length ? { row, position } : { unread: [y, x] });
+  }
+
+  pointAtProduct({ m, k, n }) {
+    const changes = { row: k, along: n === undefined };
+    if (m !== undefined) changes.filter = this.conv.group * this.conv.filters + m;
+    if (n !== undefined) changes.position = n;
+    if (k !== undefined) changes.channel = this.conv.lowering.tap(k)[0];
+    this.point(changes);
+  }
+
+  imageGrid(side) {
+    const { conv, pointed } = this;
+    const text = (y, x) => `X[${conv.first + pointed.channel}, ${y}, ${x}]`;
+    return paddedGrid(conv.lowering, conv.x, pointed.channel, {
+      label: "",
+      point: (y, x) => this.pointAtPixel(y, x),
+      describe: (y, x) =>
+        conv.lowering.inside(y, x) ? `${text(y, x)} = ${short(channel(conv.x, pointed.channel).value(y, x))}` : "padding: 0",
+      side,
+    });
+  }
+
+  outputGrid(side) {
+    const { conv, pointed } = this;
+    const { oh, ow } = conv.lowering;
+    const value = (i, j) => entry(conv.z, this.local, i * ow + j);
+    return new Grid({
+      rows: oh,
+      cols: ow,
+      value,
+      heat: diverging(largest(conv.z.data)),
+      label: "",
+      name: "output",
+      point: (i, j) => this.point({ position: i * ow + j }),
+      describe: (i, j) => `Z[${pointed.filter}, ${i}, ${j}] = ${short(value(i, j))}`,
+      cell: fitted(oh, ow, side, side),
+    });
+  }
+
+  figure() {
+    const { conv } = this;
+    const { lowering } = conv;
+    const filter = (m) => conv.group * conv.filters + m;
+    const place = (n) => lowering.place(n).join(", ");
+    return new Product({
+      a: conv.weight,
+      b: conv.columns,
+      c: conv.z,
+      names: { a: "W", b: "im2col(X)", c: conv.bias ? "Z = W · im2col(X) + b" : "Z = W · im2col(X)" },
+      point: (indices) => this.pointAtProduct(indices),
+      describe: {
+        a: (m, k) => `W[${filter(m)}, ${tapText(conv, k)}] = ${short(entry(conv.weight, m, k))}`,
+        b: (k, n) => `column of position ${place(n)}, tap ${tapText(conv, k)}: ${short(entry(conv.columns, k, n))}`,
+        c: (m, n) => `Z[${filter(m)}, ${place(n)}] = ${short(entry(conv.z, m, n))}`,
+      },
+      heats: { b: heatOf(conv.x) },
+      width: document.getElementById("main").clientWidth,
+    });
+  }
+
+  scales() {
+    const { x, weight, z } = this.conv;
+    return [legendOf(x, "X"), legend(largest(weight.data), "W"), legend(largest(z.data), "Z")];
+  }
+
+  parts() {
+    const { network } = this.store.state;
+    const { conv, stage } = this;
+    const map = (name, caption, content, role) =>
+      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
+    return [
+      h(
+        "div",
+        { class: "maps" },
+        map("Image", this.captions.image, this.image.element, "patch"),
+        map("The sum", "number by number", this.sum.element, this.sum.place),
+        map("Output", this.captions.output, this.output.element, "result"),
+      ),
+      this.said,
+      h("h3", {}, "All positions and all filters at once"),
+      this.product.element,
+      explain({
+        equations: ["conv", "product"],
+        shapes: convShapes(stage, conv),
+        codes: [
+          [`${stage.layer.split("(")[0]}, lowered`, stage.code.forward],
+          ["im2col", network.code.im2col],
+          ["every window, without a copy", network.code.windows],
+          ["the product", network.code.affine],
+        ],
+      }),
+    ];
+  }
+
+  /** Show what is pointed at, in every view. */
+  mark() {
+    const { conv, pointed, local } = this;
+    const { lowering } = conv;
+    const { row, position } = pointed;
+    this.showMaps();
+    const pixel = row === undefined ? null : lowering.pixel(row, position);
+    const readers = pixel && !pointed.along ? lowering.readers(...pixel) : [];
+    this.image.mark([
+      ...(pointed.along ? tapMarks(lowering, row) : []),
+      ...patchMarks(lowering, position),
+      ...cursorMarks(lowering, pointed, pixel),
+    ]);
+    const [i, j] = lowering.place(position);
+    const everywhere = { rows: [0, lowering.oh], cols: [0, lowering.ow], role: "cursor" };
+    const others = readers.filter((each) => each.position !== position);
+    const reached = pointed.along
+      ? [everywhere]
+      : outputMarks(
+          lowering,
+          others.map((each) => each.position),
+        );
+    this.output.mark([...reached, { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
+    this.output.cursor = [i, j];
+    this.image.cursor = paddedPlace(lowering, ...(pixel ?? lowering.pixel(lowering.middleRow, position)).slice(1));
+    this.product.select({ m: local, k: row, n: position }, pointed.along ? alongMarks(conv, local, row) : readerMarks(others, local));
+    this.sum.update(local);
+    this.said.textContent = spoken(this, pixel, readers);
+    Object.assign(this.element.dataset, { position, filter: pointed.filter, channel: conv.first + pointed.channel, row: row ?? "" });
+  }
+
+  showMaps() {
+    const { conv, pointed, shown, stage } = this;
+    const first = !this.image.label;
+    if (first || shown.channel !== pointed.channel) {
+      const label = `Input of ${stage.name}, channel ${conv.first + pointed.channel}`;
+      this.image.show(paddedValue(conv.lowering, conv.x, pointed.channel), label);
+      this.captions.image.textContent = `X[${conv.first + pointed.channel}], ${times(conv.lowering.height, conv.lowering.width)}`;
+      this.channels.set(pointed.channel);
+    }
+    if (first || shown.filter !== pointed.filter) {
+      this.output.show(this.output.value, `Output of ${stage.name}, filter ${pointed.filter}`);
+      this.captions.output.textContent = `Z[${pointed.filter}], ${times(conv.lowering.oh, conv.lowering.ow)}`;
+      this.filters.set(pointed.filter);
+    }
+    this.shown = { ...pointed };
+  }
+}
+
 /** Return the view of a convolution. */
 export function convStage(store, stage) {
-  const { network, trace } = store.state;
-  const pointed = { filter: 0, channel: 0, position: Math.floor(stage.sweep.output[0] / 2) * stage.sweep.output[1] + Math.floor(stage.sweep.output[1] / 2), ...store.state.pointed[stage.name] };
-  const conv = new Convolution({ network, trace, stage, filter: pointed.filter });
+  return new ConvView(store, stage).element;
+}
+
+function tapText(conv, row) {
+  const [c, a, b] = conv.lowering.tap(row);
+  return `${conv.first + c}, ${a}, ${b}`;
+}
+
+function cursorMarks(lowering, { unread }, pixel) {
+  if (unread) return [pixelMark(lowering, ...unread)];
+  return pixel ? [pixelMark(lowering, pixel[1], pixel[2])] : [];
+}
+
+/** Return the pixels that one tap reads, over all positions. */
+function tapMarks(lowering, row) {
+  const [first, last] = [0, lowering.positions - 1].map((position) => lowering.pixel(row, position));
+  const [start, end] = [first, last].map(([, y, x]) => pixelMark(lowering, y, x));
+  if (Math.max(...lowering.sweep.stride) === 1)
+    return [{ ...start, rows: [start.rows[0], end.rows[1]], cols: [start.cols[0], end.cols[1]] }];
+  return Array.from({ length: lowering.positions }, (_, position) => {
+    const [, y, x] = lowering.pixel(row, position);
+    return { ...pixelMark(lowering, y, x), light: true };
+  });
+}
+
+function alongMarks(conv, filter, row) {
+  const line = (r) => [{ rows: [r, r + 1], cols: [0, conv.lowering.positions], role: "cursor" }];
+  return { b: line(row), c: line(filter) };
+}
+
+function readerMarks(readers, filter) {
+  const cells = (rowOf) =>
+    readers.map(({ row, position }) => ({
+      rows: [rowOf(row), rowOf(row) + 1],
+      cols: [position, position + 1],
+      role: "cursor",
+      light: true,
+    }));
+  return { b: cells((row) => row), c: cells(() => filter) };
+}
+
+/** Return a sentence on what is pointed at. */
+function spoken({ conv, pointed }, pixel, readers) {
   const { lowering } = conv;
-  const select = (changes) => {
-    Object.assign(pointed, changes);
-    store.state.pointed[stage.name] = { ...pointed };
-  };
-  const rebuild = (changes) => {
-    select(changes);
-    store.set({ trace: { ...trace } });
-  };
-  const point = (changes) => {
-    select(changes);
-    mark();
-  };
-  const tapText = (row) => {
-    const [c, a, b] = lowering.tap(row);
-    return `c = ${conv.first + c}, a = ${a}, b = ${b}`;
-  };
-
-  const image = paddedGrid(lowering, conv.x, pointed.channel, {
-    label: `Input of ${stage.name}, channel ${conv.first + pointed.channel}`,
-    point: (y, x) => {
-      const found = lowering.readers(pointed.channel, y, x);
-      if (found.length) point({ position: found[Math.floor(found.length / 2)].position, row: found[Math.floor(found.length / 2)].row });
-    },
-    describe: (y, x) => (lowering.inside(y, x) ? `X at ${y}, ${x}: ${short(channel(conv.x, pointed.channel).value(y, x))}` : "padding: 0"),
-  });
-  const local = pointed.filter % conv.filters;
-  const output = new Grid({
-    rows: lowering.oh,
-    cols: lowering.ow,
-    value: (i, j) => entry(conv.z, local, i * lowering.ow + j),
-    heat: diverging(largest(conv.z.data)),
-    label: `Output of ${stage.name}, filter ${pointed.filter}`,
-    point: (i, j) => point({ position: i * lowering.ow + j, row: undefined }),
-    describe: (i, j) => `Z at ${i}, ${j}: ${short(entry(conv.z, local, i * lowering.ow + j))}`,
-    cell: fitted(lowering.oh, lowering.ow, 300, 300),
-  });
-  const product = new Product({
-    a: conv.weight,
-    b: conv.columns,
-    c: conv.z,
-    names: { a: "W", b: "im2col(X)", c: conv.bias ? "Z = W · im2col(X) + b" : "Z = W · im2col(X)" },
-    point: ({ m, k, n }) => {
-      const filter = m === undefined ? pointed.filter : conv.group * conv.filters + m;
-      const changes = { filter, row: k, position: n ?? pointed.position };
-      if (k !== undefined) changes.channel = lowering.tap(k)[0];
-      if (changes.filter !== pointed.filter || (changes.channel ?? pointed.channel) !== pointed.channel) rebuild(changes);
-      else point(changes);
-    },
-    describe: {
-      a: (r, k) => `W of filter ${conv.group * conv.filters + r} at ${tapText(k)}: ${short(entry(conv.weight, r, k))}`,
-      b: (r, p) => `column of ${lowering.place(p).join(", ")}, ${tapText(r)}: ${short(entry(conv.columns, r, p))}`,
-      c: (r, p) => `Z of filter ${conv.group * conv.filters + r} at ${lowering.place(p).join(", ")}: ${short(entry(conv.z, r, p))}`,
-    },
-    width: Math.min(1100, document.getElementById("main").clientWidth - 48),
-  });
-  const terms = h("div", { class: "terms" });
-
-  function mark() {
-    const { position, row } = pointed;
-    image.mark([...patchMarks(lowering, position), ...(row === undefined ? [] : pixelMark(lowering, row, position))]);
-    const [i, j] = lowering.place(position);
-    output.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
-    product.select({ m: local, k: row, n: position });
-    terms.replaceChildren(...sumOf(conv, local, pointed));
-  }
-  mark();
-
-  const [channels] = stage.input_shape;
-  const choices = h(
-    "div",
-    { class: "tools" },
-    stepper({ label: "Channel", count: channels / stage.groups, value: pointed.channel, name: (k) => String(conv.first + k), change: (k) => rebuild({ channel: k, row: undefined }) }).element,
-    stepper({ label: "Filter", count: stage.output_shape[0], value: pointed.filter, change: (k) => rebuild({ filter: k }) }).element,
-    legend(largest(conv.z.data)),
-  );
-  return h(
-    "article",
-    { class: "conv" },
-    h("h2", {}, `${stage.name}: a convolution is a matrix product`),
-    choices,
-    h(
-      "div",
-      { class: "maps" },
-      h("figure", { class: "map patch" }, h("figcaption", {}, h("strong", {}, "Image"), ` X[${conv.first + pointed.channel}]`), image.element),
-      h("figure", { class: "map" }, h("figcaption", {}, h("strong", {}, "The sum"), " number by number"), terms),
-      h("figure", { class: "map result" }, h("figcaption", {}, h("strong", {}, "Output"), ` Z[${pointed.filter}]`), output.element),
-    ),
-    product.element,
-    explain({
-      equations: ["conv", "product"],
-      shapes: shapesOf(stage, conv),
-      codes: [
-        [`${stage.layer.split("(")[0]}, lowered`, stage.code.forward],
-        ["im2col", network.code.im2col],
-        ["every window, without a copy", network.code.windows],
-        ["the product", network.code.affine],
-      ],
-    }),
-  );
+  if (pointed.unread) return `No window reads pixel ${pointed.unread.join(", ")}.`;
+  if (!pixel)
+    return `Z[${pointed.filter}, ${lowering.place(pointed.position).join(", ")}] is row ${pointed.filter % conv.filters} of W times column ${pointed.position} of im2col(X).`;
+  if (pointed.along)
+    return `W[${pointed.filter}, ${tapText(conv, pointed.row)}] multiplies all of row ${pointed.row} of the columns: it takes part in every output of filter ${pointed.filter}.`;
+  const [c, y, x] = pixel;
+  const name = lowering.inside(y, x) ? `X[${conv.first + c}, ${y}, ${x}]` : "This zero of the padding";
+  const times_ = readers.length === 1 ? "once" : `${readers.length} times`;
+  return `${name} stands in the columns ${times_}: at position ${lowering.place(pointed.position).join(", ")} it is multiplied by W[${pointed.filter}, ${tapText(conv, pointed.row)}].`;
 }
 
-function pixelMark(lowering, row, position) {
-  const [[top], [left]] = lowering.sweep.pads;
-  const [, y, x] = lowering.pixel(row, position);
-  return [{ rows: [y + top, y + top + 1], cols: [x + left, x + left + 1], role: "cursor" }];
-}
-
-function shapesOf(stage, conv) {
+function convShapes(stage, conv) {
   const { lowering } = conv;
   const each = stage.groups > 1 ? `, for each of ${stage.groups} groups` : "";
+  const { stride, dilation, pads } = stage.sweep;
   return [
     ["X", `C × H × W = ${times(stage.input_shape)}`],
-    ["window", `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stage.sweep.stride)}, dilation ${times(stage.sweep.dilation)}, padding ${stage.sweep.pads.flat().join(" ")}`],
+    [
+      "window",
+      `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`,
+    ],
     ["columns", `C KH KW × OH OW = ${times(lowering.rows, lowering.positions)}${each}`],
     ["W", `K × C KH KW = ${times(conv.weight.shape)}${each}`],
     ["Z", `K × OH × OW = ${times(stage.output_shape)}`],
-  ];
-}
-
-/** Return the patch, the filter and their products for the channel shown, and the sum over all channels. */
-function sumOf(conv, filter, { channel: c, position, row }) {
-  const { lowering, weight, columns, z, bias } = conv;
-  const area = lowering.kh * lowering.kw;
-  const at = (a, b) => lowering.row(c, a, b);
-  const side = 104;
-  const small = (value, most, label, role) => {
-    const grid = new Grid({
-      rows: lowering.kh,
-      cols: lowering.kw,
-      value,
-      heat: diverging(most),
-      label,
-      cell: fitted(lowering.kh, lowering.kw, side, side, 2, 34),
-    });
-    const marked = row !== undefined && lowering.tap(row)[0] === c;
-    if (marked) {
-      const [, a, b] = lowering.tap(row);
-      grid.mark([{ rows: [a, a + 1], cols: [b, b + 1], role: "cursor" }]);
-    }
-    return h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, label));
-  };
-  const patch = (a, b) => entry(columns, at(a, b), position);
-  const kernel = (a, b) => entry(weight, filter, at(a, b));
-  const term = (r) => entry(weight, filter, r) * entry(columns, r, position);
-  const sums = Array.from({ length: lowering.channels }, (_, k) => {
-    let total = 0;
-    for (let r = k * area; r < (k + 1) * area; r++) total += term(r);
-    return total;
-  });
-  const total = sums.reduce((a, b) => a + b, 0) + (bias ? bias[filter] : 0);
-  const most = largest(Array.from({ length: area }, (_, r) => term(c * area + r)));
-  const rows = Array.from({ length: lowering.rows }, (_, r) => {
-    const [k, a, b] = lowering.tap(r);
-    return h("tr", { "data-row": r }, [`${conv.first + k}, ${a}, ${b}`, short(entry(columns, r, position)), short(entry(weight, filter, r)), short(term(r))].map((cell) => h("td", {}, cell)));
-  });
-  return [
-    h(
-      "div",
-      { class: "factors-of-sum" },
-      small(patch, largest(conv.x.data), "patch", "patch"),
-      h("span", { class: "operator" }, "×"),
-      small(kernel, largest(weight.data), "filter", "weight"),
-      h("span", { class: "operator" }, "="),
-      small((a, b) => term(at(a, b)), most, "terms", ""),
-    ),
-    h(
-      "p",
-      { class: "total" },
-      h("span", {}, sums.length > 1 ? `${sums.map(short).join(" + ")} ` : `${short(sums[0])} `),
-      bias ? h("span", {}, `+ ${short(bias[filter])} (bias) `) : "",
-      h("strong", {}, `= ${short(total)}`),
-    ),
-    h("p", { class: "caption" }, `The package computed `, h("output", { class: "value", "data-value": entry(z, filter, position) }, short(entry(z, filter, position)))),
-    h("details", {}, h("summary", {}, `All ${lowering.rows} terms`), h("table", {}, h("thead", {}, h("tr", {}, ["c, a, b", "X", "W", "X W"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))),
+    ["work", `2 M K N = ${grouped(2 * stage.groups * conv.filters * lowering.rows * lowering.positions)} FLOP`],
   ];
 }

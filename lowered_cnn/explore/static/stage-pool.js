@@ -1,1 +1,240 @@
-export { mapStage as poolStage } from "./stage-maps.js";
+// Pooling: a window on the input, its numbers, and the one that it becomes: their maximum, or their mean.
+
+import { equationsOf } from "./equations.js";
+import { explain } from "./explain.js";
+import { fitted, Grid } from "./grid.js";
+import { fixed, h, short, stepper, times } from "./dom.js";
+import { channel, heatOf, legendOf } from "./maps.js";
+import { inputOf, outputOf } from "./source.js";
+import { matrix, strongest } from "./arrays.js";
+import { Lowering } from "./lowering.js";
+import { mapSide, outputMarks, paddedGrid, paddedPlace, paddedValue, patchMarks, pixelMark } from "./stage-conv.js";
+import { Product } from "./product.js";
+import { Sum } from "./sum.js";
+
+/** The view of a pooling; `pointed` has a channel, a position, and a row (a tap of the window) if one number is meant. */
+class PoolView {
+  constructor(store, stage) {
+    const { trace } = store.state;
+    Object.assign(this, { store, stage, x: inputOf(trace, stage.name), y: outputOf(trace, stage.name) });
+    this.lowering = new Lowering({ channels: 1, sweep: stage.sweep });
+    this.pointed = {
+      channel: 0,
+      position: strongest(this.y.data.subarray(0, this.lowering.positions)),
+      ...store.state.pointed[stage.name],
+    };
+    this.isMax = stage.view === "max_pool";
+    this.captions = { input: h("span"), output: h("span") };
+    this.channels = stepper({
+      label: "Channel",
+      count: stage.input_shape[0],
+      value: this.pointed.channel,
+      change: (channel) => this.point({ channel }),
+    });
+    this.grids();
+    this.sum = new Sum();
+    this.steps = h("p", { class: "total" });
+    this.figure = h("div");
+    this.element = h("article", { class: "pool" }, this.parts());
+    this.showChannel();
+    this.mark();
+  }
+
+  grids() {
+    const { lowering, pointed, stage, x, y } = this;
+    const side = mapSide(260);
+    this.input = paddedGrid(lowering, x, pointed.channel, {
+      label: `Input of ${stage.name}`,
+      point: (r, k) => this.pointAtPixel(r, k),
+      describe: (r, k) => `X at ${r}, ${k}: ${lowering.inside(r, k) ? short(this.pixel(r, k)) : "padding"}`,
+      side,
+    });
+    this.output = new Grid({
+      rows: lowering.oh,
+      cols: lowering.ow,
+      value: (i, j) => channel(y, pointed.channel).value(i, j),
+      heat: heatOf(y),
+      label: `Output of ${stage.name}`,
+      name: "output",
+      point: (i, j) => this.point({ position: i * lowering.ow + j, row: undefined }),
+      describe: (i, j) => `Y at ${i}, ${j}: ${short(channel(y, pointed.channel).value(i, j))}`,
+      cell: fitted(lowering.oh, lowering.ow, side, side),
+    });
+    this.window = new Grid({
+      rows: lowering.kh,
+      cols: lowering.kw,
+      value: (a, b) => this.taken(lowering.row(0, a, b)),
+      heat: heatOf(x),
+      label: "The window",
+      name: "patch",
+      point: (a, b) => this.point({ row: lowering.row(0, a, b) }),
+      cell: fitted(lowering.kh, lowering.kw, 200, 200, 12, 56),
+    });
+  }
+
+  showChannel() {
+    const { captions, input, lowering, output, pointed, stage, x, y } = this;
+    const of = `${stage.name}, channel ${pointed.channel}`;
+    input.show(paddedValue(lowering, x, pointed.channel), `Input of ${of}`);
+    output.show(channel(y, pointed.channel).value, `Output of ${of}`);
+    captions.input.textContent = `X[${pointed.channel}], ${times(lowering.height, lowering.width)}`;
+    captions.output.textContent = `Y[${pointed.channel}], ${times(lowering.oh, lowering.ow)}`;
+    if (this.isMax) return;
+    this.product = this.meanProduct();
+    this.figure.replaceChildren(this.product.element);
+  }
+
+  pixel(r, k) {
+    return channel(this.x, this.pointed.channel).value(r, k);
+  }
+
+  /** Return the number that a tap of the window reads, or null for padding. */
+  taken(row) {
+    const [, y, x] = this.lowering.pixel(row, this.pointed.position);
+    return this.lowering.inside(y, x) ? this.pixel(y, x) : null;
+  }
+
+  point(changes) {
+    const { channel: before } = this.pointed;
+    Object.assign(this.pointed, changes);
+    this.store.state.pointed[this.stage.name] = { ...this.pointed };
+    if (before !== this.pointed.channel) this.showChannel();
+    this.mark();
+  }
+
+  pointAtPixel(y, x) {
+    const readers = this.lowering.readers(0, y, x);
+    if (readers.length) this.point(readers[Math.floor(readers.length / 2)]);
+  }
+
+  /** Return the picture of the mean as a product with the constant row 1 / (KH KW). */
+  meanProduct() {
+    const { lowering, pointed, stage } = this;
+    const { height, width, rows, positions } = lowering;
+    const area = height * width;
+    const columns = lowering.im2col({
+      shape: [1, height, width],
+      data: this.x.data.subarray(pointed.channel * area, (pointed.channel + 1) * area),
+    });
+    return new Product({
+      a: matrix(1, rows, new Float32Array(rows).fill(1 / rows)),
+      b: columns,
+      c: matrix(1, positions, this.y.data.subarray(pointed.channel * positions, (pointed.channel + 1) * positions)),
+      names: { a: `1 / (KH KW)`, b: "im2col(X)", c: "Y" },
+      point: ({ k, n }) => this.point({ row: k, position: n ?? pointed.position }),
+      describe: {
+        b: (k, n) =>
+          `${stage.name}, column of ${lowering.place(n).join(", ")}, tap ${lowering.tap(k).slice(1).join(", ")}: ${short(columns.data[k * positions + n])}`,
+      },
+      heats: { b: heatOf(this.x), c: heatOf(this.y) },
+      width: document.getElementById("main").clientWidth,
+    });
+  }
+
+  parts() {
+    const { network } = this.store.state;
+    const { isMax, lowering, stage, x, y } = this;
+    const map = (name, caption, role, ...content) =>
+      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
+    const { stride, dilation, pads } = stage.sweep;
+    return [
+      h("h2", {}, `${stage.name}: the ${isMax ? "maximum" : "mean"} of each window`),
+      h("div", { class: "tools" }, this.channels.element, legendOf(x, "X"), legendOf(y, "Y")),
+      h(
+        "div",
+        { class: "maps" },
+        map("Input", this.captions.input, "patch", this.input.element),
+        map("The window", "number by number", "one", this.window.element, isMax ? this.steps : this.sum.element),
+        map("Output", this.captions.output, "result", this.output.element),
+      ),
+      this.figure,
+      explain({
+        equations: equationsOf(stage),
+        note: stage.equation,
+        shapes: [
+          ["X", `C × H × W = ${times(stage.input_shape)}`],
+          [
+            "window",
+            `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`,
+          ],
+          ["Y", `C × OH × OW = ${times(y.shape)}`],
+        ],
+        codes: [
+          [stage.layer.split("(")[0], stage.code.forward],
+          ["every window, without a copy", network.code.windows],
+        ],
+      }),
+    ];
+  }
+
+  mark() {
+    const { isMax, lowering, pointed } = this;
+    const { position } = pointed;
+    const values = Array.from({ length: lowering.rows }, (_, row) => this.taken(row));
+    const winner = isMax
+      ? values.reduce((best, value, row) => (value !== null && (best < 0 || value > values[best]) ? row : best), -1)
+      : -1;
+    const row = pointed.row ?? (winner < 0 ? undefined : winner);
+    const [, y, x] = row === undefined ? [] : lowering.pixel(row, position);
+    const readers = row === undefined ? [] : lowering.readers(0, y, x);
+    const others = readers.map((each) => each.position).filter((each) => each !== position);
+    const cell = ([, a, b], role) => ({ rows: [a, a + 1], cols: [b, b + 1], role });
+    const [i, j] = lowering.place(position);
+    const place = (each, role) => pixelMark(lowering, ...lowering.pixel(each, position).slice(1), role);
+    this.input.mark([
+      ...patchMarks(lowering, position),
+      ...(row === undefined ? [] : [place(row, "cursor")]),
+      ...(winner < 0 ? [] : [place(winner, "result")]),
+    ]);
+    this.window.marks = [
+      ...(row === undefined ? [] : [cell(lowering.tap(row), "cursor")]),
+      ...(winner < 0 ? [] : [cell(lowering.tap(winner), "result")]),
+    ];
+    this.window.draw();
+    this.output.mark([...outputMarks(lowering, others), { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
+    this.output.cursor = [i, j];
+    this.input.cursor = paddedPlace(lowering, ...lowering.pixel(row ?? 0, position).slice(1));
+    this.product?.select({ m: 0, k: pointed.row, n: position });
+    const value = channel(this.y, pointed.channel).value(i, j);
+    if (isMax) this.tellMaximum(values, winner, value);
+    else this.tellMean(values, value);
+    Object.assign(this.element.dataset, { position, channel: pointed.channel, row: row ?? "" });
+  }
+
+  tellMaximum(values, winner, value) {
+    const equal = values.filter((each) => each === values[winner]).length;
+    const [, a, b] = this.lowering.tap(Math.max(0, winner));
+    const shown = values.filter((each) => each !== null).map(short);
+    const some = shown.length > 12 ? [...shown.slice(0, 12), "…"] : shown;
+    const why = equal > 1 ? `${equal} are equal: the first one wins, tap ${a}, ${b}.` : `Tap ${a}, ${b} wins.`;
+    const result = h("output", { class: "value", "data-value": value }, fixed(value));
+    this.steps.dataset.total = values[winner];
+    this.steps.replaceChildren(
+      `max( ${some.join(", ")} ) = `,
+      h("strong", {}, result),
+      h("br"),
+      `${why} The gradient will go back to it alone.`,
+    );
+  }
+
+  /** Write the mean; a window over the edge may count fewer taps than it has, as the layer's padding says. */
+  tellMean(values, value) {
+    const all = values.reduce((total, each) => total + (each ?? 0), 0);
+    const taps = values.length;
+    const counted = values.includes(null) && value !== 0 ? Math.round(all / value) : taps;
+    const lines =
+      values.length <= 12
+        ? values.map((each, row) => [
+            `tap ${this.lowering.tap(row).slice(1).join(", ")}`,
+            each ?? 0,
+            row === this.pointed.row ? "marked" : null,
+          ])
+        : [];
+    this.sum.update({ lines: [...lines, ["sum", all, null]], name: `sum / ${counted}`, total: all / counted, value });
+  }
+}
+
+/** Return the view of a pooling. */
+export function poolStage(store, stage) {
+  return new PoolView(store, stage).element;
+}

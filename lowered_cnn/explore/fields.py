@@ -1,4 +1,4 @@
-"""Requests: JSON that is read strictly, fields that are checked before they are used, and JSON for the answer."""
+"""The fields of requests, read strictly and checked before they are used, and the JSON of answers."""
 
 import json
 import math
@@ -17,18 +17,18 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Request:
-    """The fields of a request by name, whether they came in its query or in its body."""
+class Fields:
+    """The values of a request's fields by name, whether they came in its query or in its body."""
 
-    fields: Mapping[str, JSON]
+    values: Mapping[str, JSON]
 
     @classmethod
-    def of_query(cls, pairs: Iterable[tuple[str, str]]) -> "Request":
+    def of_query(cls, pairs: Iterable[tuple[str, str]]) -> "Fields":
         """Read a query; texts of digits are whole numbers."""
         return cls(_each_once([(name, _number_or_text(text)) for name, text in pairs]))
 
     @classmethod
-    def of_body(cls, body: bytes) -> "Request":
+    def of_body(cls, body: bytes) -> "Fields":
         """Read a body, one JSON object: each name once, numbers finite, and nesting within Python's recursion limit."""
         try:
             found: JSON = json.loads(
@@ -50,14 +50,14 @@ class Request:
 
     def only(self, *names: str) -> None:
         """Raise InputError if there are other fields than these."""
-        if others := sorted(self.fields.keys() - set(names)):
+        if others := sorted(self.values.keys() - set(names)):
             raise InputError("request", f"no fields but {', '.join(names) or 'none'}", ", ".join(others)[:80])
 
     def field(self, name: str) -> JSON:
         """Return a field; raises InputError if it is missing."""
-        if name not in self.fields:
-            raise InputError("request", f"a field {name!r}", ", ".join(sorted(self.fields))[:80] or "none")
-        return self.fields[name]
+        if name not in self.values:
+            raise InputError("request", f"a field {name!r}", ", ".join(sorted(self.values))[:80] or "none")
+        return self.values[name]
 
     def number(self, name: str, least: int, most: int | None = None) -> int:
         """Return a field that is a whole number from `least` to `most`."""
@@ -66,11 +66,11 @@ class Request:
 
     def number_if_any(self, name: str, least: int, most: int | None = None) -> int | None:
         """Return the same, or None if the field is missing or null."""
-        return None if self.fields.get(name) is None else self.number(name, least, most)
+        return None if self.values.get(name) is None else self.number(name, least, most)
 
     def rate_if_any(self, name: str) -> float | None:
         """Return a field that is a number above 0, or None if it is missing or null."""
-        value = self.fields.get(name)
+        value = self.values.get(name)
         if value is None:
             return None
         if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:

@@ -1,0 +1,113 @@
+// Where the backward pass starts: the probabilities, the true label, and their difference.
+
+import { equation } from "./equations.js";
+import { largest } from "./arrays.js";
+import { h, percent, short } from "./dom.js";
+import { explain } from "./explain.js";
+import { namedNumber, precise } from "./backward-parts.js";
+
+const BACKWARD_MOST_CLASSES = 20;
+
+/** Return the view of softmax and cross-entropy, backward. */
+export function backwardSoftmax(store) {
+  const { network, trace } = store.state;
+  const { label, loss, probabilities, doutputs } = trace;
+  const most = largest(doutputs.data);
+  const sum = doutputs.data.reduce((total, value) => total + value, 0);
+  const rows = backwardClasses(trace).map((k) => backwardClassRow(store, k, most));
+  const hidden = network.classes.length - rows.length;
+  return h(
+    "article",
+    {},
+    h("h2", {}, "The backward pass starts where the network is wrong"),
+    h(
+      "p",
+      {},
+      "Choose the true label Y. All that then flows back through the network is the difference between what it said and what it should have said: ",
+      "below zero at the true class, whose output is to grow, and above zero at all others, which are to shrink.",
+    ),
+    equation("dsoftmax"),
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        { class: "start" },
+        h("thead", {}, h("tr", {}, ["class", "Ŷ, what it said", "Y, the truth", "dZ = Ŷ − Y"].map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, rows),
+      ),
+    ),
+    sureNote(network, trace),
+    hidden ? h("p", { class: "caption" }, `The ${rows.length} classes with the largest dZ; ${hidden} more are not shown.`) : null,
+    h(
+      "p",
+      { class: "total" },
+      `J = −log Ŷ[${network.classes[label]}] = −log ${precise(probabilities.data[label])} = `,
+      h("strong", {}, namedNumber("loss", loss)),
+    ),
+    h("p", { class: "caption" }, `dZ sums to ${short(Math.abs(sum) < 1e-6 ? 0 : sum)}: what one class is to gain, the others are to lose.`),
+    explain({
+      equations: ["loss", "softmax"],
+      shapes: [
+        ["Ŷ, Y, dZ", `classes = ${network.classes.length}`],
+        ["J", "one number"],
+      ],
+      codes: [
+        ["The loss and its gradient", network.code.loss],
+        ["Softmax", network.code.softmax],
+      ],
+    }),
+  );
+}
+
+/** Return what to do if there is next to nothing to see, because the label is what the network is sure of. */
+function sureNote(network, { label, probabilities }) {
+  if (probabilities.data[label] < 0.99) return null;
+  return h("p", { class: "note" }, `The network is sure of ${network.classes[label]}, so next to nothing flows back. To see what it would learn from a mistake, choose another label.`);
+}
+
+function backwardClasses({ doutputs, label }) {
+  const all = Array.from(doutputs.data.keys());
+  if (all.length <= BACKWARD_MOST_CLASSES) return all;
+  const size = (k) => (k === label ? Infinity : Math.abs(doutputs.data[k]));
+  return all.sort((a, b) => size(b) - size(a)).slice(0, BACKWARD_MOST_CLASSES).sort((a, b) => a - b);
+}
+
+function backwardClassRow(store, k, most) {
+  const { network, source, trace, image } = store.state;
+  const [said, dz] = [trace.probabilities.data[k], trace.doutputs.data[k]];
+  const choose = h("input", {
+    type: "radio",
+    name: "true-label",
+    value: k,
+    checked: k === trace.label,
+    disabled: !source.live,
+    "aria-label": `${network.classes[k]} is the true label`,
+    onchange: async () => {
+      await store.explore({ image, label: k });
+      document.querySelector(`input[name="true-label"][value="${k}"]`)?.focus();
+    },
+  });
+  return h(
+    "tr",
+    { "data-class": k, class: k === trace.label ? "chosen" : null },
+    h("th", { scope: "row" }, network.classes[k]),
+    h("td", {}, h("span", { class: "pair" }, shareBar(said, "accent"), h("span", {}, percent(said)))),
+    h("td", {}, h("label", {}, choose, k === trace.label ? " 1" : " 0")),
+    h("td", {}, h("span", { class: "pair" }, signedBar(dz / most), namedNumber(`doutput-${k}`, dz))),
+  );
+}
+
+/** Return a bar for a share between 0 and 1. */
+export function shareBar(share, role) {
+  const bar = h("span", { class: `share-bar ${role}`, "aria-hidden": "true" });
+  bar.style.setProperty("--share", share);
+  return bar;
+}
+
+/** Return a bar for a number between -1 and 1, zero in the middle. */
+export function signedBar(share) {
+  const bar = h("span", { class: `signed-bar ${share < 0 ? "below" : "above"}`, "aria-hidden": "true" });
+  bar.style.setProperty("--share", Math.abs(share));
+  return bar;
+}

@@ -1,0 +1,512 @@
+"""The explorer in a real browser: what the page shows, wherever a reader points, is what the package computes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from browser import browser, page_at
+from explorers import Explorer, exploring, unpack
+from playwright.sync_api import Browser, Page, expect
+
+from lowered_cnn import (
+    SGD,
+    Conv2D,
+    Dense,
+    Flatten,
+    MaxPool,
+    Network,
+    ReLU,
+    Sequential,
+    Window,
+    im2col,
+    load,
+    load_mnist,
+    softmax,
+)
+from lowered_cnn.arrays import Array, Bytes
+from lowered_cnn.cli import main
+from lowered_cnn.data import mnist_style
+from lowered_cnn.explore.nudge import nudged
+
+pytestmark = pytest.mark.slow  # each test drives a browser
+
+VIEWS = ("forward", "backward", "nudge", "sandbox", "training", "ledger")
+OWN = """
+from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
+
+def strided(classes):
+    return Sequential(
+        Conv2D(4, 5, padding="same"), ReLU(), MaxPool(2),
+        Conv2D(6, 3, stride=2, padding=1, dilation=2), ReLU(), Flatten(), Dense(classes),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a network with padding, stride and dilation on a few digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "own.py").write_text(OWN)
+    options = ["--model", f"{folder / 'own.py'}:strided", "--epochs", "3", "--batch-size", "50"]
+    assert main(["train", "--data", str(few_digits), *options, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def explorer(run: Path) -> Iterator[Explorer]:
+    with exploring(run) as started:
+        yield started
+
+
+def address(explorer: Explorer, view: str = "forward") -> str:
+    return f"http://{explorer.host}:{explorer.port}/#{view}"
+
+
+def image(number: int) -> Bytes:
+    found: Bytes = load_mnist().test.images[number].reshape(1, 28, 28)
+    return found
+
+
+def settled(page: Page) -> None:
+    """Wait until all that was asked for is shown."""
+    expect(page.locator("main")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("main .waiting")).to_have_count(0)
+
+
+def opened(page: Page, number: int, label: int | None = None) -> None:
+    """Choose a test image, and a label other than its own."""
+    settled(page)
+    with page.expect_response("**/api/trace"):
+        page.get_by_label("Test image").fill(str(number))
+        page.get_by_label("Test image").press("Enter")
+    settled(page)
+    if label is not None:
+        page.locator("#label").select_option(str(label))
+        settled(page)
+
+
+def shares(page: Page) -> npt.NDArray[np.float64]:
+    """Return the probabilities of the ten classes, as the bars have them."""
+    bars = page.locator(".bars li[data-share]")
+    return np.array([float(bar.get_attribute("data-share") or "nan") for bar in bars.all()])
+
+
+def point(page: Page, name: str, row: int, col: int) -> None:
+    """Move the mouse to a cell of a grid, which is scrolled into the middle of the screen and of its figure."""
+    grid = page.locator(f'.grid[data-name="{name}"]').first
+    script = """(grid, [row, col]) => {
+        const middle = document.createElement('i');
+        const place = { position: 'absolute', left: `${(100 * (col + 0.5)) / grid.dataset.cols}%` };
+        Object.assign(middle.style, { ...place, top: `${(100 * (row + 0.5)) / grid.dataset.rows}%` });
+        grid.append(middle);
+        middle.scrollIntoView({ block: 'center', inline: 'center' });
+        const { x, y } = middle.getBoundingClientRect();
+        middle.remove();
+        return [x, y];
+    }"""
+    page.mouse.move(*grid.evaluate(script, [row, col]))
+
+
+def number(page: Page, selector: str, attribute: str = "data-value") -> float:
+    return float(page.locator(selector).first.get_attribute(attribute) or "nan")
+
+
+class Convolution:
+    """A convolution of the run's network on an image, computed by the package."""
+
+    def __init__(self, network: Network, name: str, index: int, x: Array) -> None:
+        assert isinstance(network.model, Sequential)
+        layer = network.model.layers[index]
+        assert isinstance(layer, Conv2D)
+        self.sweep = layer.sweep(x.shape[:-1], name)
+        self.x, self.weight, self.bias = x, network.parameters[f"{name}.weight"], network.parameters[f"{name}.bias"]
+        rows = self.weight[0].size
+        self.columns = im2col(x, self.sweep).reshape(rows, -1)
+        self.z = self.weight.reshape(len(self.weight), rows) @ self.columns + self.bias[:, None]
+
+
+def convolutions(network: Network, pixels: Bytes) -> dict[str, Convolution]:
+    first = Convolution(network, "conv1", 0, np.moveaxis(pixels[None] / np.float32(255), 0, -1).astype(np.float32))
+    maps = np.maximum(first.z, 0).reshape(4, 28, 28, 1)
+    pooled = maps.reshape(4, 14, 2, 14, 2, 1).max(axis=(2, 4))
+    return {"conv1": first, "conv2": Convolution(network, "conv2", 3, pooled)}
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def draw(page: Page, points: list[tuple[float, float]]) -> None:
+    """Draw a line through points, given as shares of the sheet."""
+    box = page.locator("canvas.sheet").bounding_box()
+    assert box is not None
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(0.5, 0.15), (0.5, 0.85)],
+        [(0.25, 0.2), (0.75, 0.2), (0.45, 0.85)],
+        [(0.5, 0.2), (0.25, 0.5), (0.5, 0.8), (0.75, 0.5), (0.5, 0.2)],
+    ],
+)
+def test_the_prediction_of_a_drawing_is_that_of_the_package(
+    chromium: Browser, explorer: Explorer, run: Path, points: list[tuple[float, float]]
+) -> None:
+    with page_at(chromium, address(explorer)) as page:
+        settled(page)
+        draw(page, points)
+        settled(page)
+        side = int(page.evaluate("document.querySelector('canvas.sheet').width"))
+        script = f"""[...document.querySelector('canvas.sheet').getContext('2d').getImageData(0, 0, {side}, {side}).data]
+            .filter((_, k) => k % 4 === 0)"""
+        drawn = np.array(page.evaluate(script), np.uint8).reshape(1, side, side)
+        assert drawn.max() == 255
+        wanted = softmax(load(run / "model.safetensors").predict(mnist_style(drawn)[None]))[0]
+        assert np.allclose(shares(page), wanted, rtol=0, atol=1e-6)
+        best = page.locator(".bars li.best")
+        assert best.get_attribute("data-class") == str(wanted.argmax())
+
+
+# --- forward ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2"])
+def test_whatever_cell_is_pointed_at_its_partners_are_those_of_the_package(
+    chromium: Browser, explorer: Explorer, run: Path, name: str
+) -> None:
+    """Point at cells drawn at random in each of the linked views: position, filter, sum and terms must fit."""
+    rng, numbered = np.random.default_rng(len(name)), 4
+    wanted = convolutions(load(run / "model.safetensors"), image(numbered))[name]
+    filters, positions = wanted.z.shape
+    height, width = wanted.sweep.output
+    with page_at(chromium, address(explorer, f"forward/{name}")) as page:
+        opened(page, numbered)
+        article = page.locator("article[data-position]")
+        for _ in range(6):
+            i, j, k = int(rng.integers(height)), int(rng.integers(width)), int(rng.integers(filters))
+            page.get_by_label("Filter", exact=True).select_option(str(k))
+            point(page, "output", i, j)
+            p = i * width + j
+            assert article.get_attribute("data-position") == str(p)
+            assert article.get_attribute("data-filter") == str(k)
+            assert number(page, "article output.value") == pytest.approx(wanted.z[k, p], abs=1e-5)
+            assert number(page, "[data-total]", "data-total") == pytest.approx(wanted.z[k, p], abs=1e-4)
+        page.get_by_text(f"All {len(wanted.columns)} terms").click()
+        for _ in range(4):
+            p, r = int(rng.integers(positions)), int(rng.integers(len(wanted.columns)))
+            point(page, "columns", r, p)
+            assert article.get_attribute("data-position") == str(p)
+            assert article.get_attribute("data-row") == str(r)
+            k = int(article.get_attribute("data-filter") or -1)
+            column, weight = wanted.columns[r, p], wanted.weight.reshape(filters, -1)[k, r]
+            assert cells(page, f'tr[data-row="{r}"]') == pytest.approx([column, weight, column * weight], abs=2e-3)
+
+
+def cells(page: Page, row: str) -> list[float]:
+    """Return the last three numbers in a row of a table."""
+    texts = page.locator(f"{row} td").all_inner_texts()[-3:]
+    return [float(text.replace("−", "-").replace("≈", "")) for text in texts]
+
+
+# --- backward --------------------------------------------------------------------------------------------------------
+
+
+class Step:
+    """The gradients of J for one image and label, computed by the package."""
+
+    def __init__(self, network: Network, pixels: Bytes, label: int) -> None:
+        lowered = network.lower(1, training=False, wants_dx=True, fused=False)
+        z = lowered.forward(pixels[None]).copy()
+        dx = lowered.backward(softmax(z) - np.eye(10)[[label]])
+        assert dx is not None
+        self.dx, self.gradients = dx[0], lowered.gradients
+        self.network, self.pixels = network, pixels
+
+    def after(self, rate: float) -> npt.NDArray[np.floating]:
+        """Return the probabilities after one step of plain SGD."""
+        moved = Network(self.network.model, self.network.input_shape)
+        moved.parameters.vector[...] = self.network.parameters.vector
+        SGD(rate, momentum=0).over(moved.parameters).step(self.gradients)
+        return softmax(moved.predict(self.pixels[None]))[0]
+
+
+def test_gradients_of_a_convolution_are_those_of_the_package(chromium: Browser, explorer: Explorer, run: Path) -> None:
+    rng, numbered, label = np.random.default_rng(0), 8, 3
+    step = Step(load(run / "model.safetensors"), image(numbered), label)
+    weight = step.gradients["conv1.weight"]
+    with page_at(chromium, address(explorer, "backward/conv1")) as page:
+        opened(page, numbered, label)
+        scale = float(np.abs(weight).max())
+        page.locator('button[data-step="2"]').click()
+        for _ in range(4):
+            k, r = int(rng.integers(4)), int(rng.integers(25))
+            page.get_by_label("Filter", exact=True).select_option(str(k))
+            point(page, "dweight", r // 5, r % 5)
+            for side in ("page", "package"):
+                found = number(page, f'output[data-name="dweight-{side}"]')
+                assert found == pytest.approx(weight[k].reshape(-1)[r], abs=1e-4 * scale)
+        page.locator('button[data-step="3"]').click()
+        k = int(page.get_by_label("Filter", exact=True).input_value())
+        for side in ("page", "package"):
+            found = number(page, f'output[data-name="dbias-{side}"]')
+            assert found == pytest.approx(step.gradients["conv1.bias"][k], abs=1e-3 * scale)
+        page.locator('button[data-step="5"]').click()
+        most = float(np.abs(step.dx).max())
+        for choice in ("col2im", "rotated"):
+            page.locator(f'button[data-choice="{choice}"]').click()
+            for _ in range(3):
+                y, x = (int(n) for n in rng.integers(0, 28, 2))
+                point(page, "dx", y, x)
+                for name in ("dx-page", "dx-rotated", "dx-package"):
+                    found = number(page, f'output[data-name="{name}"]')
+                    assert found == pytest.approx(step.dx[0, y, x], abs=1e-4 * most), name
+                taps = [sum(0 <= n + 2 - tap < 28 for tap in range(5)) for n in (y, x)]  # it lies under so many
+                assert number(page, 'output[data-name="count"]') == taps[0] * taps[1]
+
+
+def test_a_step_backwards_changes_the_probabilities_as_the_package_says(
+    chromium: Browser, explorer: Explorer, run: Path
+) -> None:
+    numbered, label = 8, 2
+    network = load(run / "model.safetensors")
+    step = Step(network, image(numbered), label)
+    with page_at(chromium, address(explorer, "backward/conv2")) as page:
+        opened(page, numbered, label)
+        page.locator('button[data-step="6"]').click()
+        slider = page.get_by_label("Learning rate")
+        for place, rate in enumerate((0.001, 0.003, 0.01, 0.03, 0.1, 0.3)):
+            slider.fill(str(place))
+            found = number(page, f'li[data-class="{label}"] output[data-name="probability-after"]')
+            assert found == pytest.approx(step.after(rate)[label], abs=1e-5)
+        before = number(page, f'li[data-class="{label}"] output[data-name="probability-before"]')
+        assert before == pytest.approx(softmax(network.predict(image(numbered)[None]))[0, label], abs=1e-6)
+        assert abs(found - before) > 1e-3
+
+
+def test_a_nudged_weight_moves_the_loss_as_its_gradient_says(chromium: Browser, explorer: Explorer, run: Path) -> None:
+    network = load(run / "model.safetensors")
+    with page_at(chromium, address(explorer, "nudge")) as page:
+        opened(page, 8)
+        page.get_by_label("Parameter").select_option("conv2.weight")
+        for k, c, a, b in ((0, 0, 0, 0), (3, 2, 1, 2)):
+            page.get_by_label("Filter", exact=True).select_option(str(k))
+            page.get_by_label("Channel", exact=True).select_option(str(c))
+            point(page, "weights", a, b)
+            page.locator('.grid[data-name="weights"]').press("Enter")
+            settled(page)
+            label = int(page.locator("#label").input_value())
+            wanted = nudged(network, image(8), label, "conv2.weight", ((k * 4 + c) * 3 + a) * 3 + b)
+            for name in ("gradient", "difference", "bound"):
+                assert number(page, f'output[data-name="{name}"]') == pytest.approx(wanted[name], rel=1e-5, abs=1e-12)
+            expect(page.locator('[data-name="verdict"]')).to_contain_text("agrees within the bound")
+
+
+# --- the sandbox -----------------------------------------------------------------------------------------------------
+
+
+def test_the_sandbox_convolves_as_the_package_does(chromium: Browser, explorer: Explorer) -> None:
+    rng = np.random.default_rng(3)
+    with page_at(chromium, address(explorer, "sandbox")) as page:
+        for _ in range(6):
+            kernel = [int(n) for n in rng.integers(1, 5, 2)]
+            stride, dilation, padding, side = (int(rng.integers(*span)) for span in ((1, 4), (1, 4), (0, 4), (4, 9)))
+            settings = {"Side": side, "Kernel height": kernel[0], "Kernel width": kernel[1]}
+            settings |= {"Stride": stride, "Dilation": dilation, "Padding": padding}
+            for name, value in settings.items():
+                page.get_by_label(name, exact=True).select_option(label=str(value))
+            x = np.arange(1.0, side * side + 1).reshape(1, side, side, 1)
+            weight = np.arange(1.0, kernel[0] * kernel[1] + 1)
+            if side + 2 * padding < dilation * (max(kernel) - 1) + 1:
+                expect(page.locator('[data-name="misfit"]')).to_be_visible()
+                continue
+            sweep = Window.of(2, kernel, stride, padding, dilation).over((side, side))
+            z = (weight @ im2col(x, sweep).reshape(len(weight), -1)).reshape(sweep.output)
+            output = page.locator('.grid[data-name="output"]')
+            assert [int(output.get_attribute(f"data-{axis}") or 0) for axis in ("rows", "cols")] == list(sweep.output)
+            i, j = (int(rng.integers(length)) for length in sweep.output)
+            point(page, "output", i, j)
+            assert number(page, '[data-name="total"]') == pytest.approx(z[i, j], rel=1e-6)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_runs_to_its_end_on_the_page(chromium: Browser, run: Path) -> None:
+    with exploring(run) as explorer, page_at(chromium, address(explorer, "training")) as page:
+        controls = page.locator('[data-name="training"]')
+        expect(controls).to_have_attribute("data-state", "idle")
+        page.get_by_label("Epochs").fill("4")
+        page.get_by_role("button", name="Start").click()
+        expect(controls).to_have_attribute("data-state", "finished", timeout=60_000)
+        progress = explorer.get("/api/training?after=0")
+        assert controls.get_attribute("data-step") == str(progress["steps_total"]) == str(progress["records"][-1]["step"])
+        first = explorer.get("/api/example/0")["image"]
+        shown = []
+        for step in (progress["steps"][0], progress["steps"][-1]):
+            with page.expect_response("**/api/trace"):
+                page.get_by_label("Saved step").fill(str(progress["steps"].index(step)))
+            settled(page)
+            wanted = explorer.post("/api/predict", {"image": first, "step": step})["probabilities"]
+            assert np.allclose(shares(page), unpack(wanted), rtol=0, atol=1e-6)
+            shown.append(shares(page))
+        assert not np.allclose(shown[0], shown[1], atol=1e-3)
+
+
+# --- keyboard, widths, themes, other networks, no server -------------------------------------------------------------
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the focus is on an element."""
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"{selector} cannot be reached")
+
+
+def test_everything_is_reached_with_the_keyboard_alone(chromium: Browser, explorer: Explorer) -> None:
+    with page_at(chromium, address(explorer)) as page:
+        settled(page)
+        tab_to(page, "canvas.sheet")
+        before = shares(page)
+        for key in [" ", *["ArrowDown"] * 12, " ", *["ArrowUp"] * 12, " ", *["ArrowRight"] * 8]:
+            page.keyboard.press(key)
+        settled(page)
+        assert not np.allclose(shares(page), before, atol=1e-3)
+        tab_to(page, "#label")
+        page.keyboard.press("ArrowDown")
+        settled(page)
+        tab_to(page, '[data-stage="conv2"]')
+        page.keyboard.press("Enter")
+        tab_to(page, '.grid[data-name="output"]')
+        article = page.locator("article[data-position]")
+        place = int(article.get_attribute("data-position") or -1)
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowUp")
+        assert int(article.get_attribute("data-position") or -1) == place - 7 - 1
+        assert page.locator("#live").inner_text().startswith("Z at")
+        tab_to(page, "summary")
+        page.keyboard.press("Enter")
+        for view in VIEWS[1:]:
+            page.locator("header").click(position={"x": 1, "y": 1})
+            tab_to(page, f'a[href="#{view}"]')
+            page.keyboard.press("Enter")
+            expect(page.locator("main")).to_have_class(view)
+
+
+def reachable(page: Page) -> list[str]:
+    """Return the controls that Tab does not stop at, though they can be used with the mouse."""
+    script = """() => [...document.querySelectorAll('main a, main button, main input, main select, main summary, .grid[role=application]')]
+        .filter(each => each.tabIndex < 0 && !each.disabled && each.offsetParent).map(each => each.outerHTML.slice(0, 80))"""
+    found: list[str] = page.evaluate(script)
+    return found
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1920])
+def test_every_view_fits_the_screen(chromium: Browser, explorer: Explorer, width: int, theme: str) -> None:
+    """Nothing is cut off or scrolls sideways but what is inside a figure; controls have names and keys."""
+    with page_at(chromium, address(explorer), width=width, theme=theme) as page:
+        settled(page)
+        for view in VIEWS:
+            page.locator(f'#tabs a[href="#{view}"]').click()
+            settled(page)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+            assert reachable(page) == []
+            unnamed = """() => [...document.querySelectorAll('button, input, select, .grid[role=application]')].filter(each =>
+                !(each.ariaLabel || each.textContent.trim() || each.labels?.length)).map(each => each.outerHTML.slice(0, 80))"""
+            assert page.evaluate(unnamed) == []
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (max(int(part) for part in paper[4:-1].split(",")) < 80) == (theme == "dark")
+
+
+def test_a_saved_page_works_without_a_server(chromium: Browser, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    assert main(["explore", str(run), "--save", str(path)]) == 0
+    network = load(run / "model.safetensors")
+    with page_at(chromium, path.as_uri(), offline=True) as page:
+        settled(page)
+        for view in VIEWS:
+            page.locator(f'#tabs a[href="#{view}"]').click()
+            settled(page)
+        thumbnails = page.locator("#input button.thumbnail")
+        found = []
+        for thumbnail in thumbnails.all():
+            thumbnail.click()
+            settled(page)
+            found.append(shares(page))
+        assert len(found) == 3
+        test = load_mnist().test
+        answers = softmax(network.predict(test.images[:].reshape(-1, 1, 28, 28)))
+        for each in found:
+            assert np.abs(answers - each).max(axis=1).min() < 1e-5
+
+
+@pytest.fixture(scope="module", params=["deep", "residual", "colour"])
+def other(
+    request: pytest.FixtureRequest, few_digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Explorer]:
+    """Explore a network with BatchNorm and Dropout, one with branches, and one for colour images without labels 0 to 9."""
+    folder = tmp_path_factory.mktemp("other")
+    data, model = few_digits, "deep"
+    if request.param == "residual":
+        (folder / "own.py").write_text(BRANCHES)
+        model = f"{folder / 'own.py'}:branched"
+    elif request.param == "colour":
+        data, model = folder / "data", "adaptive"
+        rng = np.random.default_rng(0)
+        data.mkdir()
+        for name, count in (("train", 90), ("test", 30)):
+            np.save(data / f"{name}_images.npy", rng.integers(0, 256, (count, 3, 20, 24)).astype(np.uint8))
+            np.save(data / f"{name}_labels.npy", np.arange(count) % 3)
+    out = folder / "run"
+    options = ["--data", str(data), "--model", model, "--epochs", "1", "--batch-size", "30", "--out", str(out)]
+    assert main(["train", *options]) == 0
+    with exploring(out) as started:
+        yield started
+
+
+BRANCHES = """
+from lowered_cnn import AvgPool, Concatenate, Conv2D, Dense, GlobalAvgPool, ReLU, Residual, Sequential
+
+def branched(classes):
+    return Sequential(
+        Conv2D(8, 3, stride=2), ReLU(), Residual(Sequential(Conv2D(8, 3, padding="same", groups=4), ReLU())),
+        AvgPool(2), Concatenate(Conv2D(3, 1), Sequential(Conv2D(5, 3, padding="same"))), GlobalAvgPool(), Dense(classes),
+    )
+"""
+
+
+def test_other_networks_are_shown_stage_by_stage(chromium: Browser, other: Explorer) -> None:
+    with page_at(chromium, address(other)) as page:
+        settled(page)
+        stages = [button.get_attribute("data-stage") for button in page.locator("[data-stage]").all()]
+        assert len(stages) > 6
+        for view in ("forward", "backward"):
+            page.locator(f'#tabs a[href="#{view}"]').click()
+            for stage in stages:
+                page.locator(f'[data-stage="{stage}"]').click()
+                settled(page)
+                assert page.locator("main h2").first.inner_text()
+                assert page.locator("main .bad").count() == 0, "numbers of page and package differ"
+                for button in page.locator("main button[data-step]").all():
+                    button.click()
+                    assert page.locator("main .bad").count() == 0, "numbers of page and package differ"
+        for view in ("nudge", "ledger", "training"):
+            page.locator(f'#tabs a[href="#{view}"]').click()
+            settled(page)
