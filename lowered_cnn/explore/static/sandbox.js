@@ -526,7 +526,7 @@ function sandboxProduct(place, { grids, lowering, ...what }) {
     product.zoom.value = zoom;
     product.zoom.dispatchEvent(new Event("input"));
   }
-  factors.scrollLeft = left ?? product.a.element.offsetWidth;
+  factors.scrollLeft = left ?? (what.a.shape[1] > 1 ? product.a.element.offsetWidth : 0);
   return product;
 }
 

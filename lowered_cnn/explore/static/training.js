@@ -419,6 +419,11 @@ class TrainingView {
   }
 }
 
+/** Return a share as a percentage, as short as a chart needs it. */
+function trainingShare(share) {
+  return `${Number((100 * share).toFixed(1))} %`;
+}
+
 const TRAINING_STATES = {
   idle: "As it was trained",
   running: "Running",
