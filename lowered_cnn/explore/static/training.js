@@ -166,7 +166,7 @@ class TrainingView {
         name: "accuracy",
         from: 0,
         top: 1,
-        format: percent,
+        format: trainingShare,
         point: read,
       }),
       rate: new Chart({ title: "Learning rate", name: "learning-rate", from: 0, point: read }),
@@ -184,7 +184,7 @@ class TrainingView {
         name: "answers",
         from: 0,
         top: 1,
-        format: percent,
+        format: trainingShare,
         point: read,
       }),
     };
