@@ -1,6 +1,6 @@
 // Charts of curves over training steps, drawn as SVG.
 
-import { h, short, svg } from "./dom.js";
+import { announce, h, short, svg } from "./dom.js";
 
 const CHART_LEFT = 60; // pixels for the labels of the axis
 const CHART_RIGHT = 12;
@@ -142,6 +142,7 @@ export class Chart {
     if (!by) return;
     event.preventDefault();
     this.point?.(Math.max(0, Math.min(this.to, (this.given.read ?? this.to) + by)));
+    announce(this.key.innerText);
   }
 }
 

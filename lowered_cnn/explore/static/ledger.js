@@ -263,7 +263,7 @@ function ledgerTable({ rows, peak }) {
       { class: "ledger-scroll", tabindex: "0", role: "region", "aria-label": "Table of all products" },
       h(
         "table",
-        { class: "ledger" },
+        { class: "ledger-table" },
         h(
           "thead",
           {},
@@ -381,11 +381,7 @@ function ledgerTrees({ batch_size: batch, shard_size: size, tree }) {
 
 /** Return the tree of a batch, each node in the colours of the workers that add there. */
 function ledgerTree(shards, workers) {
-  const root = ledgerNode(
-    0,
-    shards,
-    Array.from({ length: workers }, (_, k) => k),
-  );
+  const root = ledgerTreeOf(shards, workers);
   const step = Math.max(20, Math.min(40, 300 / shards));
   const depth = (node) => (node.parts.length ? 1 + Math.max(...node.parts.map(depth)) : 0);
   const levels = depth(root);
@@ -489,43 +485,44 @@ function ledgerAll(workers, x, y, radius) {
   return [svg("g", {}, svg("title", {}, `${workers} workers add, each its slice of the vector`), strip)];
 }
 
-/** Return a demonstration: random numbers, one for each shard, added by the tree and in some orders of arrival, in float32. */
+/** Return the tree of a number of shards that some workers add up. */
+function ledgerTreeOf(shards, workers) {
+  return ledgerNode(0, shards, Array.from(Array(workers).keys()));
+}
+
+/** Return random numbers' sums in float32, [how they were added, sum]: by the tree, and in some orders of arrival. */
+function ledgerSums(shards) {
+  const numbers = Float32Array.from({ length: shards }, () => (Math.random() - 0.5) * 2 ** (Math.random() * 8));
+  const sum = (node) => (node.parts.length ? Math.fround(sum(node.parts[0]) + sum(node.parts[1])) : numbers[node.from]);
+  const byTree = [1, 2, 4].map((workers) => [
+    `by the tree, ${workers} worker${workers === 1 ? "" : "s"}`,
+    sum(ledgerTreeOf(shards, workers)),
+  ]);
+  const arrivals = Array.from(Array(3), () => {
+    const order = Array.from(numbers.keys()).sort(() => Math.random() - 0.5);
+    const first = order.slice(0, 8).join(", ");
+    return [`as they arrive: ${first}${shards > 8 ? ", …" : ""}`, order.reduce((total, k) => Math.fround(total + numbers[k]), 0)];
+  });
+  return [...byTree, ...arrivals];
+}
+
+/** Return a demonstration: numbers, one for each shard, whose sum depends on the order, unless there are two of them. */
 function ledgerBits(shards) {
   const body = h("tbody", {});
+  const bits = (value) => `0x${new Uint32Array(Float32Array.of(value).buffer)[0].toString(16).padStart(8, "0")}`;
   const draw = () => {
-    const numbers = Float32Array.from({ length: shards }, () => (Math.random() - 0.5) * 2 ** (Math.random() * 8));
-    const sum = (node) => (node.parts.length ? Math.fround(sum(node.parts[0]) + sum(node.parts[1])) : numbers[node.from]);
-    const byTree = [1, 2, 4].map((workers) => [
-      `by the tree, ${workers} worker${workers === 1 ? "" : "s"}`,
-      sum(
-        ledgerNode(
-          0,
-          shards,
-          Array.from({ length: workers }, (_, k) => k),
-        ),
-      ),
-    ]);
-    const arrivals = Array.from({ length: 3 }, () => {
-      const order = Array.from(numbers.keys()).sort(() => Math.random() - 0.5);
-      return [
-        `as they arrive: ${order.slice(0, 8).join(", ")}${shards > 8 ? ", …" : ""}`,
-        order.reduce((total, k) => Math.fround(total + numbers[k]), 0),
-      ];
+    let sums = ledgerSums(shards);
+    for (let k = 0; k < 100 && sums.every(([, value]) => value === sums[0][1]); k++) sums = ledgerSums(shards);
+    const lines = sums.map(([name, value]) => {
+      const same = value === sums[0][1];
+      const cells = [name, value.toPrecision(9).replace("-", "−"), bits(value), same ? "same bits" : "other bits"];
+      return h(
+        "tr",
+        { class: same ? "same" : "other" },
+        cells.map((cell) => h("td", {}, cell)),
+      );
     });
-    const bits = (value) => new Uint32Array(Float32Array.of(value).buffer)[0].toString(16).padStart(8, "0");
-    const right = bits(byTree[0][1]);
-    body.replaceChildren(
-      ...[...byTree, ...arrivals].map(([name, value]) =>
-        h(
-          "tr",
-          { class: bits(value) === right ? "same" : "other" },
-          h("td", {}, name),
-          h("td", {}, value.toPrecision(9).replace("-", "−")),
-          h("td", {}, `0x${bits(value)}`),
-          h("td", {}, bits(value) === right ? "same bits" : "other bits"),
-        ),
-      ),
-    );
+    body.replaceChildren(...lines);
   };
   draw();
   return h(
@@ -537,6 +534,6 @@ function ledgerBits(shards) {
       h("button", { type: "button", onclick: draw }, "Other numbers, other arrivals"),
       h("span", { class: "caption" }, "One float32 number of the gradient, one term for each shard"),
     ),
-    h("div", { class: "ledger-scroll" }, h("table", {}, body)),
+    h("div", { class: "ledger-scroll", tabindex: "0", role: "region", "aria-label": "Sums in different orders" }, h("table", {}, body)),
   );
 }

@@ -102,8 +102,6 @@ function sandboxStart() {
     padding: 0,
     backward: false,
     added: Infinity,
-    position: 5,
-    row: 4,
     pixel: null,
     unread: null,
     dz: new Float32Array(0),
@@ -112,6 +110,7 @@ function sandboxStart() {
   state.image = sandboxImage(state.side, SANDBOX_IMAGES[state.imagePreset]);
   state.filter = sandboxFilter(state, state.filterPreset);
   state.filterKernel = state.kernel;
+  sandboxFit(state);
   return state;
 }
 
@@ -149,7 +148,7 @@ function sandboxFilter(state, preset) {
   return Float32Array.from({ length: kh * kw }, (_, k) => at(Math.floor(k / kw), k % kw));
 }
 
-/** Make filter and place valid for the settings: a preset of any size is made anew, another filter is cut or padded with 0. */
+/** Make the filter fit the kernel: a preset of any size is made anew, another is cut or padded with 0. The place moves to the middle. */
 function sandboxFit(state) {
   const [kh, kw] = state.kernel;
   const [oldHeight, oldWidth] = state.filterKernel;
@@ -164,8 +163,12 @@ function sandboxFit(state) {
     state.filterKernel = state.kernel;
   }
   const { output } = sandboxSweep(state);
-  state.position = Math.min(state.position, Math.max(0, output[0] * output[1] - 1));
-  state.row = Math.min(state.row, kh * kw - 1);
+  const geometry = `${state.kernel} ${output}`;
+  if (state.geometry !== geometry) {
+    state.position = Math.floor((output[0] - 1) / 2) * output[1] + Math.floor((output[1] - 1) / 2);
+    state.row = Math.floor((kh * kw) / 2);
+  }
+  state.geometry = geometry;
   state.pixel = state.unread = null;
   state.added = Infinity;
 }
@@ -523,7 +526,7 @@ function sandboxProduct(place, { grids, lowering, ...what }) {
     product.zoom.value = zoom;
     product.zoom.dispatchEvent(new Event("input"));
   }
-  factors.scrollLeft = left ?? product.a.element.offsetWidth;
+  factors.scrollLeft = left ?? (what.a.shape[1] > 1 ? product.a.element.offsetWidth : 0);
   return product;
 }
 

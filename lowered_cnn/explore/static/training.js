@@ -166,7 +166,7 @@ class TrainingView {
         name: "accuracy",
         from: 0,
         top: 1,
-        format: percent,
+        format: trainingShare,
         point: read,
       }),
       rate: new Chart({ title: "Learning rate", name: "learning-rate", from: 0, point: read }),
@@ -184,7 +184,7 @@ class TrainingView {
         name: "answers",
         from: 0,
         top: 1,
-        format: percent,
+        format: trainingShare,
         point: read,
       }),
     };
@@ -345,6 +345,7 @@ class TrainingView {
     } finally {
       this.asking = false;
     }
+    if (!this.ended && store.state.image !== image) await this.ask();
   }
 
   drawAnswers() {
@@ -416,6 +417,11 @@ class TrainingView {
     this.ended = true;
     for (const chart of Object.values(this.charts)) chart.watch.disconnect();
   }
+}
+
+/** Return a share as a percentage, as short as a chart needs it. */
+function trainingShare(share) {
+  return `${Number((100 * share).toFixed(1))} %`;
 }
 
 const TRAINING_STATES = {
