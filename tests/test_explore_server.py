@@ -116,6 +116,8 @@ def test_its_accuracy_and_mistakes_are_those_of_the_test_images(explorer: Explor
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != test.labels)
     assert found["test"]["count"] == 200
     assert found["accuracy"] == pytest.approx(1 - len(wrong) / 200)
+    least = min(probabilities[n].max() for n in range(len(probabilities)) if n not in wrong)
+    assert probabilities[found["test"]["hardest"]].max() == least
     mistakes = found["test"]["mistakes"]
     assert {mistake["number"] for mistake in mistakes} == set(wrong.tolist())
     for mistake in mistakes:

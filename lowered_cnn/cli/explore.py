@@ -56,6 +56,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         with Stopping() as stopping, closing(exploration.training):
             host, port = listening.getsockname()[:2]
             url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+            exploration.description()  # tests the network now, so that the page need not wait for it
             print(url, flush=True)
             if not arguments.no_browser:
                 threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

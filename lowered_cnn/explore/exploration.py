@@ -67,7 +67,11 @@ class Exploration:
             **self._described,
             "weights": weights(snapshot.network),
             "framed": self.is_framed,
-            "test": {"count": len(self.test), "mistakes": [asdict(mistake) for mistake in tested.mistakes]},
+            "test": {
+                "count": len(self.test),
+                "hardest": tested.hardest,
+                "mistakes": [asdict(mistake) for mistake in tested.mistakes],
+            },
             "accuracy": tested.accuracy,
             "steps": list(snapshots.steps),
             "step": snapshot.step,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -11,9 +10,6 @@ from lowered_cnn.descriptions import JSON
 from lowered_cnn.explore.exploration import Exploration
 from lowered_cnn.explore.payload import packed
 from lowered_cnn.explore.traced import gradients
-
-CORRECT = 2
-"""How many test images that are classified correctly a page shows, next to a mistake, if no images are chosen."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +23,10 @@ class Example:
 
 
 def some_examples(exploration: Exploration) -> list[Example]:
-    """Return the first test images that the network classifies correctly, each of another class, and a mistake."""
-    test = exploration.test
-    wrong = [mistake.number for mistake in exploration.training.snapshots.at(None).tested(test).mistakes]
-    firsts = np.sort(np.unique(test.labels, return_index=True)[1]).tolist()
-    examples = [_test_image(exploration, number) for number in firsts]
-    right = (each for each in examples if exploration.probabilities(each.image).argmax() == each.label)
-    return [*islice(right, CORRECT), *(_test_image(exploration, number) for number in wrong[:1])]
+    """Return the test image that is hardest among those classified correctly, the first one, and a mistake."""
+    tested = exploration.training.snapshots.at(None).tested(exploration.test)
+    numbers = [tested.hardest, 0, *(mistake.number for mistake in tested.mistakes[:1])]
+    return [_test_image(exploration, number) for number in dict.fromkeys(numbers)]
 
 
 def example_of(exploration: Exploration, name: str, image: Images) -> Example:

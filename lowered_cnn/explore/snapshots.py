@@ -33,9 +33,13 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Tested:
-    """How a network does on the test images: its accuracy, and some of its mistakes, the most confident ones first."""
+    """How a network does on the test images: its accuracy, and some of its mistakes, the most confident ones first.
+
+    `hardest` is the number of the image that it classifies correctly with the least confidence.
+    """
 
     accuracy: float
+    hardest: int
     mistakes: list[Mistake]
 
 
@@ -100,4 +104,5 @@ def _test(network: Network, test: Dataset) -> Tested:
     wrong = np.flatnonzero(found != test.labels)
     order = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES].tolist()
     mistakes = [Mistake(number, int(test.labels[number]), int(found[number])) for number in order]
-    return Tested(1 - len(wrong) / len(test), mistakes)
+    hardest = int(np.where(found == test.labels, sure, 2).argmin())
+    return Tested(1 - len(wrong) / len(test), hardest, mistakes)

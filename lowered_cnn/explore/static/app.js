@@ -84,7 +84,7 @@ async function start() {
   document.getElementById("theme").addEventListener("click", switchTheme);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themeChanged);
   addEventListener("hashchange", () => open(store));
-  store.explore(source.live ? await source.example(0) : source.examples[0]);
+  store.explore(source.live ? await source.example(network.test.hardest) : source.examples[0]);
   await autostart(store);
   open(store);
 }
