@@ -155,6 +155,7 @@ def test_the_page_trains_a_network_and_looks_back_at_its_steps(address: str, chr
         last = page.get_attribute("[data-name=training]", "data-step")
         assert last == page.get_attribute("[data-name=training]", "data-total")
         page.wait_for_selector(f".saved-steps[data-shown-step='{last}']")
+        page.wait_for_selector("main[aria-busy='false']")  # the bars are those of this step
         assert page.is_hidden(".step-marker")
         bars = page.inner_text(".bars")
         page.get_by_label("Saved step").fill("0")
