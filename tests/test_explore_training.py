@@ -307,6 +307,9 @@ def test_the_snapshots_that_were_asked_for_last_stay_readable() -> None:
     assert len(snapshots.steps) <= MOST
     with pytest.raises(InputError, match="step: expected one of 0, 1, 2"):
         snapshots.at(39)
+    anew = snapshots.anew(network)
+    assert anew.steps == [0]
+    assert anew.at(asked[-1].step) is asked[-1]
 
 
 def test_a_snapshot_is_a_copy() -> None:
