@@ -47,10 +47,12 @@ from lowered_cnn import (
 from lowered_cnn.arrays import Shape
 from lowered_cnn.cli import main
 from lowered_cnn.data import fit_image, mnist_style
+from lowered_cnn.explore.bundle import bundled
 from lowered_cnn.explore.description import described
 from lowered_cnn.explore.exploration import Exploration
 from lowered_cnn.explore.fields import Fields
 from lowered_cnn.explore.live import LiveTraining
+from lowered_cnn.explore.page import texts
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.models import MODELS, adaptive, deep
@@ -115,7 +117,7 @@ def test_its_accuracy_and_mistakes_are_those_of_the_test_images(explorer: Explor
     probabilities = softmax(network.predict(test.images))
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != test.labels)
     assert found["test"]["count"] == 200
-    assert found["accuracy"] == pytest.approx(1 - len(wrong) / 200)
+    assert found["test"]["accuracy"] == pytest.approx(1 - len(wrong) / 200)
     least = min(probabilities[n].max() for n in range(len(probabilities)) if n not in wrong)
     assert probabilities[found["test"]["hardest"]].max() == least
     mistakes = found["test"]["mistakes"]
@@ -287,11 +289,11 @@ def test_the_page_is_confined_and_comes_from_the_package(explorer: Explorer) -> 
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert "server" not in answer.headers
-    kinds = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
-    for file in folder.iterdir():
-        answer = explorer.request("GET", f"/static/{file.name}")
-        assert answer.content == file.read_bytes()
-        assert answer.headers["content-type"].startswith(kinds[file.suffix])
+    script, style = (explorer.request("GET", f"/static/{name}") for name in ("app.js", "style.css"))
+    assert style.content == (folder / "style.css").read_bytes()
+    assert style.headers["content-type"].startswith("text/css")
+    assert script.content.decode() == bundled(texts(), "app.js")
+    assert script.headers["content-type"].startswith("text/javascript")
     again = explorer.request("GET", "/", headers={"If-None-Match": page.headers["etag"]})
     assert (again.status, again.content) == (304, b"")
 

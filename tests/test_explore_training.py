@@ -198,7 +198,7 @@ def test_an_untrained_network_is_trained_on_the_page() -> None:
         assert eventually(lambda: len(explorer.get("/api/training?after=0")["records"]) > 20)
         explorer.post("/api/training", {"action": "stop"})
         after = explorer.get("/api/network")
-        assert after["accuracy"] > before["accuracy"] + 0.2
+        assert after["test"]["accuracy"] > before["test"]["accuracy"] + 0.2
         assert all(row["forward_seconds"] > 0 for row in explorer.get("/api/ledger")["rows"])
 
 

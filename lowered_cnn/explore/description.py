@@ -61,6 +61,7 @@ def weights(network: Network) -> dict[str, JSON]:
 def _stage(network: Network, stage: Stage) -> dict[str, JSON]:
     site, layer = stage.site, stage.layer
     owned = [f"{site.owner}.{parameter.name}" for parameter in layer.parameters(site.input_shape)]
+    sweep = layer.sweep(site.input_shape, site.name) if isinstance(layer, Conv | MaxPool | AvgPool) else None
     return {
         "name": site.name,
         "kind": layer.kind,
@@ -71,9 +72,8 @@ def _stage(network: Network, stage: Stage) -> dict[str, JSON]:
         "output_shape": list(stage.y_shape[:-1]),
         "parameters": [name for name in owned if name in network.parameters],
         "groups": layer.groups if isinstance(layer, Conv) else 1,
-        "sweep": _sweep(layer.sweep(site.input_shape, site.name))
-        if isinstance(layer, Conv | MaxPool | AvgPool)
-        else None,
+        "sweep": None if sweep is None else _sweep(sweep),
+        "counts": packed(layer.counts(sweep)) if isinstance(layer, AvgPool) and sweep else None,
         "code": {"forward": _code(type(stage.lowered).forward), "backward": _code(type(stage.lowered).backward)},
     }
 

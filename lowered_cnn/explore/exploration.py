@@ -69,10 +69,11 @@ class Exploration:
             "framed": self.is_framed,
             "test": {
                 "count": len(self.test),
+                "tested": tested.count,
+                "accuracy": tested.accuracy,
                 "hardest": tested.hardest,
                 "mistakes": [asdict(mistake) for mistake in tested.mistakes],
             },
-            "accuracy": tested.accuracy,
             "steps": list(snapshots.steps),
             "step": snapshot.step,
             "autostart": self.is_fresh and not self.training.has_begun,

@@ -40,7 +40,6 @@ def saved(exploration: Exploration, examples: Sequence[Example]) -> dict[str, JS
         "network": {**exploration.description(), "saved": True, "autostart": False},
         "examples": [_described(example) for example in examples],
         "traces": [exploration.trace(example.image, example.label) for example in examples],
-        "probabilities": [packed(exploration.probabilities(example.image)) for example in examples],
         "nudges": [list(_nudges(exploration, example)) for example in examples],
         "ledger": exploration.ledger(),
         "training": exploration.training.overview(),

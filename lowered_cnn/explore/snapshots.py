@@ -18,6 +18,12 @@ MOST = 40
 FIRST = 4
 """All steps up to this one are kept: most of what a network learns, it learns in its first steps."""
 
+RECENT = 8
+"""The last snapshots that were asked for are kept, too: who has asked for one goes on to ask about it."""
+
+MOST_TESTED = 1000
+"""The most test images that a network is tested on, so that it can be watched while it is trained."""
+
 MOST_MISTAKES = 60
 """How many mistakes the page offers."""
 
@@ -33,11 +39,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Tested:
-    """How a network does on the test images: its accuracy, and some of its mistakes, the most confident ones first.
+    """How a network does on `count` of the test images: its accuracy, and its most confident mistakes.
 
     `hardest` is the number of the image that it classifies correctly with the least confidence.
     """
 
+    count: int
     accuracy: float
     hardest: int
     mistakes: list[Mistake]
@@ -52,7 +59,7 @@ class Snapshot:
         self._testing = Lock()
 
     def tested(self, test: Dataset) -> Tested:
-        """Return how it does on the test images, which it is shown once."""
+        """Return how it does on the test images, on which it is tested once."""
         with self._testing:
             if self._tested is None:
                 self._tested = _test(copy.deepcopy(self.network), test)  # whose buffers go with it
@@ -62,12 +69,15 @@ class Snapshot:
 class Snapshots:
     """The snapshots of one training; one thread adds to them, and any may read them.
 
-    When there are too many, the interval between those that are kept is doubled. The first steps and the last stay.
+    When there are too many, the interval between those that are kept is doubled. The first steps and the last stay,
+    and those that were asked for last can still be read.
     """
 
     def __init__(self, network: Network, step: int = 0) -> None:
         self._kept = {step: Snapshot(step, network)}
         self._interval = 1
+        self._recent = dict[int, Snapshot]()
+        self._asking = Lock()
 
     @property
     def steps(self) -> list[int]:
@@ -76,12 +86,16 @@ class Snapshots:
 
     def at(self, step: int | None) -> Snapshot:
         """Return the snapshot of a step, by default the last one; raises InputError if it is not kept."""
-        kept = self._kept
-        if step is None:
-            return kept[max(kept)]
-        if step not in kept:
-            raise InputError("step", f"one of {', '.join(map(str, kept))}", step)
-        return kept[step]
+        with self._asking:
+            known = self._recent | self._kept
+            chosen = max(self._kept) if step is None else step
+            if chosen not in known:
+                raise InputError("step", f"one of {', '.join(map(str, self._kept))}", step)
+            self._recent.pop(chosen, None)
+            self._recent[chosen] = known[chosen]
+            if len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
+            return known[chosen]
 
     def is_due(self, step: int) -> bool:
         """Return whether a snapshot of this step would be kept even if it is not the last."""
@@ -98,11 +112,13 @@ class Snapshots:
 
 
 def _test(network: Network, test: Dataset) -> Tested:
-    parts: list[Array] = [softmax(network.predict(images)) for images in chunks(test)]
+    numbers = np.linspace(0, len(test) - 1, min(len(test), MOST_TESTED)).astype(np.int64)
+    labels = test.labels[numbers]
+    parts: list[Array] = [softmax(network.predict(images)) for images in chunks(test.take(numbers))]
     probabilities = np.concatenate(parts)
     found, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(found != test.labels)
-    order = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES].tolist()
-    mistakes = [Mistake(number, int(test.labels[number]), int(found[number])) for number in order]
-    hardest = int(np.where(found == test.labels, sure, 2).argmin())
-    return Tested(1 - len(wrong) / len(test), hardest, mistakes)
+    wrong = np.flatnonzero(found != labels)
+    order = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES]
+    mistakes = [Mistake(int(numbers[place]), int(labels[place]), int(found[place])) for place in order]
+    hardest = int(numbers[np.where(found == labels, sure, 2).argmin()])
+    return Tested(len(numbers), 1 - len(wrong) / len(numbers), hardest, mistakes)

@@ -164,6 +164,17 @@ class AvgPool(_Pool):
         super().__post_init__()
         check_flag(f"{type(self).__name__}: count_include_pad", self.count_include_pad)
 
+    def counts(self, sweep: Sweep) -> Array:
+        """Return how many taps count in the mean of each window (*output size)."""
+        size, pads = sweep.size, sweep.pads
+        if self.count_include_pad:
+            included = sweep.window.pads(sweep.size)  # without what `ceil_mode` adds
+            size = replace(sweep, pads=included).padded
+            pads = tuple((0, p[1] - q[1]) for p, q in zip(sweep.pads, included, strict=True))
+        counted = im2col(np.ones((1, *size, 1), np.float32), replace(sweep, size=size, pads=pads))
+        counts: Array = counted.sum(axis=tuple(range(1 + len(size))))[..., 0]
+        return counts
+
     def lower(self, site: Site) -> Lowered:
         """Return the pooling as a matrix product for each channel."""
         return _LoweredAvgPool(self, site)
@@ -182,13 +193,7 @@ class _LoweredAvgPool(Lowered):
         self.y = site.workspace.output((channels, *sweep.output, site.batch))
         self.matrix = (channels, 1, self.y.size // channels)
         # Corrects for taps that do not count: KH KW over the number of those that do.
-        counted = im2col(np.ones((1, *sweep.size, 1), site.workspace.dtype), sweep)
-        if pool.count_include_pad:
-            plain = replace(sweep, pads=sweep.window.pads(sweep.size))
-            pads = tuple((0, p[1] - q[1]) for p, q in zip(sweep.pads, plain.pads, strict=True))
-            with_border = replace(sweep, size=plain.padded, pads=pads)
-            counted = im2col(np.ones((1, *plain.padded, 1), site.workspace.dtype), with_border)
-        counts = counted.sum(axis=tuple(range(1, 1 + len(sweep.size))))
+        counts = pool.counts(sweep)[..., None].astype(site.workspace.dtype)
         self.scale = None if (counts == taps).all() else np.where(counts > 0, taps / np.maximum(counts, 1), 0)
 
     def forward(self, x: Array) -> Array:

@@ -1,5 +1,6 @@
 // The page: it asks for a network, shows an image to it, and switches between the views.
 
+import { argmax } from "./arrays.js";
 import { predicted, openSource } from "./source.js";
 import { announce, h, percent } from "./dom.js";
 import { createStore } from "./store.js";
@@ -23,28 +24,41 @@ const VIEWS = [
 
 const main = document.getElementById("main");
 let leave = () => {};
-let asked = 0;
+const next = {}; // what is explored next: what is shown, and the network that it is shown to
+let exploring = null;
 
-/** Explore an image or a drawing: the network's answer first, then its trace for the label. */
-async function explore(store, { image, drawing, label }) {
-  const turn = ++asked;
-  const { source, network, step } = store.state;
-  const number = network.step === undefined ? undefined : step;
+/**
+ * Explore an image with its label, a test image by its number, or a drawing, by the network at hand or another one: one
+ * at a time, and of those that wait, the last one.
+ */
+function explore(store, { network, ...shown }) {
+  if (network) next.network = network;
+  if (Object.keys(shown).length) next.shown = shown;
+  exploring ??= exploreAll(store);
+  return exploring;
+}
+
+async function exploreAll(store) {
   main.ariaBusy = "true";
-  try {
-    const answer = image && label !== undefined && store.state.image === image ? store.state : await source.predict({ image, drawing, step: number });
-    if (turn !== asked) return;
-    const chosen = label ?? answer.probabilities.data.indexOf(Math.max(...answer.probabilities.data));
-    store.set({ image: image ?? answer.image, probabilities: answer.probabilities, label: chosen });
-    const trace = await source.trace({ image: store.state.image, label: chosen, step: number });
-    if (turn !== asked) return;
-    store.set({ trace, probabilities: trace.probabilities });
-    announce(`${network.classes[predicted(trace)]}, ${percent(Math.max(...trace.probabilities.data))}`);
-  } catch (error) {
-    if (turn === asked) fail(error);
-  } finally {
-    if (turn === asked) main.ariaBusy = "false";
+  while (next.network || next.shown) {
+    const { network = store.state.network, shown = store.state } = next;
+    Object.assign(next, { network: undefined, shown: undefined });
+    await exploreOne(store, network, shown).catch(fail);
   }
+  main.ariaBusy = "false";
+  exploring = null;
+}
+
+/** Show what the network says, of a drawing at once, and then the trace. */
+async function exploreOne(store, network, { drawing, image, number, label }) {
+  const { source } = store.state;
+  const { step } = network;
+  const found = drawing ? await source.predict({ drawing, step }) : image ? { image, number, label } : await source.example(number);
+  found.label ??= argmax(found.probabilities.data);
+  if (drawing) store.set({ number: undefined, ...found });
+  const trace = await source.trace({ image: found.image, label: found.label, step });
+  store.set({ number: undefined, ...found, network, step, trace, probabilities: trace.probabilities });
+  announce(`${network.classes[predicted(trace)]}, ${percent(Math.max(...trace.probabilities.data))}`);
 }
 
 function fail(error) {
@@ -82,17 +96,28 @@ function showTheme() {
 async function start() {
   const source = openSource();
   const network = await source.network();
-  const store = createStore({ source, network, image: null, label: 0, probabilities: null, trace: null, step: network.step, stage: network.stages[0].name, pointed: {} });
+  const store = createStore({
+    source,
+    network,
+    step: network.step,
+    image: null,
+    number: network.test.hardest,
+    label: 0,
+    probabilities: null,
+    trace: null,
+    stage: network.stages[0].name,
+    pointed: {},
+  });
   store.explore = (what) => explore(store, what);
   document.getElementById("subject").textContent = network.name;
   document.getElementById("subject").after(stepMarker(store));
   document.getElementById("tabs").append(...VIEWS.map(({ name, title }) => h("a", { href: `#${name}` }, title)));
-  document.getElementById("input").append(inputPanel(store, store.explore));
+  document.getElementById("input").append(inputPanel(store));
   document.getElementById("theme").addEventListener("click", switchTheme);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
   showTheme();
   addEventListener("hashchange", () => open(store));
-  store.explore(source.live ? await source.example(network.test.hardest) : source.examples[0]);
+  store.explore(source.live ? { number: network.test.hardest } : source.examples[0]);
   await autostart(store);
   open(store);
 }

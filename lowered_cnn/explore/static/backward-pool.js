@@ -115,7 +115,7 @@ class PoolGradients {
   constructor(trace, stage) {
     this.lowering = new Lowering({ channels: 1, sweep: stage.sweep });
     this.isMax = stage.view === "max_pool";
-    this.withPadding = !stage.layer.includes("count_include_pad=False");
+    this.counts = stage.counts?.data;
     this.x = inputOf(trace, stage.name);
     this.dy = gradientOf(trace, stage.name);
     this.packageDx = inputGradientOf(trace, stage.name);
@@ -132,8 +132,7 @@ class PoolGradients {
     }
     const most = Math.max(...cells.map((cell) => cell.value));
     const first = cells.findIndex((cell) => cell.value === most);
-    const even = 1 / (this.withPadding ? lowering.rows : cells.length);
-    return cells.map((cell, k) => ({ ...cell, share: this.isMax ? Number(k === first) : even }));
+    return cells.map((cell, k) => ({ ...cell, share: this.isMax ? Number(k === first) : 1 / this.counts[position] }));
   }
 
   /** Return dX of a pixel: the sum over the windows that lie over it. */

@@ -5,6 +5,7 @@ import { largest } from "./arrays.js";
 import { h, percent, short } from "./dom.js";
 import { explain } from "./explain.js";
 import { namedNumber, precise } from "./backward-parts.js";
+import { relabel } from "./input.js";
 
 const BACKWARD_MOST_CLASSES = 20;
 
@@ -90,7 +91,7 @@ function backwardClasses({ doutputs, label }) {
 }
 
 function backwardClassRow(store, k, most) {
-  const { network, source, trace, image } = store.state;
+  const { network, source, trace } = store.state;
   const [said, dz] = [trace.probabilities.data[k], trace.doutputs.data[k]];
   const choose = h("input", {
     type: "radio",
@@ -100,7 +101,7 @@ function backwardClassRow(store, k, most) {
     disabled: !source.live,
     "aria-label": `${network.classes[k]} is the true label`,
     onchange: async () => {
-      await store.explore({ image, label: k });
+      await relabel(store, k);
       document.querySelector(`input[name="true-label"][value="${k}"]`)?.focus();
     },
   });

@@ -10,12 +10,13 @@ const turned = (base) => sup(base, "T");
 const said = (words) => `<mtext>${words}</mtext>`;
 const partial = (below) => frac("∂J", `∂${below}`);
 
-/** Return plain text as MathML: letters, words and numbers become identifiers and numbers, all else operators. */
+/** Return plain text as MathML: a letter is italic, a word and the d of a gradient dW are upright, and all else is an operator. */
 function text(part) {
   if (part.startsWith("<")) return part;
-  const tokens = part.match(/[A-Za-zα-ω∂]+\d*|\d+(\.\d+)?|\S/g) ?? [];
+  const tokens = part.match(/[d∂](?=[A-Zbw]\b)|[A-Za-zα-ω]+\d*|\d+(\.\d+)?|\S/g) ?? [];
   const inner = tokens.map((token) => {
     if (/^\d/.test(token)) return `<mn>${token}</mn>`;
+    if (token === "d") return `<mi mathvariant="normal">d</mi>`;
     return /^[A-Za-zα-ω∂]/.test(token) ? `<mi>${token}</mi>` : `<mo>${token}</mo>`;
   });
   return inner.length === 1 ? inner[0] : `<mrow>${inner.join("")}</mrow>`;

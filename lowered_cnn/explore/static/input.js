@@ -11,7 +11,7 @@ const STROKE = 11;
 const STEP = 5; // pixels that an arrow key moves the pen
 const FOLDED = "lowered_cnn explorer: image folded"; // where the browser keeps that choice
 
-/** A sheet to draw on, white on black inside; draw(image) is called with its grey levels at most once a frame. */
+/** A sheet to draw on, white on black inside; draw(image) is called with its grey levels after each stroke. */
 class Sheet {
   constructor(draw) {
     this.draw = draw;
@@ -41,7 +41,6 @@ class Sheet {
   clear() {
     this.context.fillStyle = "#000";
     this.context.fillRect(0, 0, SIDE, SIDE);
-    cancelAnimationFrame(this.frame);
     this.element.classList.add("empty");
   }
 
@@ -67,29 +66,27 @@ class Sheet {
     this.element.classList.remove("keyed");
     this.down = true;
     this.pen = this.at(event);
-    this.stroke(this.pen);
+    this.stroke([this.pen]);
   }
 
   moved(event) {
     if (!this.down) return;
     const between = event.getCoalescedEvents?.() ?? [];
-    for (const each of between.length ? between : [event]) this.stroke(this.at(each));
+    this.stroke((between.length ? between : [event]).map((each) => this.at(each)));
   }
 
-  stroke(to) {
+  /** Draw a line from the pen through some places. */
+  stroke(places) {
     const { context } = this;
-    context.strokeStyle = "#fff";
-    context.lineWidth = STROKE;
-    context.lineCap = "round";
+    Object.assign(context, { strokeStyle: "#fff", lineWidth: STROKE, lineCap: "round", lineJoin: "round" });
     context.beginPath();
     context.moveTo(...this.pen);
-    context.lineTo(to[0] + 0.01, to[1]);
+    for (const [x, y] of places) context.lineTo(x + 0.01, y);
     context.stroke();
-    this.pen = to;
+    this.pen = places.at(-1);
     this.element.classList.remove("empty");
     this.showPen();
-    cancelAnimationFrame(this.frame);
-    this.frame = requestAnimationFrame(() => this.draw(this.image()));
+    this.draw(this.image());
   }
 
   keyed(event) {
@@ -97,11 +94,11 @@ class Sheet {
     const move = moves[event.key];
     if (move) {
       const to = this.pen.map((part, axis) => Math.max(0, Math.min(SIDE, part + move[axis])));
-      if (this.down) this.stroke(to);
+      if (this.down) this.stroke([to]);
       this.pen = to;
     } else if (event.key === " ") {
       this.down = !this.down;
-      if (this.down) this.stroke(this.pen);
+      if (this.down) this.stroke([this.pen]);
       announce(this.down ? "Pen down" : "Pen up");
     } else if (event.key === "Delete" || event.key === "Backspace") {
       this.clear();
@@ -115,23 +112,6 @@ class Sheet {
     const { data } = this.context.getImageData(0, 0, SIDE, SIDE);
     return { shape: [1, SIDE, SIDE], data: Uint8Array.from({ length: SIDE * SIDE }, (_, k) => data[4 * k]) };
   }
-}
-
-/** Return show, but for one call at a time: of those that come while it is busy, only the last is made. */
-function latest(show) {
-  let busy = false;
-  let next = null;
-  return async function ask(what) {
-    next = what;
-    if (busy) return;
-    busy = true;
-    while (next) {
-      const now = next;
-      next = null;
-      await show(now);
-    }
-    busy = false;
-  };
 }
 
 /** Return a picture of an image (C, H, W): grey levels, or its colours. */
@@ -152,17 +132,16 @@ export function picture({ shape, data }, side, label) {
   });
 }
 
-/** Fill the panel of the image. show({ image | drawing, label }) is called with what is to be explored. */
-export function inputPanel(store, show) {
+/** Return the panel of the image. */
+export function inputPanel(store) {
   const { network, source } = store.state;
-  const ask = latest(show);
-  const sheet = new Sheet((drawing) => ask({ drawing }));
+  const sheet = new Sheet((drawing) => store.explore({ drawing }));
   const seen = h("div", { class: "seen" });
   const brief = h("span", { class: "brief" });
   const bars = h("ol", { class: "bars", "aria-label": "Probabilities" });
   const label = h(
     "select",
-    { id: "label", onchange: () => ask({ image: store.state.image, label: Number(label.value) }) },
+    { id: "label", onchange: () => relabel(store, Number(label.value)) },
     network.classes.map((name, k) => h("option", { value: k }, name)),
   );
   const part = (name, title, ...content) => h("section", { class: `part ${name}` }, title && h("h3", {}, title), content);
@@ -178,7 +157,7 @@ export function inputPanel(store, show) {
       foldButton((folded) => element.classList.toggle("folded", folded)),
     ),
     source.live ? part("drawing", null, sheet.element, clear) : null,
-    part("choosing", null, source.live ? testImages(store, ask, sheet) : savedImages(store, ask)),
+    part("choosing", null, source.live ? testImages(store, sheet) : savedImages(store)),
     part("seeing", "What the network sees", seen),
     part("saying", "What it says", bars),
     part("choice", null, h("label", { for: "label" }, "True label, for the backward pass"), label),
@@ -199,6 +178,12 @@ export function inputPanel(store, show) {
   store.on(["image", "probabilities", "label"], update);
   update();
   return element;
+}
+
+/** Explore the same image with another label. */
+export function relabel(store, label) {
+  const { image, number } = store.state;
+  return store.explore({ image, number, label });
 }
 
 /** Return whether the panel was folded when it was last used; a browser may refuse to keep that. */
@@ -253,14 +238,15 @@ export function probabilityBars(classes, shares, label) {
   });
 }
 
-function testImages(store, show, sheet) {
-  const { network, source } = store.state;
+function testImages(store, sheet) {
+  const { network } = store.state;
   const { count, mistakes } = network.test;
-  const number = h("input", { type: "number", min: "0", max: String(count - 1), value: "0", onchange: () => pick(Number(number.value)) });
-  const pick = async (n) => {
-    number.value = String(n);
+  const attributes = { type: "number", min: "0", max: String(count - 1), value: store.state.number };
+  const number = h("input", { ...attributes, onchange: () => pick(Number(number.value)) });
+  store.on(["number"], () => (number.value = store.state.number ?? ""));
+  const pick = (n) => {
     sheet.clear();
-    show(await source.example(n));
+    store.explore({ number: n });
   };
   const random = h("button", { type: "button", onclick: () => pick(Math.floor(Math.random() * count)) }, "Random");
   const wrong = h(
@@ -280,12 +266,12 @@ function testImages(store, show, sheet) {
   );
 }
 
-function savedImages(store, show) {
+function savedImages(store) {
   const { source } = store.state;
   const buttons = source.examples.map((each) =>
     h(
       "button",
-      { type: "button", class: "thumbnail", title: each.name, onclick: () => show(each) },
+      { type: "button", class: "thumbnail", title: each.name, onclick: () => store.explore(each) },
       picture(each.image, 56, each.name).element,
     ),
   );

@@ -23,12 +23,11 @@ export function nudgeView(store, element) {
   );
   let asked = 0;
   const nudge = async () => {
-    const { source, image, trace, step, network, nudged } = store.state;
+    const { source, image, trace, step, nudged } = store.state;
     const turn = ++asked;
     result.classList.add("waiting");
     try {
-      const number = network.step === undefined ? undefined : step;
-      const found = await source.nudge({ image, label: trace.label, step: number, ...nudged });
+      const found = await source.nudge({ image, label: trace.label, step, ...nudged });
       if (turn !== asked) return;
       result.replaceChildren(...nudgeResult(store, found, result.clientWidth));
       announce(found.agrees ? "The gradient agrees with the finite difference" : "The gradient does not agree");

@@ -15,7 +15,7 @@ class Server {
   }
 
   network(step) {
-    return this.ask(step === null || step === undefined ? "network" : `network?step=${step}`);
+    return this.ask(step === undefined ? "network" : `network?step=${step}`);
   }
 
   example(number) {
@@ -68,16 +68,6 @@ class Saved {
 
   async network() {
     return this.content.network;
-  }
-
-  async example(number) {
-    const found = this.examples.find((each) => each.number === number);
-    if (!found) throw new Error("this page was saved without that image");
-    return found;
-  }
-
-  async predict({ image }) {
-    return { image, probabilities: this.content.probabilities[this.at(image)] };
   }
 
   async trace({ image }) {

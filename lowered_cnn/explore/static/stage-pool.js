@@ -217,11 +217,10 @@ class PoolView {
     );
   }
 
-  /** Write the mean; a window over the edge may count fewer taps than it has, as the layer's padding says. */
+  /** Write the mean over the taps that count: a window over the edge may count fewer than it has. */
   tellMean(values, value) {
     const all = values.reduce((total, each) => total + (each ?? 0), 0);
-    const taps = values.length;
-    const counted = values.includes(null) && value !== 0 ? Math.round(all / value) : taps;
+    const counted = Math.max(1, this.stage.counts.data[this.pointed.position]);
     const lines =
       values.length <= 12
         ? values.map((each, row) => [

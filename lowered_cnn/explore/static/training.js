@@ -84,10 +84,7 @@ export function stepMarker(store) {
 
 /** Show the network of a saved step everywhere on the page. */
 async function showStep(store, step) {
-  const network = await store.state.source.network(step);
-  store.set({ network, step: network.step });
-  const { image, label } = store.state;
-  if (image) await store.explore({ image, label });
+  await store.explore({ network: await store.state.source.network(step) });
 }
 
 /** Show the view in an element; returns what ends it. */
@@ -546,7 +543,8 @@ function trainingSlider(view) {
     if (place >= 0) slider.value = String(place);
     slider.setAttribute("aria-valuetext", `step ${wanted ?? step}`);
     element.dataset.shownStep = step;
-    text.textContent = `${grouped(wanted ?? step ?? 0)}${network.accuracy === undefined ? "" : ` · ${percent(network.accuracy)} of the test images right`}`;
+    const { tested, accuracy } = network.test;
+    text.textContent = `${grouped(wanted ?? step)} · ${percent(accuracy)} of ${grouped(tested)} test images right`;
     follow.checked = log.follow;
   }
   return { element, update };
