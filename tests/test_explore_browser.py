@@ -326,7 +326,7 @@ def test_after_a_training_the_network_of_each_saved_step_is_on_the_page(chromium
         assert (
             controls.get_attribute("data-step") == str(progress["steps_total"]) == str(progress["records"][-1]["step"])
         )
-        first = explorer.get("/api/example/0")["image"]
+        first = explorer.get(f"/api/example/{explorer.get('/api/network')['test']['hardest']}")["image"]
         shown = []
         for step in (progress["steps"][0], progress["steps"][-1]):
             with page.expect_response("**/api/trace"):
@@ -422,6 +422,7 @@ def test_a_saved_page_works_without_a_server(chromium: Browser, run: Path, tmp_p
         for view in VIEWS:
             page.locator(f'#tabs a[href="#{view}"]').click()
             settled(page)
+        page.locator('#tabs a[href="#forward"]').click()
         thumbnails = page.locator("#input button.thumbnail")
         shown = []
         for thumbnail in thumbnails.all():
