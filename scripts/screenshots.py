@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
@@ -22,7 +22,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 COMMAND = [sys.executable, "-m", "lowered_cnn.cli"]
 WIDTHS = {360: (720, 2), 1920: (1000, 1)}
 """Of each width the height, and how many pixels of the picture one pixel of the page becomes."""
-THEMES = ("light", "dark")
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 SETTLED = 800
 """Milliseconds after which a view has drawn all that it computes, and nothing moves any more."""
 
@@ -58,7 +58,7 @@ def explorer(folder: Path) -> Iterator[str]:
     """Train the default network with its seed, explore it, and return the address of the page."""
     run = folder / "mnist"
     subprocess.run([*COMMAND, "train", "--no-report", "--out", run], check=True, stdout=subprocess.DEVNULL)
-    command = [*COMMAND, "explore", run, "--no-browser", "--port", "0"]
+    command = [*COMMAND, "explore", str(run), "--no-browser", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -99,8 +99,7 @@ def main() -> None:
         for width, (height, scale) in WIDTHS.items():
             size = ViewportSize(width=width, height=height)
             for theme in THEMES:
-                scheme = "dark" if theme == "dark" else "light"
-                page = browser.new_page(viewport=size, color_scheme=scheme, device_scale_factor=scale)
+                page = browser.new_page(viewport=size, color_scheme=theme, device_scale_factor=scale)
                 for view in VIEWS:
                     picture = small(shoot(page, url, view))
                     (IMAGES / name(view, width, theme)).write_bytes(picture)

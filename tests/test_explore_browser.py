@@ -317,6 +317,7 @@ def test_a_nudged_weight_moves_the_loss_as_its_gradient_says(chromium: Browser, 
 
 def test_after_a_training_the_network_of_each_saved_step_is_on_the_page(chromium: Browser, run: Path) -> None:
     with exploring(run) as explorer, page_at(chromium, address(explorer, "training")) as page:
+        first = explorer.get(f"/api/example/{explorer.get('/api/network')['test']['hardest']}")["image"]
         controls = page.locator('[data-name="training"]')
         expect(controls).to_have_attribute("data-state", "idle")
         page.get_by_label("Epochs").fill("4")
@@ -326,7 +327,6 @@ def test_after_a_training_the_network_of_each_saved_step_is_on_the_page(chromium
         assert (
             controls.get_attribute("data-step") == str(progress["steps_total"]) == str(progress["records"][-1]["step"])
         )
-        first = explorer.get(f"/api/example/{explorer.get('/api/network')['test']['hardest']}")["image"]
         shown = []
         for step in (progress["steps"][0], progress["steps"][-1]):
             with page.expect_response("**/api/trace"):
