@@ -274,6 +274,7 @@ def test_a_saved_page_works_without_a_server(chromium: Browser, run: Path, tmp_p
         for view in VIEWS:
             page.locator(f'#tabs a[href="#{view}"]').click()
             settled(page)
+        page.locator('#tabs a[href="#forward"]').click()
         thumbnails = page.locator("#input button.thumbnail")
         shown = []
         for thumbnail in thumbnails.all():

@@ -122,6 +122,19 @@ def test_pointing_at_a_cell_shows_its_sum(address: str, chromium: Browser) -> No
         assert float(page.get_attribute("[data-name=total]", "data-value") or "nan") == shown["Z"].ravel()[-1]
 
 
+def test_the_numbers_that_move_are_those_of_the_column_pointed_at(address: str, chromium: Browser) -> None:
+    press = "() => (document.querySelector('.flows').click(), document.querySelector('.flow').innerText.split(/\\s+/))"
+    with page_at(chromium, f"{address}#sandbox") as page:
+        for direction, grid, columns in (("forward", "output", "columns"), ("backward", "dz", "dcolumns")):
+            page.click(f"[data-name={direction}]")
+            page.locator(f"[data-name={grid}]").click(
+                position={"x": 80, "y": 2}
+            )  # position 2, for cells have 34 pixels
+            moving = [float(number) for number in page.evaluate(press)]
+            assert moving == numbers(page)[columns][:, 2].tolist()
+            page.wait_for_selector(".flow", state="detached")
+
+
 def test_the_tree_on_the_page_is_the_one_that_adds_the_gradients(address: str, chromium: Browser) -> None:
     with page_at(chromium, f"{address}#ledger") as page:
         page.wait_for_selector("[data-name=tree]")

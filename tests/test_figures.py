@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 import figures
+import screenshots
 
 DOCS = Path(__file__).parents[1] / "docs"
 PIXELS = re.compile(r"data:image/png;base64,([^\"]+)")
@@ -64,6 +65,23 @@ def test_every_page_of_the_book_has_its_figure() -> None:
     }
     assert all(f"book/{Path(page).stem}.svg" in images for page, images in shown.items())
     assert len(shown) == 9
+
+
+def test_the_guide_shows_every_view_of_the_explorer_at_both_widths_in_both_themes() -> None:
+    wanted = {
+        screenshots.name(view, width, theme): (width * scale, height * scale)
+        for view in screenshots.VIEWS
+        for width, (height, scale) in screenshots.WIDTHS.items()
+        for theme in screenshots.THEMES
+    }
+    files = {path.name: path.read_bytes() for path in (DOCS / "images" / "explorer").iterdir()}
+    sizes = {name: (int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) for name, png in files.items()}
+    assert sizes == wanted
+    assert sum(map(len, files.values())) < 2_000_000
+    picture = re.compile(r"!\[.+?\]\(images/explorer/(.+?-(light|dark)\.png)#only-(\w+)\)")
+    shown = picture.findall((DOCS / "explorer.md").read_text())
+    assert sorted(name for name, _, _ in shown) == sorted(wanted)
+    assert all(theme == only for _, theme, only in shown)
 
 
 def test_a_figure_is_readable_without_eyes_on_dark_pages_and_without_the_network() -> None:

@@ -76,6 +76,8 @@ function open(store) {
     if (tab.hash === `#${view.name}`) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
+  document.querySelector("#tabs [aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
+  document.title = `${view.title}: ${store.state.network.name}, lowered_cnn explorer`;
   leave();
   main.className = view.name;
   leave = view.show(store, main) ?? (() => {});
@@ -83,6 +85,11 @@ function open(store) {
 
 function switchTheme() {
   document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+  showTheme();
+}
+
+function showTheme() {
+  document.getElementById("theme").setAttribute("aria-pressed", String(isDark()));
   themeChanged();
 }
 
@@ -107,7 +114,8 @@ async function start() {
   document.getElementById("tabs").append(...VIEWS.map(({ name, title }) => h("a", { href: `#${name}` }, title)));
   document.getElementById("input").append(inputPanel(store));
   document.getElementById("theme").addEventListener("click", switchTheme);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themeChanged);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+  showTheme();
   addEventListener("hashchange", () => open(store));
   store.explore(source.live ? { number: network.test.hardest } : source.examples[0]);
   await autostart(store);

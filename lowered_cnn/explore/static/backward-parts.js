@@ -130,6 +130,7 @@ export function stepPath(chosen, steps) {
   function show(k) {
     chosen.step = k;
     buttons.forEach((button, other) => button.setAttribute("aria-pressed", String(other === k)));
+    buttons[k].scrollIntoView({ block: "nearest", inline: "nearest" });
     page.replaceChildren(...steps[k].build());
   }
   const element = h(

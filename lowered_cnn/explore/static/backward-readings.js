@@ -211,7 +211,7 @@ function additionReading(shared) {
   full.add(positions, sums, counts);
   const mostRead = largest(counts.data);
   const local = (tap, p) => entry(dcolumns, c * kh * kw + tap, p);
-  const cell = fitted(kh * kw, positions, backwardRoom(), 160, 0.4, 12);
+  const cell = fitted(kh * kw, positions, backwardRoom(), 240, 0.4, 12);
   const columns = namedGrid({
     name: "columns",
     rows: kh * kw,

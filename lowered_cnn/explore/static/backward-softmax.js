@@ -25,7 +25,7 @@ export function backwardSoftmax(store) {
       "p",
       {},
       "Choose the true label Y. All that then flows back through the network is the difference between what it said and ",
-      "what it should have said:",
+      "what it should have said: ",
       "below zero at the true class, whose output is to grow, and above zero at all others, which are to shrink.",
     ),
     equation("dsoftmax"),

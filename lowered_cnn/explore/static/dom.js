@@ -76,8 +76,9 @@ export function stepper({ label, count, value, name = String, change }) {
   const element = h(
     "span",
     { class: "stepper" },
+    h("span", { "aria-hidden": "true" }, label),
     h("button", { type: "button", class: "quiet", "aria-label": `${label}: previous`, disabled: count < 2, onclick: () => step(-1) }, "‹"),
-    h("label", {}, h("span", {}, label), select),
+    select,
     h("button", { type: "button", class: "quiet", "aria-label": `${label}: next`, disabled: count < 2, onclick: () => step(1) }, "›"),
   );
   return { element, set: (k) => (select.value = String(k)) };

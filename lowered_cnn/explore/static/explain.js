@@ -25,15 +25,18 @@ export function explain({ equations = [], shapes = [], codes = [], note = null }
   return h(
     "section",
     { class: "explain", "aria-label": "Equation, shapes and code" },
-    equations.map(equation),
-    note && h("p", { class: "note" }, note),
-    shapes.length
-      ? h(
-          "dl",
-          { class: "shapes" },
-          shapes.map(([name, shape]) => h("div", {}, h("dt", {}, name), h("dd", {}, shape))),
-        )
-      : null,
+    h(
+      "div",
+      { class: "formulas" },
+      h("div", {}, equations.map(equation), note && h("p", { class: "note" }, note)),
+      shapes.length
+        ? h(
+            "dl",
+            { class: "shapes" },
+            shapes.map(([name, shape]) => h("div", {}, h("dt", {}, name), h("dd", {}, shape))),
+          )
+        : null,
+    ),
     pieces.length ? h("details", {}, h("summary", {}, "The lines that compute it"), pieces) : null,
   );
 }

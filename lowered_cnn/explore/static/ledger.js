@@ -65,12 +65,13 @@ function ledgerParts(ledger, network) {
   return [
     h("h2", {}, "Ledger: what a training step costs"),
     ledgerSummary(ledger),
-    h("h3", {}, "Work and time"),
-    ledgerBars(ledger),
-    h("h3", {}, "Every product, M × K × N"),
-    ledgerTable(ledger),
-    h("h3", {}, "The tree that adds up a batch"),
-    ledgerTrees(ledger),
+    h(
+      "div",
+      { class: "ledger-columns" },
+      h("section", {}, h("h3", {}, "Work and time"), ledgerBars(ledger)),
+      h("section", { class: "products" }, h("h3", {}, "Every product, M × K × N"), ledgerTable(ledger)),
+      h("section", {}, h("h3", {}, "The tree that adds up a batch"), ledgerTrees(ledger)),
+    ),
     explain({
       equations: ["product", "tree"],
       shapes: [
@@ -270,7 +271,7 @@ function ledgerTable({ rows, peak }) {
           h(
             "tr",
             {},
-            head.map((name) => h("th", { scope: "col" }, name)),
+            head.map((name) => h("th", { scope: "col", class: name === "product" ? "role" : null }, name)),
           ),
         ),
         h("tbody", {}, body),

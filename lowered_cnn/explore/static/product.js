@@ -134,7 +134,8 @@ export class Product {
     view.classList.toggle("held-left", this.inner * cell < 0.6 * view.clientWidth);
     view.classList.toggle("held-below", this.rows * cell < 0.5 * view.clientHeight);
     view.style.setProperty("--held", view.classList.contains("held-left") ? `${this.a.element.parentElement.offsetWidth}px` : "0px");
-    this.overview.hidden = view.scrollWidth <= view.clientWidth + 8 && view.scrollHeight <= view.clientHeight + 8;
+    const fits = view.scrollWidth <= view.clientWidth + 8 && view.scrollHeight <= view.clientHeight + 8;
+    this.overview.hidden = fits || this.inner + this.cols < 0.7 * (this.rows + this.inner); // a thin strip shows nothing
     this.reveal(this.selected);
     this.redraw();
   }

@@ -5,11 +5,12 @@ import { diverging } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
 import { sizeInNumbers } from "./equations.js";
 import { explain } from "./explain.js";
+import { flowButton } from "./flow.js";
 import { fitted, Grid } from "./grid.js";
 import { Lowering } from "./lowering.js";
 import { legend } from "./maps.js";
 import { Product } from "./product.js";
-import { patchMarks } from "./stage-conv.js";
+import { paddedPlace, patchMarks } from "./stage-conv.js";
 
 const SANDBOX_LEAST = 3; // sides of the image
 const SANDBOX_MOST = 10;
@@ -500,10 +501,19 @@ function sandboxForward(state, lowering, changed) {
       sandboxFigure("", "The sum", "number by number", sum),
       sandboxFigure("result", "Output", "Z", output.element, scale),
     ),
+    flowButton("The patch becomes a column", () => [image, product.b, sandboxMoves(lowering, state.position)]),
     place,
     h("details", { class: "sandbox-text" }, h("summary", {}, "The numbers as text"), text),
   );
   return { element, refresh };
+}
+
+/** Return for each tap of a window its cell in the padded image, and the one in the columns to which im2col copies it. */
+function sandboxMoves(lowering, position) {
+  return Array.from({ length: lowering.rows }, (_, row) => {
+    const [, y, x] = lowering.pixel(row, position);
+    return [paddedPlace(lowering, y, x), [row, position]];
+  });
 }
 
 /** Put the product's picture in its place, scrolled as the one before. */
@@ -701,7 +711,17 @@ function sandboxBackward(state, lowering, changed) {
       sandboxFigure("patch", "dJ/dX", "dX = col2im(dcolumns)", gradient.element),
       sandboxFigure("", "Overlaps", "entries added at each pixel", overlaps.element),
     ),
-    h("div", { class: "tools" }, h("label", {}, "col2im, position by position ", slider), shownOf),
+    h(
+      "div",
+      { class: "tools" },
+      h("label", {}, "col2im, position by position ", slider),
+      shownOf,
+      flowButton("The column returns", () => [
+        product.c,
+        gradient,
+        sandboxMoves(lowering, state.position).map(([pixel, column]) => [column, pixel]),
+      ]),
+    ),
     sum,
     place,
     h("details", { class: "sandbox-text" }, h("summary", {}, "The numbers as text"), text),
