@@ -1,16 +1,16 @@
 // The page: it asks for a network, shows an image to it, and switches between the views.
 
 import { argmax } from "./arrays.js";
-import { predicted, openSource } from "./source.js";
-import { announce, h, percent } from "./dom.js";
-import { createStore } from "./store.js";
 import { backwardView } from "./backward.js";
+import { isDark, themeChanged } from "./colour.js";
+import { announce, h, percent } from "./dom.js";
 import { forwardView } from "./forward.js";
 import { inputPanel } from "./input.js";
-import { isDark, themeChanged } from "./colour.js";
 import { ledgerView } from "./ledger.js";
 import { nudgeView } from "./nudge.js";
 import { sandboxView } from "./sandbox.js";
+import { openSource, predicted } from "./source.js";
+import { createStore } from "./store.js";
 import { autostart, stepMarker, trainingView } from "./training.js";
 
 const VIEWS = [

@@ -3,7 +3,7 @@
 const TYPES = { uint8: Uint8Array, float32: Float32Array };
 
 /** Return the array that a packed one stands for. */
-export function unpack({ dtype, shape, data }) {
+function unpack({ dtype, shape, data }) {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   return { shape, data: new TYPES[dtype](bytes.buffer) };
 }
@@ -66,6 +66,17 @@ export function largest(data) {
 /** Return the index of the number of the largest magnitude. */
 export function strongest(data) {
   return data.reduce((best, value, k) => (Math.abs(value) > Math.abs(data[best]) ? k : best), 0);
+}
+
+/** Return the indices of the `most` largest numbers, in their order. */
+export function largestOnes(numbers, most) {
+  const indices = Array.from(numbers.keys()).sort((a, b) => numbers[b] - numbers[a]);
+  return indices.slice(0, most).sort((a, b) => a - b);
+}
+
+/** Return the indices of the k-th number, in row-major order, of an array of a shape. */
+export function placeIn(shape, k) {
+  return shape.map((length, axis) => Math.floor(k / shape.slice(axis + 1).reduce((a, b) => a * b, 1)) % length);
 }
 
 /** Return the index of the largest number. */

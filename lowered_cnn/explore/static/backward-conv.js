@@ -1,12 +1,12 @@
 // A convolution, backward: dZ arrives, and becomes dW, db and dX, one step after another.
 
 import { entry, largest, strongest, transpose } from "./arrays.js";
+import { ConvolutionGradients } from "./backward-matrices.js";
 import {
   backwardRoom,
   backwardTable,
   besidePackage,
   largestOf,
-  mapFigure,
   namedGrid,
   namedNumber,
   precise,
@@ -14,12 +14,12 @@ import {
   stepPath,
   TermStrips,
 } from "./backward-parts.js";
-import { ConvolutionGradients } from "./backward-matrices.js";
 import { readingsStep } from "./backward-readings.js";
 import { sgdStep } from "./backward-sgd.js";
 import { h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
-import { heatOf, legend } from "./maps.js";
+import { cellMark } from "./grid.js";
+import { heatOf, legend, mapFigure } from "./maps.js";
 import { Product } from "./product.js";
 
 /** Return the view of a convolution, backward. */
@@ -60,7 +60,7 @@ function backwardFilters({ stage, chosen, rebuild }) {
 }
 
 /** Return a grid of row k of dZ as a map; point(position) is called. */
-export function dzGrid({ gradients, stage }, k, { name, point, side = 300 }) {
+function dzGrid({ gradients, stage }, k, { name, point, side = 300 }) {
   const { lowering, dz, start } = gradients;
   const at = (i, j) => entry(dz, k(), i * lowering.ow + j);
   return namedGrid({
@@ -84,7 +84,7 @@ function arrival(view) {
   const point = (position) => {
     const [i, j] = lowering.place(position);
     chosen.position = position;
-    grid.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
+    grid.mark([cellMark([i, j], "result")]);
     line.replaceChildren(
       `dZ[${chosen.filter}, ${i}, ${j}] = `,
       namedNumber("dz", entry(dz, k, position)),
@@ -211,8 +211,8 @@ function weightStep(view) {
     channels.set(c);
     filters.set(chosen.filter);
     for (const each of [...maps, filter]) each.draw();
-    for (const each of maps) each.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "cursor" }]);
-    filter.mark([{ rows: [a, a + 1], cols: [b, b + 1], role: "result" }]);
+    for (const each of maps) each.mark([cellMark([i, j], "cursor")]);
+    filter.mark([cellMark([a, b], "result")]);
     product.select({ m: local(), k: position, n: row });
     captions[0].textContent = `[${chosen.filter}]`;
     captions[1].textContent = `${first + c}, ${a}, ${b}`;

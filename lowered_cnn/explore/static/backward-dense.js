@@ -1,14 +1,13 @@
 // A dense layer, backward: an outer product for its weights, and a product with W^T for its input.
 
 import { entry, largest, matrix, multiply, strongest, transpose } from "./arrays.js";
-import { parameterGradient, parameterNamed } from "./backward-matrices.js";
 import { backwardRoom, backwardTable, besidePackage, namedNumber, precise, remembered, stepPath, TermStrips } from "./backward-parts.js";
 import { sgdStep } from "./backward-sgd.js";
 import { h, short, times } from "./dom.js";
 import { explain } from "./explain.js";
 import { legend } from "./maps.js";
 import { Product } from "./product.js";
-import { gradientOf, inputGradientOf, inputOf } from "./source.js";
+import { gradientOf, inputGradientOf, inputOf, parameterOf } from "./source.js";
 
 /** Return the view of a dense layer, backward. */
 export function backwardDense(store, stage) {
@@ -22,9 +21,9 @@ export function backwardDense(store, stage) {
     chosen: remembered(store, `backward ${stage.name}`, { step: 0, k: undefined, m: undefined }),
     dz: matrix(outputs, 1, gradientOf(trace, stage.name).data),
     a: matrix(inputs, 1, inputOf(trace, stage.name).data),
-    weight: matrix(outputs, inputs, network.weights[parameterNamed(stage, "weight")].data),
-    packageDweight: matrix(outputs, inputs, parameterGradient(trace, stage, "weight").data),
-    packageDbias: parameterGradient(trace, stage, "bias"),
+    weight: matrix(outputs, inputs, parameterOf(network.weights, stage, "weight").data),
+    packageDweight: matrix(outputs, inputs, parameterOf(trace.gradients, stage, "weight").data),
+    packageDbias: parameterOf(trace.gradients, stage, "bias"),
     packageDx: inputGradientOf(trace, stage.name),
   };
   view.chosen.k ??= strongest(view.dz.data);

@@ -1,11 +1,12 @@
 // Any other stage, backward: dY beside dX, cell by cell; of a ReLU, its mask between them.
 
 import { largest, strongest } from "./arrays.js";
-import { backwardRoom, besidePackage, mapFigure, namedGrid, remembered } from "./backward-parts.js";
+import { backwardRoom, besidePackage, namedGrid, remembered } from "./backward-parts.js";
 import { ink } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
-import { channel, heatOf, legend } from "./maps.js";
+import { cellMark } from "./grid.js";
+import { channel, heatOf, legend, mapFigure } from "./maps.js";
 import { gradientOf, inputGradientOf, inputOf } from "./source.js";
 
 /** Return the view of a stage that is shown as its gradients. */
@@ -49,7 +50,7 @@ export function backwardMaps(store, stage) {
       const value = Object.fromEntries(planes.map(({ name, grid }) => [name, cellOf(grid, chosen.cell)]));
       for (const { grid } of planes) {
         const [r, k] = chosen.cell;
-        grid.mark(r < grid.rows && k < grid.cols ? [{ rows: [r, r + 1], cols: [k, k + 1], role: "result" }] : []);
+        grid.mark(r < grid.rows && k < grid.cols ? [cellMark([r, k], "result")] : []);
       }
       said.replaceChildren(...cellSaid(isRelu, value, largest(dx.data)));
     }

@@ -1,18 +1,8 @@
 // The backward pass of a convolution as matrices, computed in the page, beside what the package computed.
 
 import { entry, matrix, multiply, transpose } from "./arrays.js";
+import { gradientOf, inputGradientOf, parameterOf } from "./source.js";
 import { Convolution } from "./stage-conv.js";
-import { gradientOf, inputGradientOf } from "./source.js";
-
-/** Return the gradient of a stage's parameter whose name ends with this word, or null. */
-export function parameterGradient(trace, stage, word) {
-  return trace.gradients[parameterNamed(stage, word)] ?? null;
-}
-
-/** Return the full name of a stage's parameter whose name ends with this word. */
-export function parameterNamed(stage, word) {
-  return stage.parameters.find((name) => name.endsWith(`.${word}`));
-}
 
 /** The matrices of one group of a convolution for one image: dZ, dW, dcolumns and dX, as the page and as the package have them. */
 export class ConvolutionGradients {
@@ -25,8 +15,8 @@ export class ConvolutionGradients {
     this.dz = rowsOf(gradientOf(trace, stage.name).data, lowering.positions);
     this.columnsT = transpose(conv.columns);
     this.dweight = multiply(this.dz, this.columnsT);
-    this.packageDweight = rowsOf(parameterGradient(trace, stage, "weight").data, lowering.rows);
-    const dbias = parameterGradient(trace, stage, "bias");
+    this.packageDweight = rowsOf(parameterOf(trace.gradients, stage, "weight").data, lowering.rows);
+    const dbias = parameterOf(trace.gradients, stage, "bias");
     this.packageDbias = dbias ? dbias.data.subarray(start, start + filters) : null;
     const area = lowering.height * lowering.width;
     const dx = inputGradientOf(trace, stage.name).data;
@@ -92,7 +82,7 @@ export function sumInOrder(values) {
 }
 
 /** dZ of one filter with zeros between its numbers (stride) and around them, so that a window of the filter's size fits at every pixel. */
-export class SpreadMap {
+class SpreadMap {
   constructor(lowering) {
     const { stride, dilation, pads } = lowering.sweep;
     this.lowering = lowering;

@@ -2,8 +2,8 @@
 
 import { largest } from "./arrays.js";
 import { diverging } from "./colour.js";
-import { h, tight } from "./dom.js";
-import { fitted, Grid, READABLE } from "./grid.js";
+import { h, mainWidth, tableHead, tight } from "./dom.js";
+import { cellMark, fitted, Grid, READABLE } from "./grid.js";
 
 const BACKWARD_DIGITS = 5; // the digits in which the page and the package are compared
 const BACKWARD_ROUNDING = 1e-4; // of the largest number around: what sums in another order may differ by in float32
@@ -60,17 +60,7 @@ function inUnits(magnitude) {
 
 /** Return the width that the page leaves to a figure. */
 export function backwardRoom() {
-  return document.getElementById("main").clientWidth - 8;
-}
-
-/** Return a figure with a caption around a grid or another element. */
-export function mapFigure(title, more, content, role = "") {
-  return h(
-    "figure",
-    { class: `map ${role}` },
-    h("figcaption", {}, h("strong", {}, title), " ", more, content.unit ?? ""),
-    content.element ?? content,
-  );
+  return mainWidth() - 8;
 }
 
 /**
@@ -103,7 +93,7 @@ export class TermStrips {
   draw(k) {
     for (const grid of this.grids) {
       grid.draw();
-      grid.mark(k === undefined ? [] : [{ rows: [0, 1], cols: [k, k + 1], role: "cursor" }]);
+      grid.mark(k === undefined ? [] : [cellMark([0, k], "cursor")]);
     }
   }
 }
@@ -164,15 +154,7 @@ export function backwardTable(names, rows) {
   return h(
     "table",
     {},
-    h(
-      "thead",
-      {},
-      h(
-        "tr",
-        {},
-        names.map((name) => h("th", { scope: "col" }, name)),
-      ),
-    ),
+    tableHead(names),
     h(
       "tbody",
       {},

@@ -1,14 +1,15 @@
 // Pooling, backward: to the first maximum of each window, or shared among all of its cells.
 
 import { largest, strongest } from "./arrays.js";
-import { backwardRoom, besidePackage, mapFigure, namedGrid, remembered } from "./backward-parts.js";
+import { backwardRoom, besidePackage, namedGrid, remembered } from "./backward-parts.js";
 import { diverging } from "./colour.js";
 import { h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
+import { cellMark } from "./grid.js";
 import { Lowering } from "./lowering.js";
-import { channel, heatOf, legend } from "./maps.js";
+import { channel, heatOf, legend, mapFigure } from "./maps.js";
 import { gradientOf, inputGradientOf, inputOf } from "./source.js";
-import { paddedGrid, patchMarks, pixelMark } from "./stage-conv.js";
+import { paddedGrid, patchMarks, pixelMark, windowShape } from "./stage-conv.js";
 
 /** Return the view of a pooling, backward. */
 export function backwardPool(store, stage) {
@@ -61,7 +62,7 @@ export function backwardPool(store, stage) {
       const pixel = chosen.pixel ?? winner.pixel;
       const [i, j] = lowering.place(chosen.position);
       const taking = isMax ? [pixelMark(lowering, ...winner.pixel)] : [];
-      arriving.mark([{ rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
+      arriving.mark([cellMark([i, j], "result")]);
       input.mark([...patchMarks(lowering, chosen.position), pixelMark(lowering, ...pixel, "result"), ...taking]);
       leaving.mark([...patchMarks(lowering, chosen.position), pixelMark(lowering, ...pixel, "result"), ...taking]);
       said.replaceChildren(...pool.told(isMax, c, [i, j], shares, pixel));
@@ -99,7 +100,7 @@ export function backwardPool(store, stage) {
         equations: [isMax ? "dmax_pool" : "davg_pool"],
         shapes: [
           ["dY", times(stage.output_shape)],
-          ["window", `${times(lowering.kh, lowering.kw)}, stride ${times(lowering.sweep.stride)}`],
+          ["window", windowShape(stage.sweep)],
           ["dX", times(stage.input_shape)],
         ],
         codes: [[`${stage.kind}, backward`, stage.code.backward]],

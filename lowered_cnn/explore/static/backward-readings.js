@@ -2,12 +2,12 @@
 
 import { entry, largest } from "./arrays.js";
 import { sumInOrder } from "./backward-matrices.js";
-import { backwardRoom, besidePackage, mapFigure, namedGrid, namedNumber, precise, switchOf, TermStrips } from "./backward-parts.js";
+import { backwardRoom, besidePackage, namedGrid, precise, switchOf, TermStrips } from "./backward-parts.js";
 import { diverging, ink } from "./colour.js";
-import { announce, h, short, stepper, times } from "./dom.js";
+import { announce, h, short, stepper, tableHead, times } from "./dom.js";
 import { explain } from "./explain.js";
-import { fitted } from "./grid.js";
-import { channel, legend } from "./maps.js";
+import { cellMark, fitted } from "./grid.js";
+import { channel, legend, mapFigure } from "./maps.js";
 import { paddedGrid, patchMarks, pixelMark } from "./stage-conv.js";
 
 const PLAYED = 8000; // milliseconds in which all columns are added
@@ -124,7 +124,7 @@ function resultGrid({ gradients, chosen, pick }) {
   });
   const draw = () => {
     const [y, x] = chosen.pixel;
-    grid.mark([{ rows: [y, y + 1], cols: [x, x + 1], role: "result" }]);
+    grid.mark([cellMark([y, x], "result")]);
   };
   return { grid, draw };
 }
@@ -147,15 +147,7 @@ function termTable({ gradients, chosen, terms, turnedTerms, pointing }) {
       h(
         "table",
         {},
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            ["position", "tap", "col2im: dcolumns", "rotated: Σ dZ · W"].map((name) => h("th", { scope: "col" }, name)),
-          ),
-        ),
+        tableHead(["position", "tap", "col2im: dcolumns", "rotated: Σ dZ · W"]),
         body,
         h("tfoot", {}, sum),
       ),
@@ -270,14 +262,10 @@ function additionReading(shared) {
     const own = terms();
     columns.mark([
       { rows: [0, kh * kw], cols: [position, position + 1], role: "patch" },
-      ...own.map((each) => ({
-        rows: [each.row - c * kh * kw, each.row - c * kh * kw + 1],
-        cols: [each.position, each.position + 1],
-        role: "cursor",
-      })),
+      ...own.map((each) => cellMark([each.row - c * kh * kw, each.position], "cursor")),
     ]);
     const here = own.find((each) => each.position === position);
-    one.mark(here ? [{ rows: [here.tap[0], here.tap[0] + 1], cols: [here.tap[1], here.tap[1] + 1], role: "cursor" }] : []);
+    one.mark(here ? [cellMark(here.tap, "cursor")] : []);
     titles[0].textContent = `of position ${lowering.place(position).join(", ")}`;
     titles[1].textContent = `after ${added} of ${positions} columns`;
   };
@@ -468,7 +456,7 @@ function rotatedReading(shared) {
     numbers.draw();
     overFilters.draw(local());
     const { tap } = pointing;
-    const mark = ([r, k]) => [{ rows: [r, r + 1], cols: [k, k + 1], role: "cursor" }];
+    const mark = ([r, k]) => [cellMark([r, k], "cursor")];
     filter.mark(mark(tap));
     for (const grid of [rotated, window, products]) grid.mark(mark(turned(...tap)));
     const [u, v] = spread.cell(pixel, [kh - 1, kw - 1]);
@@ -476,7 +464,7 @@ function rotatedReading(shared) {
     const [p, q] = spread.cell(pixel, tap);
     wide.mark([
       { rows: [u, s + 1], cols: [v, t + 1], role: "weight" },
-      { rows: [p, p + 1], cols: [q, q + 1], role: "cursor" },
+      cellMark([p, q], "cursor"),
     ]);
     total.replaceChildren(
       `Filter ${chosen.filter} gives ${short(found[local()])}; all ${filters} filters together give dX[${first + c}, ${pixel.join(", ")}] = `,
@@ -537,7 +525,7 @@ function tapNumbers({ gradients, chosen, pointing }, spread, small, turned) {
   };
   const window = small("tap-numbers", number, last, "window", (r, k) => [r, k]);
   const around = small("tap-readers", readFrom, last, "positions", turned);
-  const mark = (grid, [r, k]) => grid.mark([{ rows: [r, r + 1], cols: [k, k + 1], role: "cursor" }]);
+  const mark = (grid, [r, k]) => grid.mark([cellMark([r, k], "cursor")]);
   const draw = () => {
     const { tap } = pointing;
     around.draw();

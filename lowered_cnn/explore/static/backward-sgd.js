@@ -1,13 +1,12 @@
 // One step of plain SGD on this one image: the weights before and after, and what the network says then.
 
-import { argmax, largest } from "./arrays.js";
-import { parameterGradient, parameterNamed } from "./backward-matrices.js";
-import { mapFigure, namedGrid, namedNumber, remembered } from "./backward-parts.js";
-import { shareBar } from "./backward-softmax.js";
+import { argmax, largest, largestOnes } from "./arrays.js";
+import { namedGrid, namedNumber, remembered } from "./backward-parts.js";
 import { diverging } from "./colour.js";
-import { h, percent, short } from "./dom.js";
+import { bar, h, percent, short } from "./dom.js";
 import { explain } from "./explain.js";
-import { legend } from "./maps.js";
+import { legend, mapFigure } from "./maps.js";
+import { parameterOf } from "./source.js";
 
 const BACKWARD_MOST_FILTERS = 24;
 const BACKWARD_MOST_BARS = 10;
@@ -16,8 +15,8 @@ const BACKWARD_MOST_BARS = 10;
 export function sgdStep(store, stage, channel = 0) {
   const { network, trace } = store.state;
   const chosen = remembered(store, "rate", { rate: 2 });
-  const weight = network.weights[parameterNamed(stage, "weight")];
-  const gradient = parameterGradient(trace, stage, "weight");
+  const weight = parameterOf(network.weights, stage, "weight");
+  const gradient = parameterOf(trace.gradients, stage, "weight");
   const moved = { shape: weight.shape, data: new Float32Array(weight.data.length) };
   const most = largest(weight.data);
   const shown = [
@@ -103,22 +102,18 @@ function weightGrids({ shape, data }, channel, heat, name) {
 
 function effectOf(network, trace, after) {
   const [before, then] = [trace.probabilities.data, after.probabilities.data];
-  const size = (k) => (k === trace.label ? Infinity : Math.max(before[k], then[k]));
-  const kept = Array.from(before.keys())
-    .sort((a, b) => size(b) - size(a))
-    .slice(0, BACKWARD_MOST_BARS)
-    .sort((a, b) => a - b);
+  const sizes = Array.from(before, (share, k) => (k === trace.label ? Infinity : Math.max(share, then[k])));
   const says = (data) => network.classes[argmax(data)];
   return [
     h(
       "ol",
       { class: "before-after", "aria-label": "Probabilities before and after the step" },
-      kept.map((k) =>
+      largestOnes(sizes, BACKWARD_MOST_BARS).map((k) =>
         h(
           "li",
           { "data-class": k, class: k === trace.label ? "chosen" : null },
           h("span", { class: "name" }, network.classes[k]),
-          h("span", { class: "two" }, shareBar(before[k], "before"), shareBar(then[k], "accent")),
+          h("span", { class: "two" }, bar("share-bar before", before[k]), bar("share-bar accent", then[k])),
           namedNumber("probability-before", before[k], percent),
           h("span", { "aria-hidden": "true" }, "→"),
           namedNumber("probability-after", then[k], percent),

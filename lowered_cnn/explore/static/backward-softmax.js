@@ -1,10 +1,10 @@
 // Where the backward pass starts: the probabilities, the true label, and their difference.
 
-import { equation } from "./equations.js";
-import { largest } from "./arrays.js";
-import { h, percent, short } from "./dom.js";
-import { explain } from "./explain.js";
+import { largest, largestOnes } from "./arrays.js";
 import { namedNumber, precise } from "./backward-parts.js";
+import { bar, h, percent, short, tableHead } from "./dom.js";
+import { equation } from "./equations.js";
+import { explain } from "./explain.js";
 import { relabel } from "./input.js";
 
 const BACKWARD_MOST_CLASSES = 20;
@@ -35,15 +35,7 @@ export function backwardSoftmax(store) {
       h(
         "table",
         { class: "start" },
-        h(
-          "thead",
-          {},
-          h(
-            "tr",
-            {},
-            ["class", "Ŷ, what it said", "Y, the truth", "dZ = Ŷ − Y"].map((name) => h("th", { scope: "col" }, name)),
-          ),
-        ),
+        tableHead(["class", "Ŷ, what it said", "Y, the truth", "dZ = Ŷ − Y"]),
         h("tbody", {}, rows),
       ),
     ),
@@ -81,13 +73,8 @@ function sureNote(network, { label, probabilities }) {
 }
 
 function backwardClasses({ doutputs, label }) {
-  const all = Array.from(doutputs.data.keys());
-  if (all.length <= BACKWARD_MOST_CLASSES) return all;
-  const size = (k) => (k === label ? Infinity : Math.abs(doutputs.data[k]));
-  return all
-    .sort((a, b) => size(b) - size(a))
-    .slice(0, BACKWARD_MOST_CLASSES)
-    .sort((a, b) => a - b);
+  const sizes = Array.from(doutputs.data, (value, k) => (k === label ? Infinity : Math.abs(value)));
+  return largestOnes(sizes, BACKWARD_MOST_CLASSES);
 }
 
 function backwardClassRow(store, k, most) {
@@ -109,22 +96,8 @@ function backwardClassRow(store, k, most) {
     "tr",
     { "data-class": k, class: k === trace.label ? "chosen" : null },
     h("th", { scope: "row" }, network.classes[k]),
-    h("td", {}, h("span", { class: "pair" }, shareBar(said, "accent"), h("span", {}, percent(said)))),
+    h("td", {}, h("span", { class: "pair" }, bar("share-bar accent", said), h("span", {}, percent(said)))),
     h("td", {}, h("label", {}, choose, k === trace.label ? " 1" : " 0")),
-    h("td", {}, h("span", { class: "pair" }, signedBar(dz / most), namedNumber(`doutput-${k}`, dz))),
+    h("td", {}, h("span", { class: "pair" }, bar(`signed-bar ${dz < 0 ? "below" : "above"}`, Math.abs(dz) / most), namedNumber(`doutput-${k}`, dz))),
   );
-}
-
-/** Return a bar for a share between 0 and 1. */
-export function shareBar(share, role) {
-  const bar = h("span", { class: `share-bar ${role}`, "aria-hidden": "true" });
-  bar.style.setProperty("--share", share);
-  return bar;
-}
-
-/** Return a bar for a number between -1 and 1, zero in the middle. */
-export function signedBar(share) {
-  const bar = h("span", { class: `signed-bar ${share < 0 ? "below" : "above"}`, "aria-hidden": "true" });
-  bar.style.setProperty("--share", Math.abs(share));
-  return bar;
 }

@@ -57,6 +57,24 @@ export function times(...lengths) {
   return lengths.flat().join(" × ");
 }
 
+/** Return the head of a table: a row of names. */
+export function tableHead(names) {
+  const cells = names.map((name) => h("th", { scope: "col" }, name));
+  return h("thead", {}, h("tr", {}, cells));
+}
+
+/** Return a span whose length, set by the style sheet, shows a share between 0 and 1. */
+export function bar(kind, share) {
+  const element = h("span", { class: kind, "aria-hidden": "true" });
+  element.style.setProperty("--share", share);
+  return element;
+}
+
+/** Return the width that the main part of the page leaves to a figure, in pixels. */
+export function mainWidth() {
+  return document.getElementById("main").clientWidth;
+}
+
 /** Tell screen readers something. */
 export function announce(text) {
   document.getElementById("live").textContent = text;

@@ -1,7 +1,7 @@
 // What stands beside a view: its equation, its shapes with this network's numbers, and the code that computes it.
 
-import { equation } from "./equations.js";
 import { h } from "./dom.js";
+import { equation } from "./equations.js";
 
 const WORDS =
   /("""[\s\S]*?"""|"[^"\n]*"|#.*)|\b(def|return|for|in|if|else|not|and|or|is|None|True|False|class|with|while|yield|assert|raise|lambda|import|from)\b/g;

@@ -250,3 +250,8 @@ export function fitted(rows, cols, width, height, least = 0.5, most = 34) {
   const cell = Math.min(width / cols, height / rows);
   return Math.max(least, Math.min(most, cell >= 2 ? Math.floor(cell) : cell));
 }
+
+/** Return the frame of one cell, for Grid.mark(). */
+export function cellMark([r, c], role) {
+  return { rows: [r, r + 1], cols: [c, c + 1], role };
+}

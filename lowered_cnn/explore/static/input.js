@@ -1,8 +1,8 @@
 // The image: drawn with a mouse, a finger, a pen or the arrow keys, or one of the test images; and what the network says.
 
-import { argmax } from "./arrays.js";
+import { argmax, largestOnes } from "./arrays.js";
 import { ink } from "./colour.js";
-import { announce, h, percent } from "./dom.js";
+import { announce, bar, h, percent } from "./dom.js";
 import { fitted, Grid } from "./grid.js";
 import { channel } from "./maps.js";
 
@@ -218,21 +218,15 @@ function foldButton(fold) {
 }
 
 /** Return one bar for each of the ten most likely classes, in the order of the classes. */
-export function probabilityBars(classes, shares, label) {
+function probabilityBars(classes, shares, label) {
   const best = argmax(shares);
-  const kept = Array.from(shares.keys())
-    .sort((a, b) => shares[b] - shares[a])
-    .slice(0, 10)
-    .sort((a, b) => a - b);
-  return kept.map((k) => {
-    const bar = h("span", { class: "bar" });
-    bar.style.setProperty("--share", shares[k]);
+  return largestOnes(shares, 10).map((k) => {
     const marks = `${k === best ? "best" : ""} ${k === label ? "label" : ""}`.trim();
     return h(
       "li",
       { class: marks || null, "data-class": k, "data-share": shares[k] },
       h("span", { class: "name" }, classes[k]),
-      bar,
+      bar("bar", shares[k]),
       h("span", { class: "share" }, percent(shares[k])),
     );
   });

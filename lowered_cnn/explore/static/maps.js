@@ -23,28 +23,30 @@ export function channel(array, c) {
   return { rows, cols, value: (r, k) => data[(c * rows + r) * cols + k] };
 }
 
-/** Return a picture of an activation: thumbnails of up to `most` channels; choose(c) is called for a click on one. */
-export function thumbnails(array, { most = 16, side = 44, heat = heatOf(array), choose = null, label }) {
+/** Return a picture of an activation: thumbnails of up to `most` channels. */
+export function thumbnails(array, { most, side, label }) {
   const channels = array.shape.length === 3 ? array.shape[0] : 1;
   const shown = Math.min(channels, most);
+  const heat = heatOf(array);
   const pictures = Array.from({ length: shown }, (_, c) => {
     const { rows, cols, value } = channel(array, c);
     const wide = array.shape.length === 3 ? side : side * 2;
-    const grid = new Grid({
-      rows,
-      cols,
-      value,
-      heat,
-      label: `${label}, channel ${c}`,
-      cell: fitted(rows, cols, wide, side),
-      numbers: false,
-    });
-    return choose
-      ? h("button", { type: "button", class: "thumbnail", "aria-label": `Channel ${c}`, onclick: () => choose(c) }, grid.element)
-      : grid.element;
+    const cell = fitted(rows, cols, wide, side);
+    return new Grid({ rows, cols, value, heat, label: `${label}, channel ${c}`, cell, numbers: false }).element;
   });
   const more = channels > shown ? h("span", { class: "caption" }, `+ ${channels - shown}`) : null;
   return h("div", { class: "thumbnails", title: `${label}: ${times(array.shape)}` }, pictures, more);
+}
+
+/** Return a figure with a caption around grids or other elements. */
+export function mapFigure(title, more, content, role = "") {
+  const parts = [content].flat();
+  return h(
+    "figure",
+    { class: `map ${role}` },
+    h("figcaption", {}, h("strong", {}, title), " ", more, parts[0].unit ?? ""),
+    parts.map((part) => part.element ?? part),
+  );
 }
 
 /** Return the legend of a diverging scale, of what has that name. */

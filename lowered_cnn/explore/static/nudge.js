@@ -1,9 +1,10 @@
 // "Do not believe it": one weight is nudged, and J answers; the gradient beside the finite difference and its bound.
 
-import { largest, strongest } from "./arrays.js";
+import { largest, placeIn, strongest } from "./arrays.js";
 import { namedGrid, namedNumber } from "./backward-parts.js";
-import { announce, h, short, stepper, times } from "./dom.js";
+import { announce, bar, h, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
+import { cellMark } from "./grid.js";
 import { channel, legend } from "./maps.js";
 import { NudgeCurve } from "./nudge-curve.js";
 
@@ -126,10 +127,7 @@ function cellPicker(store, pick, saved) {
   grid.element.addEventListener("keydown", (event) => event.key === "Enter" && choose());
   const [row, col] = [Math.floor((index - plane.start) / plane.cols), (index - plane.start) % plane.cols];
   grid.cursor = [row, col];
-  const mark = (k, role) => {
-    const [r, c] = [Math.floor((k - plane.start) / plane.cols), (k - plane.start) % plane.cols];
-    return { rows: [r, r + 1], cols: [c, c + 1], role };
-  };
+  const mark = (k, role) => cellMark([Math.floor((k - plane.start) / plane.cols), (k - plane.start) % plane.cols], role);
   const inPlane = (k) => k >= plane.start && k < plane.start + plane.size;
   const offered = (saved ?? [])
     .filter((each) => each.parameter === parameter && inPlane(each.index))
@@ -200,13 +198,7 @@ function savedChoice(store, pick, saved) {
 
 /** Return a place in an array as text: "[3, 0, 1, 2]". */
 function placeText(shape, index) {
-  const place = [];
-  let rest = index;
-  for (const length of [...shape].reverse()) {
-    place.unshift(rest % length);
-    rest = Math.floor(rest / length);
-  }
-  return `[${place.join(", ")}]`;
+  return `[${placeIn(shape, index).join(", ")}]`;
 }
 
 /** Return the curve of J, as wide as the room, and the three numbers side by side with the verdict. */
@@ -214,8 +206,6 @@ function nudgeResult(store, found, room) {
   const { network } = store.state;
   const apart = Math.abs(found.difference - found.gradient);
   const share = found.bound > 0 ? apart / found.bound : 0;
-  const bar = h("span", { class: "share-bar accent", "aria-hidden": "true" });
-  bar.style.setProperty("--share", Math.min(1, share));
   const figure = (title, name, value, note) =>
     h(
       "div",
@@ -238,7 +228,7 @@ function nudgeResult(store, found, room) {
       "p",
       { class: "share-line" },
       h("span", {}, "Share of the bound "),
-      bar,
+      bar("share-bar accent", Math.min(1, share)),
       h("strong", {}, share < 1e-4 ? "< 0.01 %" : `${(100 * share).toPrecision(3)} %`),
     ),
     h(

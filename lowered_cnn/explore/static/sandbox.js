@@ -6,9 +6,9 @@ import { h, short, stepper, times } from "./dom.js";
 import { sizeInNumbers } from "./equations.js";
 import { explain } from "./explain.js";
 import { flowButton } from "./flow.js";
-import { fitted, Grid } from "./grid.js";
+import { cellMark, fitted, Grid } from "./grid.js";
 import { Lowering } from "./lowering.js";
-import { legend } from "./maps.js";
+import { legend, mapFigure } from "./maps.js";
 import { Product } from "./product.js";
 import { paddedPlace, patchMarks } from "./stage-conv.js";
 
@@ -367,17 +367,11 @@ function sandboxField(label, grid) {
   return { element: h("label", { class: "sandbox-field" }, "Cell ", place, " ", input), update };
 }
 
-function sandboxFigure(role, title, caption, ...children) {
-  return h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, title), " ", caption), children);
-}
-
 /** Move a grid's cursor, where typed numbers go, to a cell that was chosen elsewhere. */
 function sandboxMove(grid, [y, x]) {
   const [r, c] = [y + grid.inner[0], x + grid.inner[1]];
   if (grid.cursor[0] !== r || grid.cursor[1] !== c) Object.assign(grid, { cursor: [r, c], went: false });
 }
-
-const sandboxCell = ([r, c], role) => ({ rows: [r, r + 1], cols: [c, c + 1], role });
 
 /** Return the filter's grid with its field. */
 function sandboxWeights(state, lowering, point, edited) {
@@ -480,9 +474,9 @@ function sandboxForward(state, lowering, changed) {
     const [[top], [left]] = lowering.sweep.pads;
     const [, y, px] = lowering.pixel(row, position);
     const [, a, b] = lowering.tap(row);
-    image.mark([...patchMarks(lowering, position), sandboxCell([y + top, px + left], "cursor")]);
-    weights.grid.mark([sandboxCell([a, b], "cursor")]);
-    output.mark([sandboxCell(lowering.place(position), "result")]);
+    image.mark([...patchMarks(lowering, position), cellMark([y + top, px + left], "cursor")]);
+    weights.grid.mark([cellMark([a, b], "cursor")]);
+    output.mark([cellMark(lowering.place(position), "result")]);
     sandboxMove(image, state.unread ?? [y, px]);
     sandboxMove(weights.grid, [a, b]);
     product.select({ m: 0, k: row, n: position });
@@ -496,10 +490,10 @@ function sandboxForward(state, lowering, changed) {
     h(
       "div",
       { class: "maps" },
-      sandboxFigure("patch", "Image", "X", image.element, field.element),
-      sandboxFigure("weight", "Filter", "W", weights.grid.element, weights.field.element),
-      sandboxFigure("", "The sum", "number by number", sum),
-      sandboxFigure("result", "Output", "Z", output.element, scale),
+      mapFigure("Image", "X", [image, field], "patch"),
+      mapFigure("Filter", "W", [weights.grid, weights.field], "weight"),
+      mapFigure("The sum", "number by number", sum),
+      mapFigure("Output", "Z", [output, scale], "result"),
     ),
     flowButton("The patch becomes a column", () => [image, product.b, sandboxMoves(lowering, state.position)]),
     place,
@@ -555,7 +549,7 @@ function sandboxSum(state, lowering, columns) {
       data: () => data,
     });
     grid.resize(SANDBOX_CELL);
-    grid.mark([sandboxCell(lowering.tap(row).slice(1), "cursor")]);
+    grid.mark([cellMark(lowering.tap(row).slice(1), "cursor")]);
     return h("div", { class: `small ${role}` }, grid.element, h("span", { class: "caption" }, name));
   };
   const signed = (value) => (value < 0 ? `(${short(value)})` : short(value));
@@ -685,16 +679,16 @@ function sandboxBackward(state, lowering, changed) {
     const [[top], [left]] = pads;
     const found = pixel ? lowering.readers(0, ...pixel) : [{ row, position }];
     const [, y, x] = pixel ? [0, ...pixel] : lowering.pixel(row, position);
-    const target = sandboxCell([y + top, x + left], "cursor");
+    const target = cellMark([y + top, x + left], "cursor");
     for (const grid of [gradient, overlaps]) grid.mark([...(pixel ? [] : patchMarks(lowering, position)), target]);
-    dz.mark(found.map((each) => sandboxCell(lowering.place(each.position), "result")));
-    weights.grid.mark(found.map((each) => sandboxCell(lowering.tap(each.row).slice(1), "cursor")));
+    dz.mark(found.map((each) => cellMark(lowering.place(each.position), "result")));
+    weights.grid.mark(found.map((each) => cellMark(lowering.tap(each.row).slice(1), "cursor")));
     sandboxMove(dz, lowering.place(position));
     sandboxMove(weights.grid, lowering.tap(row).slice(1));
     product.select(pixel ? {} : { m: row, k: 0, n: position });
     product.c.mark([
       ...(pixel ? [] : [{ rows: [0, lowering.rows], cols: [position, position + 1], role: "patch" }]),
-      ...found.map((each) => sandboxCell([each.row, each.position], "cursor")),
+      ...found.map((each) => cellMark([each.row, each.position], "cursor")),
     ]);
     sum.replaceChildren(...sandboxAdded(state, lowering, dcolumns, [y, x]));
     field.update();
@@ -706,10 +700,10 @@ function sandboxBackward(state, lowering, changed) {
     h(
       "div",
       { class: "maps" },
-      sandboxFigure("result", "dJ/dZ", "dZ", dz.element, field.element),
-      sandboxFigure("weight", "Filter", "W", weights.grid.element, weights.field.element),
-      sandboxFigure("patch", "dJ/dX", "dX = col2im(dcolumns)", gradient.element),
-      sandboxFigure("", "Overlaps", "entries added at each pixel", overlaps.element),
+      mapFigure("dJ/dZ", "dZ", [dz, field], "result"),
+      mapFigure("Filter", "W", [weights.grid, weights.field], "weight"),
+      mapFigure("dJ/dX", "dX = col2im(dcolumns)", gradient, "patch"),
+      mapFigure("Overlaps", "entries added at each pixel", overlaps),
     ),
     h(
       "div",

@@ -100,6 +100,11 @@ export function openSource() {
   return saved ? new Saved(revive(JSON.parse(saved.textContent))) : new Server();
 }
 
+/** Return, of weights or gradients by name, that of a stage's parameter whose name ends with this word. */
+export function parameterOf(arrays, stage, word) {
+  return arrays[stage.parameters.find((name) => name.endsWith(`.${word}`))];
+}
+
 /** Return the input of a stage: its own, or the output of the stage that it names. */
 export function inputOf(trace, name) {
   const { x } = trace.stages[name];

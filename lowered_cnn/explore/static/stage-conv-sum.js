@@ -2,8 +2,8 @@
 
 import { entry, largest } from "./arrays.js";
 import { diverging } from "./colour.js";
-import { h, short } from "./dom.js";
-import { Grid } from "./grid.js";
+import { h, mainWidth, short } from "./dom.js";
+import { cellMark, Grid } from "./grid.js";
 import { heatOf } from "./maps.js";
 import { Sum, Terms } from "./sum.js";
 
@@ -14,7 +14,7 @@ export class ConvSum {
   constructor(conv, pointed, point) {
     Object.assign(this, { conv, pointed, filter: 0 });
     const { lowering } = conv;
-    const room = document.getElementById("main").clientWidth;
+    const room = mainWidth();
     this.between = room >= 1000; // image and output; else below both of them, and on a narrow screen in two lines
     this.place = !this.between && room >= 560 ? "below" : "";
     const across = this.between ? (0.42 * room) / 3 : room >= 560 ? (room - 80) / 3 : (room - 36) / 2;
@@ -72,7 +72,7 @@ export class ConvSum {
     this.filter = filter;
     const marks = pointed.row === undefined ? [] : [conv.lowering.tap(pointed.row)];
     for (const grid of this.grids) {
-      grid.marks = marks.map(([, a, b]) => ({ rows: [a, a + 1], cols: [b, b + 1], role: "cursor" }));
+      grid.marks = marks.map(([, a, b]) => cellMark([a, b], "cursor"));
       grid.draw();
     }
     this.sum.update({ ...this.lines(), value: entry(conv.z, filter, pointed.position) });

@@ -1,23 +1,23 @@
 // One convolution: image, columns, product and output, linked cell by cell.
 
 import { entry, largest, matrix } from "./arrays.js";
-import { ConvSum } from "./stage-conv-sum.js";
 import { diverging } from "./colour.js";
-import { grouped, h, short, stepper, times } from "./dom.js";
+import { grouped, h, mainWidth, short, stepper, times } from "./dom.js";
 import { explain } from "./explain.js";
-import { fitted, Grid } from "./grid.js";
+import { cellMark, fitted, Grid } from "./grid.js";
 import { Lowering } from "./lowering.js";
-import { channel, heatOf, legend, legendOf } from "./maps.js";
+import { channel, heatOf, legend, legendOf, mapFigure } from "./maps.js";
 import { Product } from "./product.js";
-import { inputOf, outputOf } from "./source.js";
+import { inputOf, outputOf, parameterOf } from "./source.js";
+import { ConvSum } from "./stage-conv-sum.js";
 
 /** What a convolution computes for one image, as matrices: those of the group that a filter belongs to. */
 export class Convolution {
   constructor({ network, trace, stage, filter }) {
     const [channels, height, width] = stage.input_shape;
     const [filters] = stage.output_shape;
-    const weight = network.weights[`${stage.name}.weight`] ?? network.weights[stage.parameters.find((name) => name.endsWith("weight"))];
-    const bias = network.weights[stage.parameters.find((name) => name.endsWith("bias"))];
+    const weight = parameterOf(network.weights, stage, "weight");
+    const bias = parameterOf(network.weights, stage, "bias");
     this.stage = stage;
     this.filters = filters / stage.groups;
     this.group = Math.floor(filter / this.filters);
@@ -71,14 +71,14 @@ export function paddedPlace(lowering, y, x) {
 /** Return the frame of a pixel (y, x) on a padded grid. */
 export function pixelMark(lowering, y, x, role = "cursor") {
   const [r, c] = paddedPlace(lowering, y, x);
-  return { rows: [r, r + 1], cols: [c, c + 1], role };
+  return cellMark([r, c], role);
 }
 
 /** Return the tinted cells of a grid of outputs that some windows, by their positions, lead to. */
 export function outputMarks(lowering, positions, role = "cursor") {
   return positions.map((position) => {
     const [i, j] = lowering.place(position);
-    return { rows: [i, i + 1], cols: [j, j + 1], role, light: true };
+    return { ...cellMark([i, j], role), light: true };
   });
 }
 
@@ -89,7 +89,7 @@ export function middle({ output: [oh, ow] }) {
 
 /** Return how many pixels wide and high each map can be, beside a figure of that width, in the main part of the page. */
 export function mapSide(beside = 0) {
-  const room = document.getElementById("main").clientWidth;
+  const room = mainWidth();
   const half = (room - beside - 88) / 2;
   return Math.max(200, Math.min(380, half < 200 ? Math.min(room, 340) : half));
 }
@@ -104,7 +104,7 @@ export function patchMarks(lowering, position, role = "patch") {
   for (let a = 0; a < lowering.kh; a++) {
     for (let b = 0; b < lowering.kw; b++) {
       const [r, c] = [y + a * dilation[0], x + b * dilation[1]];
-      marks.push({ rows: [r, r + 1], cols: [c, c + 1], role });
+      marks.push(cellMark([r, c], role));
     }
   }
   return marks;
@@ -239,7 +239,7 @@ class ConvView {
         c: (m, n) => `Z[${filter(m)}, ${place(n)}] = ${short(entry(conv.z, m, n))}`,
       },
       heats: { b: heatOf(conv.x) },
-      width: document.getElementById("main").clientWidth,
+      width: mainWidth(),
     });
   }
 
@@ -251,15 +251,13 @@ class ConvView {
   parts() {
     const { network } = this.store.state;
     const { conv, stage } = this;
-    const map = (name, caption, content, role) =>
-      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
     return [
       h(
         "div",
         { class: "maps" },
-        map("Image", this.captions.image, this.image.element, "patch"),
-        map("The sum", "number by number", this.sum.element, this.sum.place),
-        map("Output", this.captions.output, this.output.element, "result"),
+        mapFigure("Image", this.captions.image, this.image, "patch"),
+        mapFigure("The sum", "number by number", this.sum, this.sum.place),
+        mapFigure("Output", this.captions.output, this.output, "result"),
       ),
       this.said,
       h("h3", {}, "All positions and all filters at once"),
@@ -299,7 +297,7 @@ class ConvView {
           lowering,
           others.map((each) => each.position),
         );
-    this.output.mark([...reached, { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
+    this.output.mark([...reached, cellMark([i, j], "result")]);
     this.output.cursor = [i, j];
     this.image.cursor = paddedPlace(lowering, ...(pixel ?? lowering.pixel(lowering.middleRow, position)).slice(1));
     this.product.select({ m: local, k: row, n: position }, pointed.along ? alongMarks(conv, local, row) : readerMarks(others, local));
@@ -360,12 +358,7 @@ function alongMarks(conv, filter, row) {
 
 function readerMarks(readers, filter) {
   const cells = (rowOf) =>
-    readers.map(({ row, position }) => ({
-      rows: [rowOf(row), rowOf(row) + 1],
-      cols: [position, position + 1],
-      role: "cursor",
-      light: true,
-    }));
+    readers.map(({ row, position }) => ({ ...cellMark([rowOf(row), position], "cursor"), light: true }));
   return { b: cells((row) => row), c: cells(() => filter) };
 }
 
@@ -383,16 +376,18 @@ function spoken({ conv, pointed }, pixel, readers) {
   return `${name} stands in the columns ${times_}: at position ${lowering.place(pointed.position).join(", ")} it is multiplied by W[${pointed.filter}, ${tapText(conv, pointed.row)}].`;
 }
 
+/** Return the lengths of a window as text. */
+export function windowShape({ kernel, stride, dilation, pads }) {
+  const more = `stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`;
+  return `KH × KW = ${times(kernel)}, ${more}`;
+}
+
 function convShapes(stage, conv) {
   const { lowering } = conv;
   const each = stage.groups > 1 ? `, for each of ${stage.groups} groups` : "";
-  const { stride, dilation, pads } = stage.sweep;
   return [
     ["X", `C × H × W = ${times(stage.input_shape)}`],
-    [
-      "window",
-      `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`,
-    ],
+    ["window", windowShape(stage.sweep)],
     ["columns", `C KH KW × OH OW = ${times(lowering.rows, lowering.positions)}${each}`],
     ["W", `K × C KH KW = ${times(conv.weight.shape)}${each}`],
     ["Z", `K × OH × OW = ${times(stage.output_shape)}`],

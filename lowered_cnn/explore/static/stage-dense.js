@@ -1,12 +1,12 @@
 // A dense layer: one row of W for each unit, times the features.
 
+import { largest, matrix } from "./arrays.js";
+import { grouped, h, mainWidth, short, stepper, times } from "./dom.js";
 import { equationsOf } from "./equations.js";
 import { explain } from "./explain.js";
-import { grouped, h, short, stepper, times } from "./dom.js";
-import { inputOf, outputOf } from "./source.js";
-import { largest, matrix } from "./arrays.js";
 import { heatOf, legend, legendOf } from "./maps.js";
 import { Product } from "./product.js";
+import { inputOf, outputOf, parameterOf } from "./source.js";
 import { Sum, Terms } from "./sum.js";
 
 const LARGEST_TERMS = 8;
@@ -17,9 +17,8 @@ class DenseView {
     const { network, trace } = store.state;
     Object.assign(this, { store, stage });
     this.pointed = { unit: 0, ...store.state.pointed[stage.name] };
-    const named = (end) => network.weights[stage.parameters.find((name) => name.endsWith(end))];
-    this.weight = named("weight");
-    this.bias = named("bias");
+    this.weight = parameterOf(network.weights, stage, "weight");
+    this.bias = parameterOf(network.weights, stage, "bias");
     this.a = inputOf(trace, stage.name).data;
     this.z = outputOf(trace, stage.name).data;
     this.sum = new Sum();
@@ -72,7 +71,7 @@ class DenseView {
         this.sum.element,
         this.terms.element,
       ),
-      width: document.getElementById("main").clientWidth,
+      width: mainWidth(),
     });
   }
 

@@ -1,13 +1,13 @@
 // Any other stage: its output beside its input, and which cell of the one becomes which cell of the other.
 
-import { channel, heatOf, legendOf } from "./maps.js";
+import { placeIn, strongest } from "./arrays.js";
+import { ink } from "./colour.js";
+import { fixed, h, mainWidth, short, stepper, times } from "./dom.js";
 import { equationsOf } from "./equations.js";
 import { explain } from "./explain.js";
-import { fitted, Grid } from "./grid.js";
-import { fixed, h, short, stepper, times } from "./dom.js";
-import { strongest } from "./arrays.js";
-import { ink } from "./colour.js";
-import { inputOf, outputOf } from "./source.js";
+import { cellMark, fitted, Grid } from "./grid.js";
+import { channel, heatOf, legendOf, mapFigure } from "./maps.js";
+import { inputOf, outputOf, parameterOf } from "./source.js";
 import { mapSide } from "./stage-conv.js";
 
 const REARRANGED = ["transpose", "channel_shuffle", "pixel_shuffle", "slice", "pad", "resize"]; // not in row-major order
@@ -50,7 +50,7 @@ class MapView {
     const room =
       array.shape.length === 3
         ? mapSide(this.stage.kind === "relu" ? mapSide() / 1.2 : 0)
-        : document.getElementById("main").clientWidth - 6;
+        : mainWidth() - 6;
     const area = rows * cols;
     return new Grid({
       rows,
@@ -106,9 +106,7 @@ class MapView {
   }
 
   parts() {
-    const { stage, x, y, pointed } = this;
-    const map = (name, caption, grid, role) =>
-      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), grid.element);
+    const { stage, x, y } = this;
     return [
       h("h2", {}, `${stage.name}: ${stage.layer.split("(")[0]}`),
       stage.layer.endsWith("()") ? null : h("p", { class: "caption wraps" }, stage.layer),
@@ -116,9 +114,9 @@ class MapView {
       h(
         "div",
         { class: "maps" },
-        map("Input", this.captions.before, this.before, "patch"),
-        this.mask && map("Mask", "1 where X > 0", this.mask, ""),
-        map("Output", this.captions.after, this.after, "result"),
+        mapFigure("Input", this.captions.before, this.before, "patch"),
+        this.mask && mapFigure("Mask", "1 where X > 0", this.mask),
+        mapFigure("Output", this.captions.after, this.after, "result"),
       ),
       this.note,
       explain({
@@ -154,9 +152,7 @@ class MapView {
     const cell = (array, index) => {
       const { cols, rows } = channel(array, 0);
       const inside = array.shape.length === 3 ? index % (rows * cols) : index;
-      return [
-        { rows: [Math.floor(inside / cols), Math.floor(inside / cols) + 1], cols: [inside % cols, (inside % cols) + 1], role: "result" },
-      ];
+      return [cellMark([Math.floor(inside / cols), inside % cols], "result")];
     };
     const meant = (each) => linked || side === each;
     this.before.mark(meant("before") ? cell(x, at) : this.wholeChannel());
@@ -177,7 +173,7 @@ class MapView {
     const { pointed, same, x, y, linked, stage, global } = this;
     const { at, side } = pointed;
     const value = (array) => h("output", { class: "value", "data-value": array.data[at] }, fixed(array.data[at]));
-    const name = (letter, array) => `${letter}[${indexOf(array.shape, at).join(", ")}]`;
+    const name = (letter, array) => `${letter}[${placeIn(array.shape, at).join(", ")}]`;
     if (!linked) {
       const array = side === "before" ? x : y;
       const from = global && side === "after" ? ` comes from all ${x.data.length / x.shape[0]} numbers of channel ${at}` : "";
@@ -189,14 +185,9 @@ class MapView {
   }
 }
 
-/** Return the indices of the k-th number, in row-major order, of an array of a shape. */
-function indexOf(shape, k) {
-  return shape.map((length, axis) => Math.floor(k / shape.slice(axis + 1).reduce((a, b) => a * b, 1)) % length);
-}
-
 function rowMajor(shape, at) {
   if (shape.length !== 3) return `Both have it at ${at} in row-major order: no number moves in memory.`;
-  const [c, i, j] = indexOf(shape, at);
+  const [c, i, j] = placeIn(shape, at);
   return `(${c} · ${shape[1]} + ${i}) · ${shape[2]} + ${j} = ${at}: its place in row-major order, so that no number moves in memory.`;
 }
 
@@ -208,7 +199,7 @@ function reasonOf({ stage, store, pointed, x }, value) {
   if (stage.kind !== "batch_norm") return "";
   const { weights } = store.state.network;
   const c = x.shape.length === 3 ? pointed.before : pointed.at;
-  const own = (end) => weights[stage.parameters.find((name) => name.endsWith(end))]?.data[c];
+  const own = (word) => parameterOf(weights, stage, word)?.data[c];
   const [weight, bias, mean, variance] = ["weight", "bias", "mean", "variance"].map(own);
   const epsilon = /epsilon=([\d.e-]+)/.exec(stage.layer)?.[1] ?? "ε";
   return `${short(weight)} · (${short(value)} − ${short(mean)}) / √(${short(variance)} + ${epsilon}) + ${short(bias)}, with the numbers of channel ${c}.`;

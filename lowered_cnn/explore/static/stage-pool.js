@@ -1,15 +1,15 @@
 // Pooling: a window on the input, its numbers, and the one that it becomes: their maximum, or their mean.
 
+import { matrix, strongest } from "./arrays.js";
+import { fixed, h, mainWidth, short, stepper, times } from "./dom.js";
 import { equationsOf } from "./equations.js";
 import { explain } from "./explain.js";
-import { fitted, Grid } from "./grid.js";
-import { fixed, h, short, stepper, times } from "./dom.js";
-import { channel, heatOf, legendOf } from "./maps.js";
-import { inputOf, outputOf } from "./source.js";
-import { matrix, strongest } from "./arrays.js";
+import { cellMark, fitted, Grid } from "./grid.js";
 import { Lowering } from "./lowering.js";
-import { mapSide, outputMarks, paddedGrid, paddedPlace, paddedValue, patchMarks, pixelMark } from "./stage-conv.js";
+import { channel, heatOf, legendOf, mapFigure } from "./maps.js";
 import { Product } from "./product.js";
+import { inputOf, outputOf } from "./source.js";
+import { mapSide, outputMarks, paddedGrid, paddedPlace, paddedValue, patchMarks, pixelMark, windowShape } from "./stage-conv.js";
 import { Sum } from "./sum.js";
 
 /** The view of a pooling; `pointed` has a channel, a position, and a row (a tap of the window) if one number is meant. */
@@ -127,25 +127,22 @@ class PoolView {
           `${stage.name}, column of ${lowering.place(n).join(", ")}, tap ${lowering.tap(k).slice(1).join(", ")}: ${short(columns.data[k * positions + n])}`,
       },
       heats: { b: heatOf(this.x), c: heatOf(this.y) },
-      width: document.getElementById("main").clientWidth,
+      width: mainWidth(),
     });
   }
 
   parts() {
     const { network } = this.store.state;
-    const { isMax, lowering, stage, x, y } = this;
-    const map = (name, caption, role, ...content) =>
-      h("figure", { class: `map ${role}` }, h("figcaption", {}, h("strong", {}, name), " ", caption), content);
-    const { stride, dilation, pads } = stage.sweep;
+    const { isMax, stage, x, y } = this;
     return [
       h("h2", {}, `${stage.name}: the ${isMax ? "maximum" : "mean"} of each window`),
       h("div", { class: "tools" }, this.channels.element, legendOf(x, "X"), legendOf(y, "Y")),
       h(
         "div",
         { class: "maps" },
-        map("Input", this.captions.input, "patch", this.input.element),
-        map("The window", "number by number", "one", this.window.element, isMax ? this.steps : this.sum.element),
-        map("Output", this.captions.output, "result", this.output.element),
+        mapFigure("Input", this.captions.input, this.input, "patch"),
+        mapFigure("The window", "number by number", [this.window, isMax ? this.steps : this.sum], "one"),
+        mapFigure("Output", this.captions.output, this.output, "result"),
       ),
       this.figure,
       explain({
@@ -153,10 +150,7 @@ class PoolView {
         note: stage.equation,
         shapes: [
           ["X", `C × H × W = ${times(stage.input_shape)}`],
-          [
-            "window",
-            `KH × KW = ${times(lowering.kh, lowering.kw)}, stride ${times(stride)}, dilation ${times(dilation)}, padding ${pads.flat().join(" ")}`,
-          ],
+          ["window", windowShape(stage.sweep)],
           ["Y", `C × OH × OW = ${times(y.shape)}`],
         ],
         codes: [
@@ -178,7 +172,6 @@ class PoolView {
     const [, y, x] = row === undefined ? [] : lowering.pixel(row, position);
     const readers = row === undefined ? [] : lowering.readers(0, y, x);
     const others = readers.map((each) => each.position).filter((each) => each !== position);
-    const cell = ([, a, b], role) => ({ rows: [a, a + 1], cols: [b, b + 1], role });
     const [i, j] = lowering.place(position);
     const place = (each, role) => pixelMark(lowering, ...lowering.pixel(each, position).slice(1), role);
     this.input.mark([
@@ -187,11 +180,11 @@ class PoolView {
       ...(winner < 0 ? [] : [place(winner, "result")]),
     ]);
     this.window.marks = [
-      ...(row === undefined ? [] : [cell(lowering.tap(row), "cursor")]),
-      ...(winner < 0 ? [] : [cell(lowering.tap(winner), "result")]),
+      ...(row === undefined ? [] : [cellMark(lowering.tap(row).slice(1), "cursor")]),
+      ...(winner < 0 ? [] : [cellMark(lowering.tap(winner).slice(1), "result")]),
     ];
     this.window.draw();
-    this.output.mark([...outputMarks(lowering, others), { rows: [i, i + 1], cols: [j, j + 1], role: "result" }]);
+    this.output.mark([...outputMarks(lowering, others), cellMark([i, j], "result")]);
     this.output.cursor = [i, j];
     this.input.cursor = paddedPlace(lowering, ...lowering.pixel(row ?? 0, position).slice(1));
     this.product?.select({ m: 0, k: pointed.row, n: position });

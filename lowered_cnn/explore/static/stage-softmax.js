@@ -1,8 +1,8 @@
 // The end of the forward pass: numbers become probabilities, and the probability of the true class becomes the loss.
 
-import { explain } from "./explain.js";
-import { fixed, h, percent, short } from "./dom.js";
 import { largest } from "./arrays.js";
+import { bar, fixed, h, percent, short } from "./dom.js";
+import { explain } from "./explain.js";
 
 /** Return the view of softmax and cross-entropy. */
 export function softmaxStage(store) {
@@ -18,11 +18,11 @@ export function softmaxStage(store) {
     const cells = [
       h("th", { scope: "row" }, network.classes[k]),
       number(fixed(z[k], 3)),
-      bar(z[k] / largest(z), z[k] < 0 ? "below" : "above"),
+      barCell(z[k] / largest(z), z[k] < 0 ? "below" : "above"),
       number(powerText(powers[k])),
-      bar(powers[k], "ink"),
+      barCell(powers[k], "ink"),
       number(percent(shares[k])),
-      bar(shares[k], "share"),
+      barCell(shares[k], "share"),
     ];
     return h(
       "tr",
@@ -109,10 +109,8 @@ function number(text) {
   return h("td", {}, text);
 }
 
-function bar(share, role) {
-  const inner = h("span", { class: `bar ${role}` });
-  inner.style.setProperty("--share", Math.abs(share));
-  return h("td", { class: "bar-cell" }, inner);
+function barCell(share, role) {
+  return h("td", { class: "bar-cell" }, bar(`bar ${role}`, Math.abs(share)));
 }
 
 function written({ name, z, top, power, total, share }) {

@@ -1,6 +1,6 @@
 // A sum written out: a line for each part, the total, what the package computed, and all terms in a table.
 
-import { fixed, h } from "./dom.js";
+import { fixed, h, tableHead } from "./dom.js";
 
 /** A sum: update({ lines, total, value }) writes it; lines are [name, number, class], value is the package's number. */
 export class Sum {
@@ -44,15 +44,7 @@ export class Terms {
         h(
           "table",
           { class: "numbers" },
-          h(
-            "thead",
-            {},
-            h(
-              "tr",
-              {},
-              heads.map((name) => h("th", {}, name)),
-            ),
-          ),
+          tableHead(heads),
           this.body,
         ),
       ),

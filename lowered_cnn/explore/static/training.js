@@ -1,9 +1,11 @@
 // The training: its curves while it runs, its controls, and the network as it was after each saved step.
 
+import { largestOnes } from "./arrays.js";
 import { Chart, smoothed } from "./chart.js";
-import { announce, grouped, h, percent, short } from "./dom.js";
+import { announce, bar, grouped, h, percent, short } from "./dom.js";
 import { explain } from "./explain.js";
 import { thumbnails } from "./maps.js";
+import { parameterOf } from "./source.js";
 
 const TRAINING_PAUSE = 250; // milliseconds between two questions while it runs
 const TRAINING_REST = 1000; // milliseconds between two looks at the newest network, which cost the training time
@@ -354,10 +356,7 @@ class TrainingView {
     const known = [...answers].filter(([step]) => log.steps.includes(step)).sort(([a], [b]) => a - b);
     const { classes } = store.state.network;
     const peaks = classes.map((_, k) => Math.max(0, ...known.map(([, shares]) => shares[k])));
-    const shown = [...peaks.keys()]
-      .sort((a, b) => peaks[b] - peaks[a])
-      .slice(0, 4)
-      .sort((a, b) => a - b);
+    const shown = largestOnes(peaks, 4);
     charts.answers.draw({
       series: shown.map((k, place) => ({
         name: classes[k],
@@ -381,9 +380,8 @@ class TrainingView {
     const [least, most] = [Math.log10(Math.min(...sizes)), Math.log10(Math.max(...sizes))];
     this.bars.replaceChildren(
       ...norms.map(([name, norm]) => {
-        const bar = h("span", { class: "bar" });
-        bar.style.setProperty("--share", norm > 0 ? 0.04 + (0.96 * (Math.log10(norm) - least)) / (most - least || 1) : 0);
-        return h("li", {}, h("span", { class: "name" }, name), bar, h("span", { class: "share" }, short(norm)));
+        const share = norm > 0 ? 0.04 + (0.96 * (Math.log10(norm) - least)) / (most - least || 1) : 0;
+        return h("li", {}, h("span", { class: "name" }, name), bar("bar", share), h("span", { class: "share" }, short(norm)));
       }),
     );
   }
@@ -391,7 +389,7 @@ class TrainingView {
   drawFilters() {
     const { network } = this.store.state;
     const stage = network.stages.find((each) => each.view === "conv");
-    const weight = stage && network.weights[stage.parameters.find((name) => name.endsWith("weight"))];
+    const weight = stage && parameterOf(network.weights, stage, "weight");
     this.look.hidden = !weight;
     if (!weight || this.drawn === weight) return;
     this.drawn = weight;
