@@ -99,7 +99,7 @@ function arrival(view) {
       "p",
       {},
       "The stage after this one hands back dJ/dZ: for each output of each filter, how much J changes if that output ",
-      "does. All else follows from it.",
+      "does. Everything else follows from it.",
     ),
     h("div", { class: "tools" }, backwardFilters(view), legend(largest(dz.data), "dZ")),
     h("div", { class: "maps" }, mapFigure("dZ", `of filter ${chosen.filter}, ${times(lowering.oh, lowering.ow)}`, grid)),
@@ -107,7 +107,7 @@ function arrival(view) {
     h(
       "p",
       { class: "caption" },
-      `${none} of ${lowering.positions} are exactly 0: through a maximum or a ReLU that did not pass them on, these outputs did not touch J.`,
+      `${none} of ${lowering.positions} are exactly 0: a maximum or a ReLU did not pass these outputs on, so they do not affect J.`,
     ),
     explain({
       equations: ["product"],

@@ -182,12 +182,16 @@ function termTable({ gradients, chosen, terms, turnedTerms, pointing }) {
         found.length === 1 ? " time" : " times",
       ),
       found.length
-        ? `, from position ${found[0].place.join(", ")} under tap ${found[0].tap.join(", ")} to position ${found.at(-1).place.join(", ")} under tap ${found.at(-1).tap.join(", ")}.`
+        ? `, from ${readerText(found[0])} to ${readerText(found.at(-1))}.`
         : ": no window lies over it, so its gradient is 0.",
     );
     beside.replaceChildren(besidePackage("dx", added, own, largest(packageDx.data), ["rotated filter", "dx-rotated", turned]));
   };
   return { element, draw };
+}
+
+function readerText({ place, tap }) {
+  return `position ${place.join(", ")} under tap ${tap.join(", ")}`;
 }
 
 /** The first reading: columns are added into the image, one after another. */
@@ -467,7 +471,8 @@ function rotatedReading(shared) {
       cellMark([p, q], "cursor"),
     ]);
     total.replaceChildren(
-      `Filter ${chosen.filter} gives ${short(found[local()])}; all ${filters} filters together give dX[${first + c}, ${pixel.join(", ")}] = `,
+      `Filter ${chosen.filter} gives ${short(found[local()])}; `,
+      `all ${filters} filters together give dX[${first + c}, ${pixel.join(", ")}] = `,
       h("strong", {}, short(sumInOrder(found))),
     );
   };
@@ -548,22 +553,29 @@ function isPlain({ sweep: { stride, dilation, pads } }) {
 
 function reasonText(lowering) {
   const where = isPlain(lowering) ? "(y − a, x − b)" : "((y + PH − a·DH) / SH, (x + PW − b·DW) / SW), if these are whole numbers";
-  return `Pixel (y, x) lay under tap (a, b) of the window at position ${where}. A tap further right means a window further left. So whoever stands on the pixel and reads dZ around it from left to right, from top to bottom, meets the taps from the last to the first: the filter appears turned by 180°.`;
+  return [
+    `Pixel (y, x) lay under tap (a, b) of the window at position ${where}. `,
+    "A tap further to the right means a window further to the left. So if you stand on the pixel and read the dZ around it ",
+    "from left to right and from top to bottom, you meet the taps from the last to the first: the filter appears turned by 180°.",
+  ];
 }
 
 /** Return what stride, dilation and padding change in the second reading, or null. */
 function strideNote({ sweep: { stride, dilation, pads }, kh, kw }) {
   const parts = [
-    `Around dZ lie DH·(KH − 1) = ${dilation[0] * (kh - 1)} rows and DW·(KW − 1) = ${dilation[1] * (kw - 1)} columns of zeros, so that the turned filter fits at the first pixel as well.`,
+    `Around dZ lie DH·(KH − 1) = ${dilation[0] * (kh - 1)} rows and DW·(KW − 1) = ${dilation[1] * (kw - 1)} columns of zeros,`,
+    "so that the turned filter also fits at the first pixel.",
   ];
   if (Math.max(...stride) > 1)
     parts.push(
-      `The stride ${times(stride)} puts SH − 1 rows and SW − 1 columns of zeros between the numbers of dZ: windows began only at every SH-th pixel.`,
+      `The stride ${times(stride)} puts SH − 1 rows and SW − 1 columns of zeros between the numbers of dZ:`,
+      "windows began only at every SH-th row and every SW-th column.",
     );
   if (Math.max(...dilation) > 1) parts.push(`The dilation ${times(dilation)} spreads the turned filter as it spread the filter.`);
   if (pads.flat().some((width) => width > 0))
     parts.push(
-      `The padding (${pads.flat().join(", ")}) moves the turned filter by PH and PW: what it would read for pixels of the padding is not asked for, as col2im drops it.`,
+      `The padding (${pads.flat().join(", ")}) moves the turned filter by PH and PW:`,
+      "nobody asks for the gradient of the padding, which col2im drops.",
     );
   return parts.join(" ");
 }

@@ -44,7 +44,8 @@ export function sgdStep(store, stage, channel = 0) {
     shown[2].grids.forEach((grid) => grid.draw());
     name.textContent = `η = ${after.rate}`;
     slider.setAttribute("aria-valuetext", name.textContent);
-    change.textContent = `The weight that moves most moves by ${short(after.rate * largest(gradient.data))}; the largest weight is ${short(most)}.`;
+    const furthest = after.rate * largest(gradient.data);
+    change.textContent = `The weight that moves furthest moves by ${short(furthest)}; the largest weight is ${short(most)}.`;
     effect.replaceChildren(...effectOf(network, trace, after));
   }
   draw();

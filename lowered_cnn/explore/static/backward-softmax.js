@@ -25,8 +25,8 @@ export function backwardSoftmax(store) {
       "p",
       {},
       "Choose the true label Y. All that then flows back through the network is the difference between what it said and ",
-      "what it should have said: ",
-      "below zero at the true class, whose output is to grow, and above zero at all others, which are to shrink.",
+      "what it should have said: below zero at the true class, whose output should grow, and above zero at all others, ",
+      "which should shrink.",
     ),
     equation("dsoftmax"),
     h(
@@ -68,7 +68,8 @@ function sureNote(network, { label, probabilities }) {
   return h(
     "p",
     { class: "note" },
-    `The network is sure of ${network.classes[label]}, so next to nothing flows back. To see what it would learn from a mistake, choose another label.`,
+    `The network is sure of ${network.classes[label]}, so next to nothing flows back. `,
+    "To see what it would learn from a mistake, choose another label.",
   );
 }
 
@@ -80,6 +81,7 @@ function backwardClasses({ doutputs, label }) {
 function backwardClassRow(store, k, most) {
   const { network, source, trace } = store.state;
   const [said, dz] = [trace.probabilities.data[k], trace.doutputs.data[k]];
+  const side = `signed-bar ${dz < 0 ? "below" : "above"}`;
   const choose = h("input", {
     type: "radio",
     name: "true-label",
@@ -98,6 +100,6 @@ function backwardClassRow(store, k, most) {
     h("th", { scope: "row" }, network.classes[k]),
     h("td", {}, h("span", { class: "pair" }, bar("share-bar accent", said), h("span", {}, percent(said)))),
     h("td", {}, h("label", {}, choose, k === trace.label ? " 1" : " 0")),
-    h("td", {}, h("span", { class: "pair" }, bar(`signed-bar ${dz < 0 ? "below" : "above"}`, Math.abs(dz) / most), namedNumber(`doutput-${k}`, dz))),
+    h("td", {}, h("span", { class: "pair" }, bar(side, Math.abs(dz) / most), namedNumber(`doutput-${k}`, dz))),
   );
 }

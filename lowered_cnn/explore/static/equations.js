@@ -22,8 +22,11 @@ function text(part) {
   return inner.length === 1 ? inner[0] : `<mrow>${inner.join("")}</mrow>`;
 }
 
+const UNDER_TAP = sub("X", "c, i·SH+a·DH−PH, j·SW+b·DW−PW"); // what tap (a, b) of the window at (i, j) reads
+const FIRST_MAXIMUM = said("[ (y, x) is the first maximum of window (i, j) ]");
+
 const EQUATIONS = {
-  conv: ["S1", row(sub("Z", "k,i,j"), "=", sum("c,a,b", sub("X", "c, i·SH+a·DH−PH, j·SW+b·DW−PW"), sub("W", "k,c,a,b")), "+", sub("b", "k"))],
+  conv: ["S1", row(sub("Z", "k,i,j"), "=", sum("c,a,b", UNDER_TAP, sub("W", "k,c,a,b")), "+", sub("b", "k"))],
   product: ["S1", row("Z = W · im2col(X) + b")],
   dweight: ["S2", row("dW = dZ ·", turned("im2col(X)"))],
   dbias: ["S3", row(sub("db", "k"), "=", sum("i,j", sub("dZ", "k,i,j")))],
@@ -33,8 +36,8 @@ const EQUATIONS = {
   flipped_window: ["S4", row(sub("dX", "c,y,x"), "=", sum("k,a,b", sub("dZ", "k, (y+PH−a·DH)/SH, (x+PW−b·DW)/SW"), sub("W", "k,c,a,b")))],
   relu: ["S5", row("Y = max(X, 0)")],
   drelu: ["S5", row("dX = dY · [X > 0]")],
-  max_pool: ["S6", row(sub("Y", "c,i,j"), "=", `<munder><mi>max</mi>${text("a,b")}</munder>`, sub("X", "c, i·SH+a·DH−PH, j·SW+b·DW−PW"))],
-  dmax_pool: ["S6", row(sub("dX", "c,y,x"), "=", sum("i,j", sub("dY", "c,i,j"), "·", said("[ (y, x) is the first maximum of window (i, j) ]")))],
+  max_pool: ["S6", row(sub("Y", "c,i,j"), "=", `<munder><mi>max</mi>${text("a,b")}</munder>`, UNDER_TAP)],
+  dmax_pool: ["S6", row(sub("dX", "c,y,x"), "=", sum("i,j", sub("dY", "c,i,j"), "·", FIRST_MAXIMUM))],
   avg_pool: ["S7", row("Y =", frac("1", "KH · KW"), row("( 1 … 1 )"), "· im2col(X)")],
   davg_pool: ["S7", row("dX = col2im(", frac("1", "KH · KW"), turned("( 1 … 1 )"), "· dY )")],
   dense: ["S8", row("Z = W · A + b")],
@@ -64,7 +67,9 @@ export function sizeInNumbers(letter, { size, pads: [before, after], dilation, k
   const above = `${size} + ${before} + ${after} − ${dilation}·(${kernel}−1) − 1`;
   const element = document.createElement("div");
   element.className = "equation";
-  element.innerHTML = `<math display="block">${row(`O${letter} =`, `<mo form="prefix">⌊</mo>`, frac(above, `${stride}`), `<mo form="postfix">⌋</mo>`, "+ 1 =", `${Math.max(0, Math.floor(room / stride) + 1)}`)}</math>`;
+  const result = Math.max(0, Math.floor(room / stride) + 1);
+  const inner = row(`O${letter} =`, `<mo form="prefix">⌊</mo>`, frac(above, `${stride}`), `<mo form="postfix">⌋</mo>`, `+ 1 = ${result}`);
+  element.innerHTML = `<math display="block">${inner}</math>`;
   return element;
 }
 

@@ -3,15 +3,16 @@
 import { h } from "./dom.js";
 import { equation } from "./equations.js";
 
-const WORDS =
-  /("""[\s\S]*?"""|"[^"\n]*"|#.*)|\b(def|return|for|in|if|else|not|and|or|is|None|True|False|class|with|while|yield|assert|raise|lambda|import|from)\b/g;
+const QUOTED = /"""[\s\S]*?"""|"[^"\n]*"|#.*/;
+const KEYWORDS = /and|assert|class|def|else|False|for|from|if|import|in|is|lambda|None|not|or|raise|return|True|while|with|yield/;
+const MARKED = new RegExp(`(${QUOTED.source})|\\b(?:${KEYWORDS.source})\\b`, "g");
 
 /** Return the lines of the package that compute something, with their place. */
 export function code({ text, place }, title) {
   if (!text) return null;
   const shown = h("code", {});
   let end = 0;
-  for (const found of text.matchAll(WORDS)) {
+  for (const found of text.matchAll(MARKED)) {
     shown.append(text.slice(end, found.index), h("span", { class: found[1] ? "quoted" : "word" }, found[0]));
     end = found.index + found[0].length;
   }

@@ -203,7 +203,7 @@ function ledgerBars({ rows }) {
       ? h(
           "p",
           { class: "caption" },
-          "A layer above 100 % of the peak tells that the machine was busy with something else while the peak was measured.",
+          "A layer above 100 % of the peak means that the machine was busy with something else while the peak was measured.",
         )
       : null,
     idle
@@ -257,7 +257,9 @@ function ledgerTable({ rows, peak }) {
     h(
       "figcaption",
       {},
-      "The sides of A (M × K), B (K × N) and C (M × N) are drawn on a logarithmic scale, for M may be 8 and N 18,432. The areas of the squares at the right are true. Pink has the shape of the weights, green that of the columns (in a dense layer, of its input), grey that of the output.",
+      "The sides of A (M × K), B (K × N) and C (M × N) are drawn on a logarithmic scale, since M may be 8 and N 18,432. ",
+      "The areas of the squares on the right are to scale. Pink has the shape of the weights, green that of the columns (in ",
+      "a dense layer, of its input), grey that of the output.",
     ),
     h(
       "div",
@@ -357,7 +359,7 @@ function ledgerTrees({ batch_size: batch, shard_size: size, tree }) {
       h(
         "option",
         { value: count, selected: count === start },
-        `${count} shard${count === 1 ? "" : "s"}${count === own ? ` (this training: ${batch} examples)` : ` (up to ${count * size} examples)`}`,
+        `${count} shard${count === 1 ? "" : "s"} (${count === own ? `this training: ${batch}` : `up to ${count * size}`} examples)`,
       ),
     ),
   );
@@ -372,7 +374,8 @@ function ledgerTrees({ batch_size: batch, shard_size: size, tree }) {
     h(
       "p",
       {},
-      "Adding floating-point numbers in another order gives other bits. So a tree that depends on the number of shards alone says who is added to whom. Workers share the work, not the order: the three trees have the same edges.",
+      "Adding floating-point numbers in another order gives other bits. So a tree that depends only on the number of shards ",
+      "says what is added to what. Workers share the work, not the order: the three trees have the same edges.",
     ),
     h("div", { class: "tools" }, h("label", {}, "A batch of ", select)),
     place,

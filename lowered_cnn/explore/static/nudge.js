@@ -222,7 +222,7 @@ function nudgeResult(store, found, room) {
       figure("Gradient", "gradient", found.gradient, "claimed by the backward pass"),
       figure("Finite difference", "difference", found.difference, `measured with h up to ${short(found.step)}`),
       figure("They differ by", "apart", apart, ""),
-      figure("Derived bound", "bound", found.bound, "on what the measurement may be off"),
+      figure("Derived bound", "bound", found.bound, "on the error of the measurement"),
     ),
     h(
       "p",
@@ -238,7 +238,12 @@ function nudgeResult(store, found, room) {
     ),
     explain({
       equations: ["difference"],
-      note: "The bound has two parts. What the finite difference leaves out is estimated from extrapolations of two orders (Richardson) over h, h/2 and h/4; what rounding adds, from the fourth differences of nearby values of J, in which a smooth curve vanishes and only noise is left (Hamming). Nothing is a tolerance that somebody chose; all is computed in float64.",
+      note: [
+        "The bound has two parts. What the finite difference leaves out is estimated from extrapolations of two orders ",
+        "(Richardson) over h, h/2 and h/4; what rounding adds, from the fourth differences of nearby values of J, in which a ",
+        "smooth curve vanishes and only noise is left (Hamming). No part of it is a hand-picked tolerance, and everything is ",
+        "computed in float64.",
+      ],
       codes: [["The derivative, with its bound", network.code.derivative]],
     }),
   ];

@@ -188,7 +188,8 @@ function sandboxSweep({ side, kernel, stride, dilation, padding }) {
 }
 
 function sandboxMisfit({ extent, padded }) {
-  return `The window spans ${times(extent)}, but the padded image is only ${times(padded)}: take more padding, or a smaller kernel or dilation.`;
+  const remedy = "use more padding, or a smaller kernel or dilation";
+  return `The window spans ${times(extent)}, but the padded image is only ${times(padded)}: ${remedy}.`;
 }
 
 function sandboxSize(sweep) {
@@ -755,7 +756,11 @@ function sandboxText(named) {
 function sandboxExplained(network) {
   return explain({
     equations: ["size", "conv", "dx"],
-    note: "Each position of the window is a column, and each tap of the filter a row: the filter as a row, times the columns, gives all outputs at once. Backwards, col2im adds each entry of dcolumns where im2col read it, so that pixels under several windows get several terms.",
+    note: [
+      "Each position of the window is a column, and each tap of the filter a row: the filter as a row, times the columns, ",
+      "gives all outputs at once. Backwards, col2im adds each entry of dcolumns where im2col had read it, so that pixels ",
+      "under several windows get several terms.",
+    ],
     codes: [
       ["the output size", network.code["output size"]],
       ["im2col", network.code.im2col],

@@ -366,14 +366,16 @@ function readerMarks(readers, filter) {
 function spoken({ conv, pointed }, pixel, readers) {
   const { lowering } = conv;
   if (pointed.unread) return `No window reads pixel ${pointed.unread.join(", ")}.`;
-  if (!pixel)
-    return `Z[${pointed.filter}, ${lowering.place(pointed.position).join(", ")}] is row ${pointed.filter % conv.filters} of W times column ${pointed.position} of im2col(X).`;
+  const { filter, position } = pointed;
+  const place = lowering.place(position).join(", ");
+  if (!pixel) return `Z[${filter}, ${place}] is row ${filter % conv.filters} of W times column ${position} of im2col(X).`;
+  const weight = `W[${filter}, ${tapText(conv, pointed.row)}]`;
   if (pointed.along)
-    return `W[${pointed.filter}, ${tapText(conv, pointed.row)}] multiplies all of row ${pointed.row} of the columns: it takes part in every output of filter ${pointed.filter}.`;
+    return `${weight} multiplies all of row ${pointed.row} of the columns: it takes part in every output of filter ${filter}.`;
   const [c, y, x] = pixel;
   const name = lowering.inside(y, x) ? `X[${conv.first + c}, ${y}, ${x}]` : "This zero of the padding";
-  const times_ = readers.length === 1 ? "once" : `${readers.length} times`;
-  return `${name} stands in the columns ${times_}: at position ${lowering.place(pointed.position).join(", ")} it is multiplied by W[${pointed.filter}, ${tapText(conv, pointed.row)}].`;
+  const often = readers.length === 1 ? "once" : `${readers.length} times`;
+  return `${name} appears in the columns ${often}: at position ${place} it is multiplied by ${weight}.`;
 }
 
 /** Return the lengths of a window as text. */

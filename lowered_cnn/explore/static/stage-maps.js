@@ -202,7 +202,8 @@ function reasonOf({ stage, store, pointed, x }, value) {
   const own = (word) => parameterOf(weights, stage, word)?.data[c];
   const [weight, bias, mean, variance] = ["weight", "bias", "mean", "variance"].map(own);
   const epsilon = /epsilon=([\d.e-]+)/.exec(stage.layer)?.[1] ?? "ε";
-  return `${short(weight)} · (${short(value)} − ${short(mean)}) / √(${short(variance)} + ${epsilon}) + ${short(bias)}, with the numbers of channel ${c}.`;
+  const standardized = `(${short(value)} − ${short(mean)}) / √(${short(variance)} + ${epsilon})`;
+  return `${short(weight)} · ${standardized} + ${short(bias)}, with the numbers of channel ${c}.`;
 }
 
 /** Return what the two branches of a residual connection bring to a number. */

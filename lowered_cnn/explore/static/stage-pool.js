@@ -120,11 +120,13 @@ class PoolView {
       a: matrix(1, rows, new Float32Array(rows).fill(1 / rows)),
       b: columns,
       c: matrix(1, positions, this.y.data.subarray(pointed.channel * positions, (pointed.channel + 1) * positions)),
-      names: { a: `1 / (KH KW)`, b: "im2col(X)", c: "Y" },
+      names: { a: "1 / (KH KW)", b: "im2col(X)", c: "Y" },
       point: ({ k, n }) => this.point({ row: k, position: n ?? pointed.position }),
       describe: {
-        b: (k, n) =>
-          `${stage.name}, column of ${lowering.place(n).join(", ")}, tap ${lowering.tap(k).slice(1).join(", ")}: ${short(columns.data[k * positions + n])}`,
+        b: (k, n) => {
+          const [place, tap] = [lowering.place(n), lowering.tap(k).slice(1)].map((each) => each.join(", "));
+          return `${stage.name}, column of ${place}, tap ${tap}: ${short(columns.data[k * positions + n])}`;
+        },
       },
       heats: { b: heatOf(this.x), c: heatOf(this.y) },
       width: mainWidth(),
