@@ -21,7 +21,7 @@ PEAK_SIZE, PEAK_TRIES = 1024, 5
 """M = K = N of the product whose speed is taken as the peak, and how often it is tried."""
 
 MOST_SECONDS = 2.0
-"""Steps are not repeated any further once they have taken so long."""
+"""Steps are repeated no more once they have taken this long."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def timings(network: Network, batch: int = 32, *, repeats: int = 20, fused: bool
     """Take some training steps with one BLAS thread, and return the median time of each layer, forward and backward.
 
     By default, these are steps as a worker of `train` takes them, over one shard: fused layers count as one, and their
-    products are those of the fused form, of which Winograd's are fewer than the equations say. The time of a layer with
+    products are those of the fused form; Winograd's are smaller than the equations say. The time of a layer with
     branches is that of what joins them. There are fewer than `repeats` steps if they take seconds.
     """
     check_network("timings: network", network)

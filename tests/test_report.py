@@ -238,11 +238,11 @@ GRAPH = Graph(
         (chain(Conv2D(5, 3), ReLU(), MaxPool(2)), (3, 130, 20), "5 of 5 filters, 3 x 3 x 3, as colours"),
         (chain(Conv2D(70, 2)), (2, 9, 7), "64 of 70 filters, 2 x 2 x 2; channel 2"),
         (GRAPH, (1, 8, 8), "stem: 8 of 8 filters, 1 x 3 x 3"),
-        (chain(Conv1D(4, 3), ReLU()), (2, 15), "Inputs of shape (2, 15) are no images to be shown."),
+        (chain(Conv1D(4, 3), ReLU()), (2, 15), "Inputs of shape (2, 15) cannot be shown as images."),
         pytest.param(
             chain(Conv3D(4, 3), ReLU()),
             (1, 5, 6, 7),
-            "Inputs of shape (1, 5, 6, 7) are no images to be shown.",
+            "Inputs of shape (1, 5, 6, 7) cannot be shown as images.",
             marks=pytest.mark.slow,
         ),
         (Sequential(Dense(600), ReLU(), Dense(3)), (20,), "The network has no 2-D convolution."),

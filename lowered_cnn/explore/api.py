@@ -63,7 +63,7 @@ def ledger(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
 
 
 def progress(exploration: Exploration, fields: Fields) -> dict[str, JSON]:
-    """Say how far the training is, and what happened after a step."""
+    """Say how far the training has come, and what happened after a step."""
     fields.only("after")
     return exploration.training.progress(fields.number_if_any("after", 0) or 0)
 

@@ -17,7 +17,7 @@ def costs(network: Network, recipe: Recipe, *, timed: bool) -> dict[str, JSON]:
     """Return the ledger of one shard in the readable form and, if `timed`, how long each layer takes.
 
     `share` is the share of the peak that a layer reaches, and `peak` is in operations per second. The tree is that of
-    one batch: for each number of workers, the shards of each, and the sums (into, from) in order.
+    one batch: for each number of workers, the shards of each worker, and the sums (into, from) in order.
     """
     ledger = summary(network, recipe.shard_size)
     measured = timings(network, recipe.shard_size, fused=False) if timed else None

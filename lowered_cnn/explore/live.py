@@ -104,7 +104,7 @@ class LiveTraining:
             thread.join()
 
     def close(self) -> None:
-        """Do the same, if a training is under way."""
+        """Stop a training if one is under way."""
         with self._changed:
             thread = self._end()
         if thread is not None:
@@ -117,7 +117,7 @@ class LiveTraining:
         return self._thread
 
     def progress(self, after: int) -> dict[str, JSON]:
-        """Return the state, and what happened after a step: some hundred records, and the gradients' norms until then.
+        """Return the state, and what happened after a step: a few hundred records, and gradients' norms up to the last.
 
         The norms before the first step come with `after` 0.
         """
@@ -126,7 +126,7 @@ class LiveTraining:
             return self._progress(later[:MOST_RECORDS], after, more=len(later) > MOST_RECORDS)
 
     def overview(self) -> dict[str, JSON]:
-        """Return the same of all steps at once: every record or, if they are many, each second, third, ... of them."""
+        """Return the same for all steps at once: every record or, if there are many, every second, third, ... one."""
         with self._changed:
             stride = -(-len(self._records) // MOST_RECORDS) or 1
             return self._progress(self._records[::-stride][::-1], 0, more=False)

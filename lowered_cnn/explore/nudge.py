@@ -10,7 +10,7 @@ from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, smooth_ste
 from lowered_cnn.verify.probe import Probe, sides
 
 REACH, POINTS = 1.0, 41
-"""How far from the weight, in both directions, the page draws J, and through how many values."""
+"""How far to either side of the weight the page draws J, and through how many values."""
 
 
 def nudged(network: Network, image: Images, label: int, parameter: str, index: int) -> dict[str, JSON]:

@@ -17,7 +17,7 @@ DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype(np.uint8), "float32": np.d
 MOST_AXES = 4
 
 LONGEST_SIDE = 512
-"""The most pixels of a drawing, in height and in width."""
+"""The most pixels that a drawing may have in height and in width."""
 
 
 def packed(values: npt.NDArray[np.generic]) -> dict[str, JSON]:

@@ -30,7 +30,7 @@ def some_examples(exploration: Exploration) -> list[Example]:
 
 
 def example_of(exploration: Exploration, name: str, image: Images) -> Example:
-    """Return an image with the class that the network finds most likely as its label."""
+    """Return an image labelled with the class that the network finds most likely."""
     return Example(name, int(exploration.probabilities(image).argmax()), image)
 
 

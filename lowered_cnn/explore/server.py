@@ -50,16 +50,16 @@ PATIENCE = 10.0
 """How many seconds a client may take to send a request, and how long a request waits for a core."""
 
 WAITING = 256
-"""How many requests wait for a core; others are refused."""
+"""How many requests may wait for a core; any more are refused."""
 
 CONNECTIONS = 512
-"""How many connections there may be; those beyond are refused."""
+"""How many connections there may be; any more are refused."""
 
 SWITCHING = 0.0005
 """The seconds after which a thread that computes lets others have the interpreter, which they need for microseconds."""
 
 COMPRESSED = 2**14
-"""Answers of at least that many bytes are compressed for clients that can read it."""
+"""Answers of at least this many bytes are compressed for clients that accept it."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

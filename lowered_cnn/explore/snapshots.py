@@ -19,7 +19,7 @@ FIRST = 4
 """All steps up to this one are kept: most of what a network learns, it learns in its first steps."""
 
 RECENT = 8
-"""The last snapshots that were asked for are kept, too: who has asked for one goes on to ask about it."""
+"""The last snapshots that were asked for are kept as well: whoever asked for one will ask more about it."""
 
 MOST_TESTED = 1000
 """The most test images that a network is tested on, so that it can be watched while it is trained."""
@@ -59,7 +59,7 @@ class Snapshot:
         self._testing = Lock()
 
     def tested(self, test: Dataset) -> Tested:
-        """Return how it does on the test images, on which it is tested once."""
+        """Return how it does on the test images; it is tested once."""
         with self._testing:
             if self._tested is None:
                 self._tested = _test(copy.deepcopy(self.network), test)  # whose buffers go with it
@@ -80,7 +80,7 @@ class Snapshots:
         self._asking = Lock()
 
     def anew(self, network: Network) -> "Snapshots":
-        """Return those of a new training; from them, too, the last ones that were asked for here can be read."""
+        """Return those of a new training, which still have the last ones that were asked for here."""
         snapshots = Snapshots(copy.deepcopy(network))
         with self._asking:
             snapshots._recent = dict(self._recent)

@@ -17,10 +17,10 @@ Records: TypeAlias = Sequence[Mapping[str, Any]]
 Numbers: TypeAlias = npt.NDArray[np.float64]
 
 POINTS = 400
-"""A curve has at most twice that many points."""
+"""A curve has at most twice this many points."""
 
 SMOOTHED = 50
-"""A smoothed curve shows means over this part of all steps: one in 50."""
+"""A smoothed curve shows means over one fiftieth of all steps."""
 
 WIDTH, HEIGHT = 380, 250
 
@@ -28,11 +28,10 @@ LETTER = 7
 """The width of a letter beside an axis."""
 
 DECADE = 10
-"""Numbers are drawn by their logarithms if the largest one is more than that many times the smallest."""
+"""An axis is logarithmic if the largest number is more than this many times the smallest."""
 
 COUNTED, NAMED = 20, 120
-"""The confusion of up to so many classes has numbers in its cells, and names beside them."""
-
+"""The confusion of up to this many classes has numbers in its cells, and names beside them."""
 
 LIKELIEST = 10
 """Classes whose probabilities are shown."""

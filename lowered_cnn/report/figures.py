@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 LEAST, MOST = 0.75, 1.25
-"""A page may draw a chart that much smaller or larger; what does not fit then is scrolled."""
+"""A page may draw a chart this much smaller or larger; if it still does not fit, it is scrolled."""
 
 PNG_DPI = 144
 COLUMNS, CELL = 6, 150
@@ -58,7 +58,7 @@ class Chart(Figure):
     alt: str
 
     def html(self) -> str:
-        """Return the SVG without what would need another file, in the colours and letters of the page."""
+        """Return the SVG without what would need another file, in the colours and fonts of the page."""
         svg = self._saved("svg", transparent=True).decode()
         svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
         svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
@@ -103,7 +103,7 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Gallery(Figure):
-    """Pictures side by side; with `together`, so many of them belong to each other, and stay in one row."""
+    """Pictures side by side; each `together` of them belong to one another, and stay in one row."""
 
     panels: Sequence[Panel]
     together: int = 1

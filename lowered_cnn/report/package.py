@@ -20,7 +20,7 @@ def is_installed() -> bool:
 def matplotlib_package(settings: dict[str, Any]) -> Iterator[ModuleType]:
     """Provide the package with its defaults and these settings, whatever the user's own are, and leave them alone.
 
-    It writes caches where it may; inside the `with` block, it does not say on stderr that it does, or that it cannot.
+    It writes caches where it can, and inside the `with` block says nothing on stderr about them.
     Raises InputError, which names the extra, if it is not installed.
     """
     logger = logging.getLogger("matplotlib")

@@ -35,7 +35,7 @@ LOOKED_INTO, SALIENT = 2, 4
 MOST_LAYERS = 24
 MOST_FILTERS, MOST_CHANNELS = 64, 4
 MEASURED = 8
-"""Images over which the size of activations and gradients is measured: they take less memory than a shard's step."""
+"""Images over which the size of activations and gradients is measured: they take less memory than a step of a shard."""
 
 LISTED = 30
 """Classes in the chart, and pairs in the list of mistakes."""
@@ -122,7 +122,7 @@ def certain(subject: Subject) -> Section:
         else:
             parts.append(table(("example", "class", "taken for", "probability"), list(_rows(subject, places))))
     if not subject.has_images:
-        parts.append(paragraph(f"Inputs of shape {subject.network.input_shape} are no images to be shown.", "note"))
+        parts.append(paragraph(f"Inputs of shape {subject.network.input_shape} cannot be shown as images.", "note"))
     return Section("Mistakes", "".join(parts), figures)
 
 
@@ -168,7 +168,7 @@ def inside(subject: Subject) -> Iterator[Section]:
     labels = subject.test.targets
     parts, figures = [], list[Figure]()
     lead = (
-        "What comes out of each layer, and beside it the gradient of the loss there: orange where more would raise the "
+        "The output of each layer, and beside it the gradient of the loss there: orange where more would raise the "
         f"loss, blue where it would lower it. At most {MOST_LAYERS} layers are shown, and 16 channels of each."
     )
     for number, (place, image) in enumerate(zip(chosen, subject.images(chosen), strict=True), 1):
@@ -211,7 +211,7 @@ def _map(values: Array, caption: str, alt: str) -> Panel:
 def salient(subject: Subject) -> Section:
     """Show which pixels the answers depend on, and how sure that is."""
     if not subject.has_images:
-        note = f"Inputs of shape {subject.network.input_shape} are no images to be shown."
+        note = f"Inputs of shape {subject.network.input_shape} cannot be shown as images."
         return Section("Saliency", paragraph(note, "note"))
     half = SALIENT // 2
     places = np.concatenate([subject.mistakes[:half], subject.hits])[:SALIENT]

@@ -19,7 +19,7 @@ Shares: TypeAlias = npt.NDArray[np.float64]
 """A share for each class (classes,); NaN where there is nothing to take a share of."""
 
 NEVER = "never: no image was taken for this class"
-"""What a table says below it, if there is no precision for a class."""
+"""The line below a table in which a class has no precision."""
 
 
 @dataclass(frozen=True, eq=False)

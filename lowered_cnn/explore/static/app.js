@@ -24,12 +24,12 @@ const VIEWS = [
 
 const main = document.getElementById("main");
 let leave = () => {};
-const next = {}; // what is explored next: what is shown, and the network that it is shown to
+const next = {}; // what to explore next: what is shown, and the network that it is shown to
 let exploring = null;
 
 /**
- * Explore an image with its label, a test image by its number, or a drawing, by the network at hand or another one: one
- * at a time, and of those that wait, the last one.
+ * Explore an image with its label, a test image by its number, or a drawing, with the network at hand or another one:
+ * one at a time; of those that wait, only the last one counts.
  */
 function explore(store, { network, ...shown }) {
   if (network) next.network = network;

@@ -8,7 +8,7 @@ import { thumbnails } from "./maps.js";
 import { parameterOf } from "./source.js";
 
 const TRAINING_PAUSE = 250; // milliseconds between two questions while it runs
-const TRAINING_REST = 1000; // milliseconds between two looks at the newest network, which cost the training time
+const TRAINING_REST = 1000; // milliseconds between two looks at the newest network, which slow the training down
 const TRAINING_SMOOTHING = 0.9;
 const TRAINING_COLOURS = ["c1", "c2", "c3", "c4", "c5", "c6"];
 
