@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_script_finds_no_wrong_answer(few_digits: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["train", "--data", str(few_digits), "--epochs", "1", "--out", str(run)]) == 0
-    command = [sys.executable, ROOT / "scripts/load.py", run, "--clients", "20", "--requests", "100"]
+    command = [sys.executable, str(ROOT / "scripts/load.py"), str(run), "--clients", "20", "--requests", "100"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("20 clients, 100 requests: ")
