@@ -1,4 +1,4 @@
-"""A real browser for tests: Chromium, driven by Playwright. Where either is missing, what needs them is skipped.
+"""A real browser for tests, and what they do on the page: Chromium, driven by Playwright, or skipped without either.
 
 With CHROMIUM, the path of the browser, in the environment, as in CI, nothing is skipped.
 """
@@ -16,7 +16,7 @@ if CHROMIUM is None:
 if "CHROMIUM" not in os.environ:
     pytest.importorskip("playwright", reason="Playwright is not installed (pip install 'lowered-cnn[test]')")
 
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright  # noqa: E402
 
 FLAGS = [
     "--no-sandbox",  # as root, as in CI
@@ -62,3 +62,41 @@ def page_at(
         assert [url for url in asked if not url.startswith((address.partition("#")[0], "data:"))] == []
     finally:
         context.close()
+
+
+def settled(page: Page) -> None:
+    """Wait until all that was asked for is shown."""
+    expect(page.locator("main")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("main .waiting")).to_have_count(0)
+
+
+def opened(page: Page, number: int, label: int | None = None) -> None:
+    """Choose a test image, and a label other than its own."""
+    settled(page)
+    page.get_by_label("Test image").fill(str(number))
+    page.get_by_label("Test image").press("Enter")
+    settled(page)
+    if label is not None:
+        page.locator("#label").select_option(str(label))
+        settled(page)
+
+
+def point(page: Page, name: str, row: int, col: int) -> None:
+    """Move the mouse to a cell of a grid, which is scrolled into the middle of the screen and of its figure."""
+    grid = page.locator(f'.grid[data-name="{name}"]').first
+    script = """(grid, [row, col]) => {
+        const middle = document.createElement('i');
+        const place = { position: 'absolute', left: `${(100 * (col + 0.5)) / grid.dataset.cols}%` };
+        Object.assign(middle.style, { ...place, top: `${(100 * (row + 0.5)) / grid.dataset.rows}%` });
+        grid.append(middle);
+        middle.scrollIntoView({ block: 'center', inline: 'center' });
+        const { x, y } = middle.getBoundingClientRect();
+        middle.remove();
+        return [x, y];
+    }"""
+    page.mouse.move(*grid.evaluate(script, [row, col]))
+
+
+def number(page: Page, selector: str, attribute: str = "data-value") -> float:
+    """Return the number that the first element in question has as an attribute."""
+    return float(page.locator(selector).first.get_attribute(attribute) or "nan")

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from explorers import Explorer, exploring
 from hypothesis import HealthCheck, settings
 from idx_files import write_data
 
 from lowered_cnn import load_mnist
+from lowered_cnn.cli import main
 
 # How long the examples take says how busy the machine is, and no more.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -47,3 +49,25 @@ def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mnist = load_mnist()
     folder = tmp_path_factory.mktemp("data") / "digits"
     return write_data(folder, mnist.train.take(np.arange(600)), mnist.test.take(np.arange(200)))
+
+
+@pytest.fixture(scope="session")
+def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the default network on these digits for two epochs, as a run."""
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def explorer(run: Path) -> Iterator[Explorer]:
+    """Explore the run, or that of the module's own fixture."""
+    with exploring(run) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Start Chromium; where it is missing, what needs it is skipped."""
+    with pytest.importorskip("browser", reason="Chromium is not installed").browser() as started:
+        yield started

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from explorers import Explorer, exploring, unpack
+from browser import number, opened, page_at, point
+from explorers import Explorer, unpack
+from playwright.sync_api import Browser, Page
 
 from lowered_cnn.cli import main
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +21,8 @@ from lowered_cnn import AvgPool, BatchNorm, Conv2D, Dense, Flatten, MaxPool, ReL
 def odd(classes):
     return Sequential(
         Conv2D(6, 3, stride=2, padding=1), ReLU(), Conv2D(8, 3, padding=2, dilation=2, groups=2), BatchNorm(),
-        Residual(Sequential(Conv2D(8, 1), ReLU())), AvgPool(3, stride=2, padding=1),
+        Residual(Sequential(Conv2D(8, 1), ReLU())),
+        AvgPool(5, stride=2, padding=1, ceil_mode=True),
         Conv2D(10, (3, 2), stride=(2, 1), padding="same", bias=False), MaxPool(3, stride=2, padding=1),
         Flatten(), Dense(classes),
     )
@@ -32,31 +32,21 @@ LABEL = 3
 
 
 @pytest.fixture(scope="module")
-def explorer(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explorer]:
+def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a network with windows of many kinds on a few digits."""
     folder = tmp_path_factory.mktemp("runs")
-    model, run = folder / "odd.py", folder / "odd"
+    model, path = folder / "odd.py", folder / "odd"
     model.write_text(MODEL)
-    arguments = ["--data", str(few_digits), "--epochs", "1", "--batch-size", "32", "--out", str(run)]
+    arguments = ["--data", str(few_digits), "--epochs", "1", "--batch-size", "32", "--out", str(path)]
     assert main(["train", "--model", f"{model}:odd", *arguments]) == 0
-    with exploring(run) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator["Browser"]:
-    browser = pytest.importorskip("browser", reason="Chromium is not installed")
-    with browser.browser() as started:
-        yield started
+    return path
 
 
 @pytest.fixture
-def page(explorer: Explorer, chromium: "Browser") -> Iterator["Page"]:
-    browser = pytest.importorskip("browser", reason="Chromium is not installed")
-    with browser.page_at(chromium, f"http://{explorer.host}:{explorer.port}/#backward") as opened:
-        opened.wait_for_selector('[data-name="loss"]')
-        opened.check(f'input[name="true-label"][value="{LABEL}"]')
-        opened.wait_for_selector(f'tr.chosen[data-class="{LABEL}"]')
-        yield opened
+def page(explorer: Explorer, chromium: Browser) -> Iterator[Page]:
+    with page_at(chromium, f"http://{explorer.host}:{explorer.port}/#backward") as started:
+        opened(started, 0, LABEL)
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +59,8 @@ def first_image(explorer: Explorer) -> Any:
     return explorer.get(f"/api/example/{explorer.get('/api/network')['test']['hardest']}")["image"]
 
 
-def number(page: "Page", name: str) -> float:
-    return float(page.get_attribute(f'[data-name="{name}"]', "data-value") or "nan")
+def named(page: Page, name: str) -> float:
+    return number(page, f'[data-name="{name}"]')
 
 
 def close_to(value: float, among: npt.NDArray[Any]) -> Any:
@@ -78,21 +68,11 @@ def close_to(value: float, among: npt.NDArray[Any]) -> Any:
     return pytest.approx(float(value), rel=0, abs=1e-5 * float(np.abs(among).max()))
 
 
-def point(page: "Page", name: str, row: int, col: int) -> None:
-    """Point at a cell of a grid with the mouse."""
-    grid = page.locator(f'.detail [data-name="{name}"]').last
-    grid.scroll_into_view_if_needed()
-    box = grid.bounding_box()
-    assert box is not None
-    rows, cols = (int(grid.get_attribute(f"data-{axis}") or 0) for axis in ("rows", "cols"))
-    page.mouse.move(box["x"] + (col + 0.5) * box["width"] / cols, box["y"] + (row + 0.5) * box["height"] / rows)
-
-
 def convolutions(explorer: Explorer) -> list[Any]:
     return [stage for stage in explorer.get("/api/network")["stages"] if stage["view"] == "conv"]
 
 
-def test_both_readings_of_dx_are_the_packages(explorer: Explorer, page: "Page", trace: Any) -> None:
+def test_both_readings_of_dx_are_the_packages(explorer: Explorer, page: Page, trace: Any) -> None:
     """With stride, padding, dilation and groups: the sums of both readings are equal, and those of the package."""
     rng = np.random.default_rng(0)
     for stage in convolutions(explorer):
@@ -108,23 +88,23 @@ def test_both_readings_of_dx_are_the_packages(explorer: Explorer, page: "Page", 
             for _ in range(6):
                 y, x = (int(rng.integers(length)) for length in dx.shape[1:])
                 point(page, "dx", y, x)
-                assert number(page, "dx-package") == dx[channel, y, x]
-                assert number(page, "dx-page") == number(page, "dx-rotated")
-                assert number(page, "dx-page") == close_to(dx[channel, y, x], dx)
+                assert named(page, "dx-package") == dx[channel, y, x]
+                assert named(page, "dx-page") == named(page, "dx-rotated")
+                assert named(page, "dx-page") == close_to(dx[channel, y, x], dx)
 
 
-def test_each_number_of_dweight_is_the_packages(explorer: Explorer, page: "Page", trace: Any) -> None:
+def test_each_number_of_dweight_is_the_packages(explorer: Explorer, page: Page, trace: Any) -> None:
     for stage in convolutions(explorer):
         page.click(f'[data-stage="{stage["name"]}"]')
         page.click('[data-step="2"]')
         dweight = unpack(trace["gradients"][f"{stage['name']}.weight"])
         for a, b in np.ndindex(*dweight.shape[2:]):
             point(page, "dweight", a, b)
-            assert number(page, "dweight-package") in dweight[..., a, b]
-            assert number(page, "dweight-page") == close_to(number(page, "dweight-package"), dweight)
+            assert named(page, "dweight-package") in dweight[..., a, b]
+            assert named(page, "dweight-page") == close_to(named(page, "dweight-package"), dweight)
 
 
-def test_no_number_of_any_stage_differs(explorer: Explorer, page: "Page") -> None:
+def test_no_number_of_any_stage_differs(explorer: Explorer, page: Page) -> None:
     """Whatever is pointed at with the keys, in every step of every stage, the page agrees with the package."""
     compared = 0
     for stage in explorer.get("/api/network")["stages"]:
@@ -142,7 +122,7 @@ def test_no_number_of_any_stage_differs(explorer: Explorer, page: "Page") -> Non
     assert compared > 30
 
 
-def test_columns_are_added_one_by_one(page: "Page") -> None:
+def test_columns_are_added_one_by_one(page: Page) -> None:
     page.click('[data-stage="conv1"]')
     page.click('[data-step="5"]')
     added = page.locator('[aria-label="Columns added"]')
@@ -157,20 +137,20 @@ def test_columns_are_added_one_by_one(page: "Page") -> None:
     assert int(added.input_value()) == every
 
 
-def test_a_step_of_sgd_changes_what_the_network_says(page: "Page", trace: Any) -> None:
+def test_a_step_of_sgd_changes_what_the_network_says(page: Page, trace: Any) -> None:
     page.click('[data-stage="conv1"]')
     page.click('[data-step="6"]')
     for place, after in enumerate(trace["after"]):
         page.fill('[aria-label="Learning rate"]', str(place))
-        assert number(page, "loss-before") == trace["loss"]
-        assert number(page, "loss-after") == after["loss"]
+        assert named(page, "loss-before") == trace["loss"]
+        assert named(page, "loss-after") == after["loss"]
         shown = page.eval_on_selector_all(
             '[data-name="probability-after"]', "all => all.map(e => Number(e.dataset.value))"
         )
         assert shown == unpack(after["probabilities"]).tolist()
 
 
-def test_the_weight_that_is_clicked_is_nudged(explorer: Explorer, page: "Page") -> None:
+def test_the_weight_that_is_clicked_is_nudged(explorer: Explorer, page: Page) -> None:
     page.evaluate("location.hash = '#nudge'")
     page.wait_for_selector('[data-name="verdict"]')
     page.select_option('[aria-label="Parameter"]', "conv3.weight")
@@ -190,8 +170,11 @@ def test_the_weight_that_is_clicked_is_nudged(explorer: Explorer, page: "Page") 
         "index": index,
     }
     answer = explorer.post("/api/nudge", asked)
-    assert [number(page, name) for name in ("gradient", "difference", "bound")] == [
+    assert [named(page, name) for name in ("gradient", "difference", "bound")] == [
         answer[name] for name in ("gradient", "difference", "bound")
     ]
     assert answer["agrees"]
     assert "agrees within the bound" in page.inner_text('[data-name="verdict"]')
+    plane.press("ArrowUp")
+    plane.press("Enter")
+    page.wait_for_selector('.nudged:not(.waiting) h3:has-text("0, 1] =")')

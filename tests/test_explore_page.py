@@ -29,13 +29,6 @@ INDEX = """<!doctype html><html><head><title>t</title>
 </head><body></body></html>"""
 
 
-@pytest.fixture(scope="module")
-def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(path)]) == 0
-    return path
-
-
 class Parts(HTMLParser):
     """The text of each element by its tag, with its attributes."""
 

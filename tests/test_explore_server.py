@@ -8,7 +8,6 @@ import string
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +44,6 @@ from lowered_cnn import (
     trace,
 )
 from lowered_cnn.arrays import Shape
-from lowered_cnn.cli import main
 from lowered_cnn.data import fit_image, mnist_style
 from lowered_cnn.explore.bundle import bundled
 from lowered_cnn.explore.description import described
@@ -53,25 +51,13 @@ from lowered_cnn.explore.exploration import Exploration
 from lowered_cnn.explore.fields import Fields
 from lowered_cnn.explore.live import LiveTraining
 from lowered_cnn.explore.page import texts
+from lowered_cnn.explore.snapshots import Snapshot
 from lowered_cnn.layers.conv import Conv
 from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.models import MODELS, adaptive, deep
 from lowered_cnn.tracing import Recorder
 
 POST = ("predict", "trace", "nudge", "training")
-
-
-@pytest.fixture(scope="module")
-def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(path)]) == 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def explorer(run: Path) -> Iterator[Explorer]:
-    with exploring(run) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +113,20 @@ def test_its_accuracy_and_mistakes_are_those_of_the_test_images(explorer: Explor
         assert (mistake["label"], mistake["predicted"]) == (test.labels[mistake["number"]], row.argmax())
     sure = [probabilities[mistake["number"]].max() for mistake in mistakes]
     assert sure == sorted(sure, reverse=True)
+
+
+def test_a_network_is_tested_on_some_images_of_many(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lowered_cnn.explore.snapshots.MOST_TESTED", 50)
+    test = load_mnist().test.take(np.arange(200))
+    tested = Snapshot(36, network).tested(test)
+    answers = network.predict(test.images).argmax(axis=1)
+    wrong = {mistake.number for mistake in tested.mistakes}
+    assert (tested.count, tested.accuracy) == (50, 1 - len(wrong) / 50)
+    for mistake in tested.mistakes:
+        assert (mistake.label, mistake.predicted) == (test.labels[mistake.number], answers[mistake.number])
+        assert mistake.label != mistake.predicted
+    assert answers[tested.hardest] == test.labels[tested.hardest]
+    assert min(wrong) < 50 < 150 < max(wrong)  # they are spread over all
 
 
 def test_an_example_is_a_test_image(explorer: Explorer) -> None:

@@ -33,25 +33,11 @@ from lowered_cnn import (
     load_mnist,
     softmax,
 )
-from lowered_cnn.cli import main
 from lowered_cnn.explore.live import MEASURED, ConflictError, LiveTraining
-from lowered_cnn.explore.snapshots import FIRST, MOST, Snapshots
+from lowered_cnn.explore.snapshots import FIRST, MOST, RECENT, Snapshot, Snapshots
 from lowered_cnn.training.checkpoint import read_state
 
 STEPS_PER_EPOCH = math.ceil(550 / 32)
-
-
-@pytest.fixture(scope="module")
-def run(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(path)]) == 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def explorer(run: Path) -> Iterator[Explorer]:
-    with exploring(run) as started:
-        yield started
 
 
 @pytest.fixture
@@ -306,6 +292,24 @@ def test_snapshots_are_few_and_have_the_first_steps_and_the_last(steps: int, is_
     assert len(kept) <= MOST
     assert steps <= MOST or len(kept) >= MOST // 2
     assert len(set(np.diff(kept[FIRST + 1 : -1]).tolist())) <= 1  # evenly spaced between the first and the last
+
+
+def test_the_snapshots_that_were_asked_for_last_stay_readable() -> None:
+    """So that who was told of a step, and saw its network, can go on to ask about it, however fast the training is."""
+    network = Network(Sequential(Flatten(), Dense(2)), (1, 1, 1))
+    snapshots, asked = Snapshots(network), list[Snapshot]()
+    for step in range(1, 400):
+        if snapshots.is_due(step):
+            snapshots.keep(step, network)
+            asked.append(snapshots.at(None if step % 2 else step))
+        assert all(snapshots.at(each.step) is each for each in asked[-RECENT:])
+    assert not {each.step for each in asked} <= set(snapshots.steps)
+    assert len(snapshots.steps) <= MOST
+    with pytest.raises(InputError, match="step: expected one of 0, 1, 2"):
+        snapshots.at(39)
+    anew = snapshots.anew(network)
+    assert anew.steps == [0]
+    assert anew.at(asked[-1].step) is asked[-1]
 
 
 def test_a_snapshot_is_a_copy() -> None:

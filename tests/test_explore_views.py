@@ -3,16 +3,14 @@
 import json
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from browser import browser, page_at
-from explorers import exploring
+from browser import page_at
+from explorers import Explorer
 from playwright.sync_api import Browser, Page
 
-from lowered_cnn.cli import main
 from lowered_cnn.training.reduction import deal
 from lowered_cnn.window import Sweep, Window
 
@@ -21,18 +19,9 @@ pytestmark = pytest.mark.slow
 Matrix = npt.NDArray[np.float64]
 
 
-@pytest.fixture(scope="module")
-def address(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    path = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "--data", str(few_digits), "--epochs", "2", "--batch-size", "32", "--out", str(path)]) == 0
-    with exploring(path) as explorer:
-        yield f"http://{explorer.host}:{explorer.port}/"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
+@pytest.fixture
+def address(explorer: Explorer) -> str:
+    return f"http://{explorer.host}:{explorer.port}/"
 
 
 def choose(page: Page, **settings: int | str) -> None:

@@ -76,7 +76,7 @@ class LiveTraining:
                 dtype=self._network.parameters.vector.dtype,
             )
             network.input_range = self._network.input_range
-            self.recipe, self.snapshots = recipe, Snapshots(copy.deepcopy(network))
+            self.recipe, self.snapshots = recipe, self.snapshots.anew(network)
             self._records, self._norms = [], []
             self._state, self._error, self._stopping = "running", "", False
             self._thread = Thread(target=self._run, args=(network, recipe), name="training")

@@ -79,6 +79,13 @@ class Snapshots:
         self._recent = dict[int, Snapshot]()
         self._asking = Lock()
 
+    def anew(self, network: Network) -> "Snapshots":
+        """Return those of a new training; from them, too, the last ones that were asked for here can be read."""
+        snapshots = Snapshots(copy.deepcopy(network))
+        with self._asking:
+            snapshots._recent = dict(self._recent)
+        return snapshots
+
     @property
     def steps(self) -> list[int]:
         """The steps that are kept, in order."""

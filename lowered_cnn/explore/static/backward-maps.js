@@ -64,7 +64,7 @@ export function backwardMaps(store, stage) {
             "Where X was above 0, the ReLU had changed nothing, and dY passes unchanged. Elsewhere its output was 0 ",
             "whatever X was nearby, and nothing passes.",
           )
-        : null,
+        : "",
       h(
         "div",
         { class: "tools" },

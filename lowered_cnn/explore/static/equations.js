@@ -6,7 +6,7 @@ const sup = (base, above) => `<msup>${text(base)}${text(above)}</msup>`;
 const frac = (above, below) => `<mfrac>${text(above)}${text(below)}</mfrac>`;
 const sum = (below, ...parts) => row(`<munder><mo>∑</mo>${text(below)}</munder>`, ...parts);
 const hat = (base) => `<mover>${text(base)}<mo stretchy="false">^</mo></mover>`;
-const turned = (base) => sup(base, "T");
+const turned = (base) => sup(base, `<mi mathvariant="normal">T</mi>`);
 const said = (words) => `<mtext>${words}</mtext>`;
 const partial = (below) => frac("∂J", `∂${below}`);
 

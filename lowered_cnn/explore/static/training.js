@@ -82,9 +82,11 @@ export function stepMarker(store) {
   return link;
 }
 
-/** Show the network of a saved step everywhere on the page. */
+/** Show the network of a saved step everywhere on the page, unless another one is wanted before it is there. */
 async function showStep(store, step) {
-  await store.explore({ network: await store.state.source.network(step) });
+  store.state.wantedStep = step;
+  const network = await store.state.source.network(step);
+  if (store.state.wantedStep === step) await store.explore({ network });
 }
 
 /** Show the view in an element; returns what ends it. */
