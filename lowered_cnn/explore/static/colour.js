@@ -45,7 +45,7 @@ export function css([red, green, blue]) {
 
 /** Return black or white, whichever is easier to read on a colour. */
 export function readableOn([red, green, blue]) {
-  return 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#111" : "#fff";
+  return 0.299 * red + 0.587 * green + 0.114 * blue > 118 ? "#111" : "#fff";
 }
 
 const redrawn = new Set();
