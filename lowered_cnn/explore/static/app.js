@@ -1,10 +1,11 @@
 // The page: it asks for a network, shows an image to it, and switches between the views.
 
+import { argmax } from "./arrays.js";
 import { predicted, openSource } from "./source.js";
 import { announce, h, percent } from "./dom.js";
 import { createStore } from "./store.js";
 import { backwardView } from "./backward.js";
-import { forwardView } from "./forward.js";
+import { forwardView, SOFTMAX } from "./forward.js";
 import { inputPanel } from "./input.js";
 import { isDark, themeChanged } from "./colour.js";
 import { ledgerView } from "./ledger.js";
@@ -25,16 +26,18 @@ const main = document.getElementById("main");
 let leave = () => {};
 let asked = 0;
 
-/** Explore an image or a drawing: the network's answer first, then its trace for the label. */
-async function explore(store, { image, drawing, label }) {
+/** Explore an image, a drawing or, by its number, a test image: the network's answer first, then its trace for the label. */
+async function explore(store, { image, drawing, label, number: example }) {
   const turn = ++asked;
   const { source, network, step } = store.state;
   const number = network.step === undefined ? undefined : step;
   main.ariaBusy = "true";
   try {
+    if (!image && !drawing) ({ image, label } = await source.example(example));
+    if (turn !== asked) return;
     const answer = image && label !== undefined && store.state.image === image ? store.state : await source.predict({ image, drawing, step: number });
     if (turn !== asked) return;
-    const chosen = label ?? answer.probabilities.data.indexOf(Math.max(...answer.probabilities.data));
+    const chosen = label ?? argmax(answer.probabilities.data);
     store.set({ image: image ?? answer.image, probabilities: answer.probabilities, label: chosen });
     const trace = await source.trace({ image: store.state.image, label: chosen, step: number });
     if (turn !== asked) return;
@@ -55,9 +58,10 @@ function fail(error) {
 }
 
 function open(store) {
-  const [name, stage] = location.hash.slice(1).split("/");
+  const [name, part] = location.hash.slice(1).split("/");
   const view = VIEWS.find((each) => each.name === name) ?? VIEWS[0];
-  if (stage && store.state.network.stages.some((each) => each.name === stage)) store.state.stage = stage;
+  const stages = [...store.state.network.stages.map((stage) => stage.name), SOFTMAX];
+  store.state.stage = stages.find((stage) => encodeURIComponent(stage) === part) ?? store.state.stage;
   for (const tab of document.querySelectorAll("#tabs a")) {
     if (tab.hash === `#${view.name}`) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
@@ -84,7 +88,7 @@ async function start() {
   document.getElementById("theme").addEventListener("click", switchTheme);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themeChanged);
   addEventListener("hashchange", () => open(store));
-  store.explore(source.live ? await source.example(network.test.hardest) : source.examples[0]);
+  store.explore(source.live ? { number: network.test.hardest } : source.examples[0]);
   await autostart(store);
   open(store);
 }

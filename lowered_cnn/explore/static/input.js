@@ -134,13 +134,16 @@ function latest(show) {
   };
 }
 
-/** Return a picture of an image (C, H, W): grey levels, or its colours. */
+/** Return a picture of an image (C, H, W): grey levels, or its colours; floats from their least, or 0, to their largest. */
 export function picture({ shape, data }, side, label) {
   const [channels, rows, cols] = shape;
-  const top = data instanceof Uint8Array ? 255 : Math.max(...data, 1e-30);
-  const level = (c, r, k) => data[(c * rows + r) * cols + k];
-  const grey = ink(top);
-  const colour = (place) => [0, 1, 2].map((c) => (255 * level(c, Math.floor(place / cols), place % cols)) / top);
+  const bytes = data instanceof Uint8Array;
+  const low = data.reduce((least, value) => Math.min(least, value), 0);
+  const span = (bytes ? 255 : data.reduce((most, value) => Math.max(most, value), 1e-30)) - low;
+  const level = (c, r, k) => data[(c * rows + r) * cols + k] - low;
+  const shade = ink(span);
+  const grey = (value) => shade(value - low);
+  const colour = (place) => [0, 1, 2].map((c) => (255 * level(c, Math.floor(place / cols), place % cols)) / span);
   return new Grid({
     rows,
     cols,
@@ -152,7 +155,7 @@ export function picture({ shape, data }, side, label) {
   });
 }
 
-/** Fill the panel of the image. show({ image | drawing, label }) is called with what is to be explored. */
+/** Fill the panel of the image. show({ image, label }), show({ drawing }) or show({ number }) is called with what is to be explored. */
 export function inputPanel(store, show) {
   const { network, source } = store.state;
   const ask = latest(show);
@@ -254,13 +257,14 @@ export function probabilityBars(classes, shares, label) {
 }
 
 function testImages(store, show, sheet) {
-  const { network, source } = store.state;
+  const { network } = store.state;
   const { count, mistakes } = network.test;
-  const number = h("input", { type: "number", min: "0", max: String(count - 1), value: "0", onchange: () => pick(Number(number.value)) });
-  const pick = async (n) => {
+  const typed = () => number.reportValidity() && pick(Number(number.value));
+  const number = h("input", { type: "number", required: true, min: "0", max: String(count - 1), value: "0", onchange: typed });
+  const pick = (n) => {
     number.value = String(n);
     sheet.clear();
-    show(await source.example(n));
+    show({ number: n });
   };
   const random = h("button", { type: "button", onclick: () => pick(Math.floor(Math.random() * count)) }, "Random");
   const wrong = h(
