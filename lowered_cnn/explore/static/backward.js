@@ -35,7 +35,7 @@ export function backwardView(store, element) {
     const { trace } = store.state;
     if (!trace) return;
     const scrolled = row.firstElementChild?.scrollLeft;
-    row.replaceChildren(stageRow(store, (each) => gradientOf(trace, each), trace.doutputs));
+    row.replaceChildren(stageRow(store, "backward", (each) => gradientOf(trace, each), trace.doutputs));
     row.firstElementChild.scrollLeft = scrolled ?? row.firstElementChild.scrollWidth;
     showDetail();
   };

@@ -9,13 +9,17 @@ import { softmaxStage } from "./stage-softmax.js";
 import { outputOf } from "./source.js";
 import { thumbnails } from "./maps.js";
 
-export const SOFTMAX = "softmax";
+export const SOFTMAX = ""; // what no stage is named, whereas one may be called softmax
 
 const DETAILS = { conv: convStage, max_pool: poolStage, avg_pool: poolStage, dense: denseStage };
 
-/** Return the row of stages, of which one is chosen; arrays(name) is what is shown of each. */
-export function stageRow(store, arrays, ends) {
+/** Return the row of stages of a view, of which one is chosen; arrays(name) is what is shown of each. */
+export function stageRow(store, view, arrays, ends) {
   const { network, stage } = store.state;
+  const choose = (name) => {
+    history.replaceState(null, "", `#${view}/${encodeURIComponent(name)}`);
+    store.set({ stage: name });
+  };
   const card = (name, kind, shape, picture) =>
     h(
       "button",
@@ -24,16 +28,16 @@ export function stageRow(store, arrays, ends) {
         class: "stage",
         "aria-pressed": String(name === stage),
         "data-stage": name,
-        onclick: () => store.set({ stage: name }),
+        onclick: () => choose(name),
       },
-      h("strong", {}, name),
+      h("strong", {}, name === SOFTMAX ? "softmax" : name),
       h("span", { class: "caption" }, `${kind} · ${times(shape)}`),
       picture,
     );
   const cards = network.stages.map((each) =>
     card(each.name, each.kind, each.output_shape, thumbnails(arrays(each.name), { most: 6, side: 28, label: each.name })),
   );
-  const last = ends ? card(SOFTMAX, "output", [network.classes.length], thumbnails(ends, { most: 1, side: 28, label: SOFTMAX })) : null;
+  const last = ends ? card(SOFTMAX, "output", [network.classes.length], thumbnails(ends, { most: 1, side: 28, label: "softmax" })) : null;
   return h("div", { class: "stages", role: "group", "aria-label": "Stages of the network" }, cards, last);
 }
 
@@ -68,7 +72,7 @@ export function forwardView(store, element) {
     if (!trace) return;
     const scrolled = row.firstElementChild?.scrollLeft ?? 0;
     row.className = "";
-    row.replaceChildren(stageRow(store, (each) => outputOf(trace, each), trace.probabilities));
+    row.replaceChildren(stageRow(store, "forward", (each) => outputOf(trace, each), trace.probabilities));
     row.firstElementChild.scrollLeft = scrolled;
     showDetail();
   };
