@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from browser import browser
+from PIL import Image
 from playwright.sync_api import Page
 
 from lowered_cnn.cli import main
@@ -17,12 +18,15 @@ CLASSES = 60
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """Open the report of a network for many classes, as someone who likes dark pages and allows no scripts."""
+    """Open the report of a network for many classes of long names, with a liking for dark pages, but not for scripts."""
     folder, rng = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
-    for name, count in (("train", 240), ("test", 120)):
-        np.save(folder / f"{name}-images.npy", rng.integers(0, 256, (count, 1, 10, 10)).astype(np.uint8))
-        np.save(folder / f"{name}-labels.npy", np.arange(count) % CLASSES)
-    assert main(["train", "--data", str(folder), "--epochs", "1", "--out", str(folder / "run"), "--no-report"]) == 0
+    for number in range(4 * CLASSES):
+        split = "test" if number % 4 == 0 else "train"
+        path = folder / "data" / split / f"{'x' * 100}{number // 4}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (10, 10)).astype(np.uint8)).save(path)
+    options = ["--data", str(folder / "data"), "--epochs", "1", "--out", str(folder / "run"), "--no-report"]
+    assert main(["train", *options]) == 0
     assert main(["report", str(folder / "run")]) == 0
     with browser() as chromium:
         context = chromium.new_context(java_script_enabled=False, color_scheme="dark", offline=True)

@@ -64,7 +64,7 @@ body { margin: 0; background: var(--ground); color: var(--ink);
 header { margin-bottom: var(--s4); }
 h1 { font-size: var(--huge); line-height: 1.2; margin: 0 0 var(--s3); overflow-wrap: anywhere; }
 h2 { font-size: var(--large); line-height: 1.3; margin: 0 0 var(--s2); }
-h3 { font-size: var(--text); margin: var(--s4) 0 var(--s2); }
+h3 { font-size: var(--text); margin: var(--s4) 0 var(--s2); overflow-wrap: anywhere; }
 p { margin: 0 0 var(--s3); max-width: 44rem; }
 .note, figcaption, nav, th, .legend, dt { color: var(--muted); font-size: var(--small); }
 nav ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: var(--s1) var(--s3); }
