@@ -18,7 +18,7 @@ CLASSES = 60
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """Open the report of a network for many classes of long names, with a liking for dark pages, but not for scripts."""
+    """Open the report of a network for many classes of long names, for a reader of dark pages without scripts."""
     folder, rng = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
     for number in range(4 * CLASSES):
         split = "test" if number % 4 == 0 else "train"
