@@ -1,5 +1,7 @@
 """The explorer in a real browser: what the page shows, wherever a reader points, is what the package computes."""
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from browser import number, opened, page_at, point, settled
 from explorers import Explorer, exploring, pack, unpack
 from playwright.sync_api import Browser, Page, expect
 
-from lowered_cnn import Conv2D, Network, Sequential, im2col, load, load_mnist, softmax
+from lowered_cnn import Conv2D, Network, Sequential, im2col, load, load_mnist, save, softmax
 from lowered_cnn.arrays import Array, Bytes
 from lowered_cnn.cli import main
 from lowered_cnn.data import mnist_style
@@ -356,3 +358,92 @@ def test_other_networks_are_shown_stage_by_stage(chromium: Browser, other: Explo
         for view in ("nudge", "ledger", "training"):
             page.locator(f'#tabs a[href="#{view}"]').click()
             settled(page)
+
+
+NAMED = """
+from lowered_cnn import Conv2D, Dense, Flatten, Graph, Multiply, Node, Sigmoid
+
+def named(classes):
+    return Graph(
+        Node("softmax", Conv2D(4, 5, stride=2), "x"), Node("<b>a/b c%20</b>", Sigmoid(), "softmax"),
+        Node("gated", Multiply(), ("softmax", "<b>a/b c%20</b>")), Node("flat", Flatten(), "gated"),
+        Node("dense", Dense(classes), "flat"),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def named(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a network whose stages have names of any kind."""
+    folder = tmp_path_factory.mktemp("named")
+    (folder / "named.py").write_text(NAMED)
+    options = ["--model", f"{folder / 'named.py'}:named", "--epochs", "1", "--out", str(folder / "run")]
+    assert main(["train", "--data", str(few_digits), *options]) == 0
+    return folder / "run"
+
+
+def test_a_stage_of_any_name_is_shown_and_is_in_the_address(chromium: Browser, named: Path) -> None:
+    with exploring(named) as started, page_at(chromium, address(started)) as page:
+        settled(page)
+        stages = [button.get_attribute("data-stage") for button in page.locator("[data-stage]").all()]
+        for view in ("forward", "backward"):
+            page.locator(f'#tabs a[href="#{view}"]').click()
+            for stage in stages:
+                page.locator(f'[data-stage="{stage}"]').click()
+                expect(page.locator("[data-stage][aria-pressed=true]")).to_have_attribute("data-stage", stage or "")
+                title = page.inner_text("main h2")
+                assert title.startswith(f"{stage}: ") == bool(stage)
+                assert "null" not in page.inner_text("main")
+                page.reload()
+                settled(page)
+                assert page.inner_text("main h2") == title
+
+
+def test_numbers_that_are_not_finite_are_shown(chromium: Browser, named: Path, tmp_path: Path) -> None:
+    network = load(named / "model.safetensors")
+    network.parameters.vector[...] *= 1e38
+    huge = shutil.copytree(named, tmp_path / "huge")
+    save(network, huge / "model.safetensors")
+    with exploring(huge) as started, page_at(chromium, address(started)) as page:
+        settled(page)
+        for view in VIEWS:
+            page.locator(f'#tabs a[href="#{view}"]').click()
+            settled(page)
+            for button in page.locator("[data-stage]").all():
+                button.click()
+                assert page.locator(".failure, .compared .bad").count() == 0
+                assert not re.search("NaN|Infinity|null", page.inner_text("main") + page.inner_text("#input"))
+
+
+@pytest.mark.parametrize("shape", [(3, 224, 224), (1, 12, 12)])
+def test_images_of_any_size_and_scale_are_seen(chromium: Browser, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """The least number and the largest are far apart, though neither is above 0."""
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 12), ("test", 4)):
+        images = rng.random((count, *shape)).astype(np.float32) - 2
+        images[..., 0], images[..., 1] = -2, 0
+        np.save(tmp_path / f"{name}-images.npy", images)
+        np.save(tmp_path / f"{name}-labels.npy", np.arange(count) % 2)
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(tmp_path), "--epochs", "1", "--batch-size", "6", "--out", str(out)]) == 0
+    with exploring(out) as started, page_at(chromium, address(started)) as page:
+        settled(page)
+        script = "canvas => [...canvas.getContext('2d').getImageData(0, 0, 2, 1).data]"
+        least, largest = np.array(page.locator(".seen canvas").first.evaluate(script)).reshape(2, 4)[:, :3]
+        assert np.abs(least - largest).min() > 100
+
+
+def test_a_test_image_that_cannot_be_had_is_told(chromium: Browser, explorer: Explorer) -> None:
+    with page_at(chromium, address(explorer)) as page:
+        opened(page, 3)
+        before = shares(page)
+        field = page.get_by_label("Test image")
+        for text in ("1000000", "-1", "1.5", ""):
+            field.fill(text)
+            field.press("Enter")
+            assert not field.evaluate("field => field.validity.valid")
+        page.route("**/api/example/*", lambda route: route.fulfill(body="gone"))
+        page.get_by_role("button", name="Random").click()
+        expect(page.locator(".failure")).to_have_count(1)
+        settled(page)
+        np.testing.assert_array_equal(shares(page), before)

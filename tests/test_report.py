@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -39,6 +40,7 @@ from lowered_cnn import (
     evaluate,
     load,
     load_mnist,
+    save,
     summary,
 )
 from lowered_cnn.arrays import Bytes, Images, Shape
@@ -436,6 +438,16 @@ def test_a_run_that_has_no_network_yet_is_refused(
     (tmp_path / "page.html").mkdir()
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 2
     assert "output: expected a file to write" in capsys.readouterr().err
+
+
+def test_a_network_whose_numbers_are_not_finite_has_a_report_without_warnings(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    network = load(folder / "model.safetensors")
+    network.parameters.vector[...] *= 1e30
+    save(network, folder / "model.safetensors")
+    assert main(["evaluate", str(folder)]) == 0
+    assert main(["report", str(folder)]) == 0
+    assert_self_contained((folder / "report.html").read_text())
 
 
 def trained(*arguments: object) -> tuple[str, str]:

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+
 from lowered_cnn import Dataset, InputError, Network, confusion
 from lowered_cnn import evaluate as evaluate_network
 from lowered_cnn.cli.run_folder import RunFolder
@@ -22,7 +24,8 @@ def run(arguments: argparse.Namespace) -> None:
     folder = RunFolder.open(arguments.run)
     network = folder.network()
     test = test_images(folder, network, arguments.data)
-    result, by_class = evaluate_network(network, test), confusion(network, test)
+    with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is printed
+        result, by_class = evaluate_network(network, test), confusion(network, test)
     if arguments.json:
         told = {"test_accuracy": result.accuracy, "test_loss": result.loss, "images": len(test)}
         print(json.dumps({**told, "classes": by_class.json()}))

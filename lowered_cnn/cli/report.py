@@ -6,6 +6,8 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from lowered_cnn import InputError, Network, Recipe
 from lowered_cnn.cli.evaluate import test_images
 from lowered_cnn.cli.run_folder import RunFolder
@@ -35,11 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Load the network and the data, and write the page."""
     folder = RunFolder.open(arguments.run)
     network = folder.network()
-    found = report_of(folder, network, test_images(folder, network, arguments.data))
     path = arguments.out or folder.path / REPORT
-    found.save(path)
-    if arguments.png:
-        found.save_figures(arguments.png)
+    with np.errstate(over="ignore", invalid="ignore"):  # a network whose numbers are not finite is shown as it is
+        found = report_of(folder, network, test_images(folder, network, arguments.data))
+        found.save(path)
+        if arguments.png:
+            found.save_figures(arguments.png)
     print(f"{path}: {len(found.figures)} figures" + f", also in {arguments.png}" * bool(arguments.png))
 
 

@@ -53,7 +53,7 @@ CSS = (
 :root {{ color-scheme: light dark; {_colours(LIGHT)}
   --small: .8125rem; --text: 1rem; --large: 1.25rem; --huge: 1.75rem;
   --s1: .25rem; --s2: .5rem; --s3: 1rem; --s4: 1.5rem; --s5: 2.5rem; }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_colours(DARK)} }} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {_colours(DARK)} }} }}
 """
     + """
 * { box-sizing: border-box; }
@@ -64,7 +64,7 @@ body { margin: 0; background: var(--ground); color: var(--ink);
 header { margin-bottom: var(--s4); }
 h1 { font-size: var(--huge); line-height: 1.2; margin: 0 0 var(--s3); overflow-wrap: anywhere; }
 h2 { font-size: var(--large); line-height: 1.3; margin: 0 0 var(--s2); }
-h3 { font-size: var(--text); margin: var(--s4) 0 var(--s2); }
+h3 { font-size: var(--text); margin: var(--s4) 0 var(--s2); overflow-wrap: anywhere; }
 p { margin: 0 0 var(--s3); max-width: 44rem; }
 .note, figcaption, nav, th, .legend, dt { color: var(--muted); font-size: var(--small); }
 nav ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: var(--s1) var(--s3); }
@@ -111,6 +111,7 @@ pre { font: var(--small)/1.4 ui-monospace, "SF Mono", Menlo, Consolas, monospace
   nav ul { display: block; }
 }
 @media (max-width: 30rem) { section { padding: var(--s3); } th, td { padding: var(--s1); } }
-@media print { nav { display: none; } section { break-inside: avoid; } }
+@media print { nav { display: none; } section { break-inside: avoid; } .table { max-height: none; }
+  .bar, .legend i { print-color-adjust: exact; } }
 """
 )

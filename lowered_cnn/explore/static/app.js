@@ -10,6 +10,7 @@ import { ledgerView } from "./ledger.js";
 import { nudgeView } from "./nudge.js";
 import { sandboxView } from "./sandbox.js";
 import { openSource, predicted } from "./source.js";
+import { SOFTMAX } from "./stages.js";
 import { createStore } from "./store.js";
 import { autostart, stepMarker, trainingView } from "./training.js";
 
@@ -69,9 +70,10 @@ function fail(error) {
 }
 
 function open(store) {
-  const [name, stage] = location.hash.slice(1).split("/");
+  const [name, part] = location.hash.slice(1).split("/");
   const view = VIEWS.find((each) => each.name === name) ?? VIEWS[0];
-  if (stage && store.state.network.stages.some((each) => each.name === stage)) store.state.stage = stage;
+  const stages = [...store.state.network.stages.map((stage) => stage.name), SOFTMAX];
+  store.state.stage = stages.find((stage) => encodeURIComponent(stage) === part) ?? store.state.stage;
   for (const tab of document.querySelectorAll("#tabs a")) {
     if (tab.hash === `#${view.name}`) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");

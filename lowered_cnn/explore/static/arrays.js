@@ -56,10 +56,10 @@ export function transpose(a) {
   return matrix(cols, rows, out);
 }
 
-/** Return the largest magnitude among numbers, at least a tiny one. */
+/** Return the largest magnitude among finite numbers, at least a tiny one. */
 export function largest(data) {
   let most = 1e-30;
-  for (const value of data) most = Math.max(most, Math.abs(value));
+  for (const value of data) if (Number.isFinite(value)) most = Math.max(most, Math.abs(value));
   return most;
 }
 

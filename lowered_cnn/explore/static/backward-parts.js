@@ -2,7 +2,7 @@
 
 import { largest } from "./arrays.js";
 import { diverging } from "./colour.js";
-import { h, mainWidth, tableHead, tight } from "./dom.js";
+import { h, mainWidth, short, tableHead, tight } from "./dom.js";
 import { cellMark, fitted, Grid, READABLE } from "./grid.js";
 
 const BACKWARD_DIGITS = 5; // the digits in which the page and the package are compared
@@ -10,7 +10,7 @@ const BACKWARD_ROUNDING = 1e-4; // of the largest number around: what sums in an
 
 /** Return a number with the digits that are compared, and a true minus sign. */
 export function precise(value) {
-  if (value === 0) return "0";
+  if (value === 0 || !Number.isFinite(value)) return short(value);
   const size = Math.abs(value);
   const text = size < 1e-3 || size >= 1e5 ? value.toExponential(BACKWARD_DIGITS - 1) : value.toPrecision(BACKWARD_DIGITS);
   return text.replaceAll("-", "−");
@@ -27,13 +27,14 @@ export function namedNumber(name, value, write = precise) {
  */
 export function besidePackage(name, page, own, scale, [title, other, value] = []) {
   const same = Math.abs(page - own) <= BACKWARD_ROUNDING * Math.max(scale, 1e-30);
+  const verdict = h("span", { class: same ? "verdict" : "verdict bad" }, same ? "✓ the same, but for rounding" : "✗ they differ");
   return h(
     "p",
     { class: "compared" },
     h("span", {}, h("span", { class: "caption" }, title ? "columns added " : "this page "), namedNumber(`${name}-page`, page)),
     title ? h("span", {}, h("span", { class: "caption" }, `${title} `), namedNumber(other, value)) : null,
     h("span", {}, h("span", { class: "caption" }, "the package "), namedNumber(`${name}-package`, own)),
-    h("span", { class: same ? "verdict" : "verdict bad" }, same ? "✓ the same, but for rounding" : "✗ they differ"),
+    [page, own].every(Number.isFinite) ? verdict : h("span", { class: "caption" }, "not both are finite"),
   );
 }
 

@@ -23,6 +23,7 @@ export function backwardView(store, element) {
   if (!location.hash.includes("/") && !store.state.pointed.backward) store.state.stage = SOFTMAX;
   store.state.pointed.backward = true;
   return stagesView(store, element, {
+    view: "backward",
     lead: [h("p", { class: "caption" }, way)],
     arrays: gradientOf,
     ends: "doutputs",

@@ -20,9 +20,10 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Return a number with three significant digits, and a true minus sign. */
+/** Return a number with three significant digits, and a true minus sign; "–" for NaN, and for none. */
 export function short(value) {
-  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (Math.abs(value) === Infinity) return value > 0 ? "∞" : "−∞";
+  if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
   const text = size >= 1e5 || size < 1e-3 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
@@ -31,7 +32,7 @@ export function short(value) {
 
 /** Return a number with a fixed count of decimals, so that a column of them is aligned. */
 export function fixed(value, digits = 4) {
-  return value.toFixed(digits).replace("-", "−");
+  return Number.isFinite(value) ? value.toFixed(digits).replace("-", "−") : short(value);
 }
 
 /** Return a number in so few characters that it fits into a small cell. */
@@ -49,7 +50,7 @@ export function grouped(value) {
 
 /** Return a share as a percentage. */
 export function percent(share) {
-  return `${(100 * share).toFixed(2)}\u00a0%`;
+  return `${fixed(100 * share, 2)}\u00a0%`;
 }
 
 /** Return lengths as in "8 × 24 × 24". */

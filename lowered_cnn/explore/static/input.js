@@ -114,13 +114,16 @@ class Sheet {
   }
 }
 
-/** Return a picture of an image (C, H, W): grey levels, or its colours. */
+/** Return a picture of an image (C, H, W): grey levels, or its colours; floats from their least, or 0, to their largest. */
 export function picture({ shape, data }, side, label) {
   const [channels, rows, cols] = shape;
-  const top = data instanceof Uint8Array ? 255 : Math.max(...data, 1e-30);
-  const level = (c, r, k) => data[(c * rows + r) * cols + k];
-  const grey = ink(top);
-  const colour = (place) => [0, 1, 2].map((c) => (255 * level(c, Math.floor(place / cols), place % cols)) / top);
+  const bytes = data instanceof Uint8Array;
+  const low = data.reduce((least, value) => Math.min(least, value), 0);
+  const span = (bytes ? 255 : data.reduce((most, value) => Math.max(most, value), 1e-30)) - low;
+  const level = (c, r, k) => data[(c * rows + r) * cols + k] - low;
+  const shade = ink(span);
+  const grey = (value) => shade(value - low);
+  const colour = (place) => [0, 1, 2].map((c) => (255 * level(c, Math.floor(place / cols), place % cols)) / span);
   return new Grid({
     rows,
     cols,
@@ -235,8 +238,9 @@ function probabilityBars(classes, shares, label) {
 function testImages(store, sheet) {
   const { network } = store.state;
   const { count, mistakes } = network.test;
-  const attributes = { type: "number", min: "0", max: String(count - 1), value: store.state.number };
-  const number = h("input", { ...attributes, onchange: () => pick(Number(number.value)) });
+  const typed = () => number.reportValidity() && pick(Number(number.value));
+  const attributes = { type: "number", required: true, min: "0", max: String(count - 1), value: store.state.number };
+  const number = h("input", { ...attributes, onchange: typed });
   store.on(["number"], () => (number.value = store.state.number ?? ""));
   const pick = (n) => {
     sheet.clear();

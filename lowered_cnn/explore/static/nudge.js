@@ -250,6 +250,7 @@ function nudgeResult(store, found, room) {
 }
 
 function nudgeDigits(value) {
+  if (!Number.isFinite(value)) return short(value);
   const size = Math.abs(value);
   const text = size !== 0 && size < 1e-3 ? value.toExponential(6) : value.toPrecision(10);
   return text.replaceAll("-", "−");

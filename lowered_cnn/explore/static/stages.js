@@ -3,12 +3,16 @@
 import { h, times } from "./dom.js";
 import { thumbnails } from "./maps.js";
 
-/** The name of the last stage, which makes probabilities of the network's outputs. */
-export const SOFTMAX = "softmax";
+/** The name of the last stage, which makes probabilities of the network's outputs; a layer may be named softmax. */
+export const SOFTMAX = "";
 
-/** Return the row of stages, of which one is chosen; arrays(name) is what is shown of each, and ends what is shown of the last. */
-function stageRow(store, arrays, ends) {
+/** Return the row of stages of a view, of which one is chosen; arrays(name) is what is shown of each, and ends that of the last. */
+function stageRow(store, view, arrays, ends) {
   const { network, stage } = store.state;
+  const choose = (chosen) => {
+    history.replaceState(null, "", `#${view}/${encodeURIComponent(chosen)}`);
+    store.set({ stage: chosen });
+  };
   const card = (name, kind, shape, picture) =>
     h(
       "button",
@@ -17,16 +21,16 @@ function stageRow(store, arrays, ends) {
         class: "stage",
         "aria-pressed": String(name === stage),
         "data-stage": name,
-        onclick: () => store.set({ stage: name }),
+        onclick: () => choose(name),
       },
-      h("strong", {}, name),
+      h("strong", {}, name === SOFTMAX ? "softmax" : name),
       h("span", { class: "caption" }, `${kind} · ${times(shape)}`),
       picture,
     );
   const cards = network.stages.map((each) =>
     card(each.name, each.kind, each.output_shape, thumbnails(arrays(each.name), { most: 6, side: 28, label: each.name })),
   );
-  const last = card(SOFTMAX, "output", [network.classes.length], thumbnails(ends, { most: 1, side: 28, label: SOFTMAX }));
+  const last = card(SOFTMAX, "output", [network.classes.length], thumbnails(ends, { most: 1, side: 28, label: "softmax" }));
   return h("div", { class: "stages", role: "group", "aria-label": "Stages of the network" }, cards, last);
 }
 
@@ -44,11 +48,11 @@ function pressStage(row, name) {
 }
 
 /**
- * Show the stages in an element, below what leads to them; returns what ends it. Of each stage the row shows
- * arrays(trace, name), and of the last one trace[ends]; details has the functions that show one stage, by its view, and
- * otherwise shows all others.
+ * Show the stages in an element, as the view of that name, below what leads to them; returns what ends it. Of each stage
+ * the row shows arrays(trace, name), and of the last one trace[ends]; details has the functions that show one stage, by the
+ * kind of its view, and otherwise shows all others.
  */
-export function stagesView(store, element, { lead = [], arrays, ends, details, otherwise }) {
+export function stagesView(store, element, { view, lead = [], arrays, ends, details, otherwise }) {
   const row = h("div", { class: "waiting" }, "Loading the network …");
   const detail = h("div", { class: "detail" });
   element.replaceChildren(...lead, row, detail);
@@ -57,7 +61,7 @@ export function stagesView(store, element, { lead = [], arrays, ends, details, o
     if (!trace) return;
     pressStage(row.firstElementChild, name);
     const stage = network.stages.find((each) => each.name === name);
-    const build = details[stage ? stage.view : SOFTMAX] ?? otherwise;
+    const build = details[stage ? stage.view : "softmax"] ?? otherwise;
     detail.replaceChildren(build(store, stage));
   };
   const showAll = () => {
@@ -65,7 +69,7 @@ export function stagesView(store, element, { lead = [], arrays, ends, details, o
     if (!trace) return;
     const scrolled = row.firstElementChild?.scrollLeft;
     row.className = "";
-    row.replaceChildren(stageRow(store, (name) => arrays(trace, name), trace[ends]));
+    row.replaceChildren(stageRow(store, view, (name) => arrays(trace, name), trace[ends]));
     row.firstElementChild.scrollLeft = scrolled ?? 0;
     showDetail();
   };
