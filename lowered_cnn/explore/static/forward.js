@@ -12,6 +12,6 @@ const FORWARD_DETAILS = { conv: convStage, max_pool: poolStage, avg_pool: poolSt
 
 /** Show the forward pass in an element; returns what ends it. */
 export function forwardView(store, element) {
-  const view = { view: "forward", arrays: outputOf, ends: "probabilities", details: FORWARD_DETAILS, otherwise: mapStage };
-  return stagesView(store, element, view);
+  const shown = { view: "forward", arrays: outputOf, ends: "probabilities", details: FORWARD_DETAILS, otherwise: mapStage };
+  return stagesView(store, element, shown);
 }
