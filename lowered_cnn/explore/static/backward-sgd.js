@@ -117,7 +117,7 @@ function effectOf(network, trace, after) {
         h(
           "li",
           { "data-class": k, class: k === trace.label ? "chosen" : null },
-          h("span", { class: "name" }, network.classes[k]),
+          h("span", { class: "name", title: network.classes[k] }, network.classes[k]),
           h("span", { class: "two" }, shareBar(before[k], "before"), shareBar(then[k], "accent")),
           namedNumber("probability-before", before[k], percent),
           h("span", { "aria-hidden": "true" }, "→"),

@@ -249,7 +249,7 @@ export function probabilityBars(classes, shares, label) {
     return h(
       "li",
       { class: marks || null, "data-class": k, "data-share": shares[k] },
-      h("span", { class: "name" }, classes[k]),
+      h("span", { class: "name", title: classes[k] }, classes[k]),
       bar,
       h("span", { class: "share" }, percent(shares[k])),
     );
@@ -258,9 +258,9 @@ export function probabilityBars(classes, shares, label) {
 
 function testImages(store, show, sheet) {
   const { network } = store.state;
-  const { count, mistakes } = network.test;
+  const { count, hardest, mistakes } = network.test;
   const typed = () => number.reportValidity() && pick(Number(number.value));
-  const number = h("input", { type: "number", required: true, min: "0", max: String(count - 1), value: "0", onchange: typed });
+  const number = h("input", { type: "number", required: true, min: "0", max: String(count - 1), value: String(hardest), onchange: typed });
   const pick = (n) => {
     number.value = String(n);
     sheet.clear();
