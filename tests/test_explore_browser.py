@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from browser import number, opened, page_at, point, settled
 from explorers import Explorer, exploring, pack, unpack
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from lowered_cnn import Conv2D, Network, Sequential, im2col, load, load_mnist, save, softmax
@@ -447,3 +448,28 @@ def test_a_test_image_that_cannot_be_had_is_told(chromium: Browser, explorer: Ex
         expect(page.locator(".failure")).to_have_count(1)
         settled(page)
         np.testing.assert_array_equal(shares(page), before)
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_classes_of_any_name_fit_the_screen(chromium: Browser, tmp_path: Path, width: int) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        name = ("<script>alert(1)<", "x" * 120, "\N{ARABIC LETTER MEEM}\N{RIGHT-TO-LEFT OVERRIDE}abc", " 1%20 &amp;")[
+            number % 4
+        ]
+        path = tmp_path / "data" / ("test" if number < 8 else "train") / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8)).save(path)
+    out = tmp_path / "a <b> &amp;%20"
+    assert main(["train", "--data", str(tmp_path / "data"), "--epochs", "1", "--out", str(out), "--no-report"]) == 0
+    with exploring(out) as started, page_at(chromium, address(started), width=width) as page:
+        settled(page)
+        assert page.inner_text("#subject") == out.name
+        for view in VIEWS:
+            page.locator(f'#tabs a[href="#{view}"]').click()
+            settled(page)
+            for stage in page.locator("[data-stage]").all() or [page.locator(f'#tabs a[href="#{view}"]')]:
+                stage.click()
+                for step in [stage, *page.locator("main button[data-step]").all()]:
+                    step.click()
+                    assert page.evaluate("document.documentElement.scrollWidth") <= width

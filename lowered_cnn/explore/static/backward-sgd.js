@@ -113,7 +113,7 @@ function effectOf(network, trace, after) {
         h(
           "li",
           { "data-class": k, class: k === trace.label ? "chosen" : null },
-          h("span", { class: "name" }, network.classes[k]),
+          h("span", { class: "name", title: network.classes[k] }, network.classes[k]),
           h("span", { class: "two" }, bar("share-bar before", before[k]), bar("share-bar accent", then[k])),
           namedNumber("probability-before", before[k], percent),
           h("span", { "aria-hidden": "true" }, "→"),

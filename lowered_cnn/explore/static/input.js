@@ -228,7 +228,7 @@ function probabilityBars(classes, shares, label) {
     return h(
       "li",
       { class: marks || null, "data-class": k, "data-share": shares[k] },
-      h("span", { class: "name" }, classes[k]),
+      h("span", { class: "name", title: classes[k] }, classes[k]),
       bar("bar", shares[k]),
       h("span", { class: "share" }, percent(shares[k])),
     );
