@@ -49,14 +49,9 @@ def page(explorer: Explorer, chromium: Browser) -> Iterator[Page]:
         yield started
 
 
-def shown(explorer: Explorer) -> Any:
-    """Return the image that the page opens with."""
-    return explorer.get(f"/api/example/{explorer.get('/api/network')['test']['hardest']}")["image"]
-
-
 @pytest.fixture(scope="module")
 def trace(explorer: Explorer) -> Any:
-    return explorer.post("/api/trace", {"image": shown(explorer), "label": LABEL})
+    return explorer.post("/api/trace", {"image": explorer.get("/api/example/0")["image"], "label": LABEL})
 
 
 def named(page: Page, name: str) -> float:
@@ -164,7 +159,7 @@ def test_the_weight_that_is_clicked_is_nudged(explorer: Explorer, page: Page) ->
     place = tuple(int(each) for each in title.partition("[")[2].partition("]")[0].split(","))
     index = int(np.ravel_multi_index(place, (10, 8, 3, 2)))
     asked = {
-        "image": shown(explorer),
+        "image": explorer.get("/api/example/0")["image"],
         "label": LABEL,
         "parameter": "conv3.weight",
         "index": index,
