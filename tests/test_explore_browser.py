@@ -453,11 +453,11 @@ def test_a_test_image_that_cannot_be_had_is_told(chromium: Browser, explorer: Ex
 @pytest.mark.parametrize("width", [360, 1200])
 def test_classes_of_any_name_fit_the_screen(chromium: Browser, tmp_path: Path, width: int) -> None:
     rng = np.random.default_rng(0)
-    for number in range(40):
+    for k in range(40):
         name = ("<script>alert(1)<", "x" * 120, "\N{ARABIC LETTER MEEM}\N{RIGHT-TO-LEFT OVERRIDE}abc", " 1%20 &amp;")[
-            number % 4
+            k % 4
         ]
-        path = tmp_path / "data" / ("test" if number < 8 else "train") / name / f"{number}.png"
+        path = tmp_path / "data" / ("test" if k < 8 else "train") / name / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8)).save(path)
     out = tmp_path / "a <b> &amp;%20"

@@ -57,6 +57,8 @@ from lowered_cnn.layers.conv_transpose import ConvTranspose
 from lowered_cnn.models import MODELS, adaptive, deep
 from lowered_cnn.tracing import Recorder
 
+pytestmark = pytest.mark.slow  # each test talks to a server
+
 POST = ("predict", "trace", "nudge", "training")
 
 
@@ -577,7 +579,6 @@ def test_an_address_is_ours_if_the_connection_comes_in_on_it(run: Path, host: st
             assert at.request("GET", "/", headers={"Host": f"{other}:{at.port}"}).status == 421
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
 def test_who_does_not_go_on_is_not_waited_for(explorer: Explorer, begun: bytes) -> None:
     with socket.create_connection((explorer.host, explorer.port), timeout=SECONDS) as client:
@@ -586,7 +587,6 @@ def test_who_does_not_go_on_is_not_waited_for(explorer: Explorer, begun: bytes) 
             pass
 
 
-@pytest.mark.slow
 def test_a_body_that_does_not_come_is_not_waited_for(explorer: Explorer) -> None:
     head = (
         b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"

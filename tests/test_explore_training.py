@@ -37,6 +37,8 @@ from lowered_cnn.explore.live import MEASURED, ConflictError, LiveTraining
 from lowered_cnn.explore.snapshots import FIRST, MOST, RECENT, Snapshot, Snapshots
 from lowered_cnn.training.checkpoint import read_state
 
+pytestmark = pytest.mark.slow  # each test trains
+
 STEPS_PER_EPOCH = math.ceil(550 / 32)
 
 
@@ -171,7 +173,6 @@ def test_it_is_paused_resumed_and_stopped(explorer: Explorer) -> None:
     assert does("stop") == "stopped"
 
 
-@pytest.mark.slow
 def test_an_untrained_network_is_trained_on_the_page() -> None:
     with exploring() as explorer:
         before = explorer.get("/api/network")
