@@ -70,6 +70,13 @@ def settled(page: Page) -> None:
     expect(page.locator("main .waiting")).to_have_count(0)
 
 
+def switch_to(page: Page, view: str) -> None:
+    """Open a view with its tab, and wait until it is shown: the page hears of its new address a little later."""
+    page.locator(f'#tabs a[href="#{view}"]').click()
+    expect(page.locator("main")).to_have_class(view)
+    settled(page)
+
+
 def opened(page: Page, number: int, label: int | None = None) -> None:
     """Choose a test image, and a label other than its own."""
     settled(page)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from browser import number, opened, page_at, point, settled
+from browser import number, opened, page_at, point, settled, switch_to
 from explorers import Explorer, exploring, pack, unpack
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -259,8 +259,7 @@ def test_every_view_fits_the_screen(chromium: Browser, explorer: Explorer, width
     with page_at(chromium, address(explorer), width=width, theme=theme) as page:
         settled(page)
         for view in VIEWS:
-            page.locator(f'#tabs a[href="#{view}"]').click()
-            settled(page)
+            switch_to(page, view)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, view
             assert found(page, "each.tabIndex < 0") == []
             assert found(page, "!each.ariaLabel && !each.textContent.trim() && !each.labels?.length") == []
@@ -275,9 +274,8 @@ def test_a_saved_page_works_without_a_server(chromium: Browser, run: Path, tmp_p
     with page_at(chromium, path.as_uri(), offline=True) as page:
         settled(page)
         for view in VIEWS:
-            page.locator(f'#tabs a[href="#{view}"]').click()
-            settled(page)
-        page.locator('#tabs a[href="#forward"]').click()
+            switch_to(page, view)
+        switch_to(page, "forward")
         thumbnails = page.locator("#input button.thumbnail")
         shown = []
         for thumbnail in thumbnails.all():
@@ -343,7 +341,7 @@ def test_other_networks_are_shown_stage_by_stage(chromium: Browser, other: Explo
         stages = [button.get_attribute("data-stage") for button in page.locator("[data-stage]").all()]
         assert len(stages) > 6
         for view in ("forward", "backward"):
-            page.locator(f'#tabs a[href="#{view}"]').click()
+            switch_to(page, view)
             for stage in stages:
                 page.locator(f'[data-stage="{stage}"]').click()
                 settled(page)
@@ -357,8 +355,7 @@ def test_other_networks_are_shown_stage_by_stage(chromium: Browser, other: Explo
                         page.locator('.grid[data-name="output"]').press(key)
                     assert disagreements(page) == []
         for view in ("nudge", "ledger", "training"):
-            page.locator(f'#tabs a[href="#{view}"]').click()
-            settled(page)
+            switch_to(page, view)
 
 
 NAMED = """
@@ -388,7 +385,7 @@ def test_a_stage_of_any_name_is_shown_and_is_in_the_address(chromium: Browser, n
         settled(page)
         stages = [button.get_attribute("data-stage") for button in page.locator("[data-stage]").all()]
         for view in ("forward", "backward"):
-            page.locator(f'#tabs a[href="#{view}"]').click()
+            switch_to(page, view)
             for stage in stages:
                 page.locator(f'[data-stage="{stage}"]').click()
                 expect(page.locator("[data-stage][aria-pressed=true]")).to_have_attribute("data-stage", stage or "")
@@ -408,8 +405,7 @@ def test_numbers_that_are_not_finite_are_shown(chromium: Browser, named: Path, t
     with exploring(huge) as started, page_at(chromium, address(started)) as page:
         settled(page)
         for view in VIEWS:
-            page.locator(f'#tabs a[href="#{view}"]').click()
-            settled(page)
+            switch_to(page, view)
             for button in page.locator("[data-stage]").all():
                 button.click()
                 assert page.locator(".failure, .compared .bad").count() == 0
@@ -466,8 +462,7 @@ def test_classes_of_any_name_fit_the_screen(chromium: Browser, tmp_path: Path, w
         settled(page)
         assert page.inner_text("#subject") == out.name
         for view in VIEWS:
-            page.locator(f'#tabs a[href="#{view}"]').click()
-            settled(page)
+            switch_to(page, view)
             for stage in page.locator("[data-stage]").all() or [page.locator(f'#tabs a[href="#{view}"]')]:
                 stage.click()
                 for step in [stage, *page.locator("main button[data-step]").all()]:
