@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from lowered_cnn import load, load_mnist, softmax
+from lowered_cnn.explore.payload import packed
 
 ATOL = 1e-6
 """How far a probability may be off: one image is multiplied in another order than many."""
@@ -71,10 +72,6 @@ def main() -> None:
         f"median {median(times):.0f} ms, 95 % within {quantiles(times, n=20)[-1]:.0f} ms, "
         f"longest {times[-1]:.0f} ms; {refused} refused, {wrong} wrong"
     )
-
-
-def packed(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> dict[str, object]:
-    return {"dtype": "uint8", "shape": list(image.shape), "data": base64.b64encode(image.tobytes()).decode()}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Show each equation of a network in the browser, forwards and backwards, on a digit you draw."""
 
 import argparse
-import json
 import threading
 import webbrowser
 from contextlib import closing, suppress
@@ -104,10 +103,9 @@ def _trained(folder: RunFolder) -> Exploration:
 
 
 def _records(folder: RunFolder) -> list[Record]:
-    """Return the records of a run's steps, but for lines that are not whole."""
+    """Return the records of a run's steps."""
     records: list[Record] = []
-    with suppress(OSError):
-        for line in folder.metrics.read_bytes().splitlines():
-            with suppress(ValueError, TypeError, RecursionError):
-                records.append(Record(**json.loads(line)))
+    for record in folder.records():
+        with suppress(TypeError):  # other fields than ours
+            records.append(Record(**record))
     return [record for record in records if type(record.step) is int]

@@ -1,7 +1,6 @@
 """Write a report of a training: curves, mistakes, a look inside the network, and what it costs, as one HTML file."""
 
 import argparse
-import json
 import math
 from contextlib import suppress
 from pathlib import Path
@@ -68,12 +67,10 @@ def report_of(folder: RunFolder, network: Network, test: Dataset) -> Report:
 
 
 def metrics(folder: RunFolder) -> Records:
-    """Return the lines of `metrics.jsonl`, one for each step, without those that were cut off or are not ours."""
+    """Return the lines of `metrics.jsonl`, one for each step, without those that lack what is drawn."""
     records = {}
-    with suppress(OSError):
-        for line in folder.metrics.read_bytes().splitlines():
-            with suppress(ValueError, TypeError, LookupError, RecursionError):
-                record = json.loads(line)
-                if all(math.isfinite(record[name]) for name in DRAWN):
-                    records[record["step"]] = record
+    for record in folder.records():
+        with suppress(TypeError, LookupError):
+            if all(math.isfinite(record[name]) for name in DRAWN):
+                records[record["step"]] = record
     return [records[step] for step in sorted(records)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from lowered_cnn.arrays import InputError, Shape, whole_number
 from lowered_cnn.cli.own_model import import_again
@@ -171,6 +171,15 @@ class RunFolder:
             file.seek(0)
             file.truncate(_bytes_until(steps, file))
         return self.metrics.open("a", buffering=1)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of `metrics.jsonl`, but for those that were cut off or are not ours."""
+        with suppress(OSError):
+            for line in self.metrics.read_bytes().splitlines():
+                with suppress(ValueError, RecursionError):
+                    record = json.loads(line)
+                    if isinstance(record, dict):
+                        yield record
 
     def save(self, network: Network) -> None:
         """Write the network."""

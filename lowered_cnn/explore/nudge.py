@@ -6,7 +6,7 @@ from lowered_cnn.arrays import Images, InputError, whole_number
 from lowered_cnn.descriptions import JSON
 from lowered_cnn.losses import SoftmaxCrossEntropy
 from lowered_cnn.network import Network
-from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, smooth_step
+from lowered_cnn.verify.differences import derivative, gradient_rounding, smooth_step
 from lowered_cnn.verify.probe import Probe, sides
 
 REACH, POINTS = 1.0, 41
@@ -40,7 +40,7 @@ def nudged(network: Network, image: Images, label: int, parameter: str, index: i
 
     step = smooth_step(branch)
     found = derivative(value, step)
-    bound = found.bound + 64 * UNIT_ROUNDOFF * float(np.sqrt(np.sum(gradient**2)))
+    bound = found.bound + gradient_rounding(float(np.sqrt(np.sum(gradient**2))))
     claimed = float(gradient.reshape(-1)[index])
     return {
         "parameter": parameter,

@@ -11,7 +11,7 @@ import numpy as np
 
 from lowered_cnn.arrays import Array, Images
 from lowered_cnn.network import Network
-from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, smooth_step, unit_directions
+from lowered_cnn.verify.differences import derivative, gradient_rounding, smooth_step, unit_directions
 from lowered_cnn.verify.probe import sides
 
 DIRECTIONS = 3
@@ -66,7 +66,7 @@ def saliency(network: Network, image: Images, number: int) -> Saliency:
     dx = lowered.backward(np.eye(1, network.output_shape[0], number))
     assert dx is not None
     gradient = dx[0].copy()
-    rounding = 64 * UNIT_ROUNDOFF * float(np.sqrt(np.sum(gradient**2)))
+    rounding = gradient_rounding(float(np.sqrt(np.sum(gradient**2))))
     comparisons = []
     for direction in unit_directions(x.shape, DIRECTIONS):
         found = derivative(partial(score, direction), smooth_step(partial(branch, direction)))

@@ -39,6 +39,11 @@ class Derivative:
     bound: float
 
 
+def gradient_rounding(length: float) -> float:
+    """Return how far, at worst, rounding takes a gradient of this length from the exact one, along any direction."""
+    return 64 * UNIT_ROUNDOFF * length
+
+
 def noise(f: Function, spacing: float = SPACING * STEP) -> float:
     """Return how far, at worst, rounding takes f(t) from a smooth function.
 

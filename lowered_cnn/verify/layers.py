@@ -43,6 +43,7 @@ from lowered_cnn.verify.differences import (
     UNIT_ROUNDOFF,
     Derivative,
     derivative,
+    gradient_rounding,
     smooth_step,
     unit_directions,
 )
@@ -170,7 +171,7 @@ def _compared(
         along = partial(value, direction)
         found: Derivative = derivative(along, smooth_step(partial(branch, direction)))
         error = abs(found.value - float(np.sum(gradient * direction)))
-        bound = found.bound + 64 * UNIT_ROUNDOFF * length
+        bound = found.bound + gradient_rounding(length)
         checks.append(Check(name, name, prop, error, bound, sharp=bound <= 1e-4 * length + 1e-6 * size))
     return next((check for check in checks if not check.sharp), worst(checks))
 

@@ -18,7 +18,7 @@ from lowered_cnn.losses import (
     loss_and_gradient,
 )
 from lowered_cnn.verify.certificate import Check, worst
-from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, unit_directions
+from lowered_cnn.verify.differences import UNIT_ROUNDOFF, derivative, gradient_rounding, unit_directions
 
 LARGE = 1000.0
 """A scale at which the exponentials of outputs overflow."""
@@ -45,7 +45,7 @@ def loss_checks(loss: Loss, z: Array, targets: Targets, weights: Weights | None 
     for direction in unit_directions(z.shape, 3):
         found = derivative(partial(_along, loss, z, targets, weights, direction))
         error = abs(found.value - float(np.sum(dz * direction)))
-        bound = found.bound + 64 * UNIT_ROUNDOFF * size
+        bound = found.bound + gradient_rounding(size)
         checks.append(Check(name, name, "dx", error, bound, sharp=bound < 1e-4 * size))
     yield worst(checks)
     half = len(z) // 2
