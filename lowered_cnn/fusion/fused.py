@@ -41,6 +41,9 @@ WINOGRAD_CHANNELS = 16
 FEW_POSITIONS = 512
 """With fewer positions, those of all examples together, transforming the weight takes longer than it saves."""
 
+GATE = 32_768
+"""How many numbers at least ReLU's gradient takes at a time: some filters, which stay in cache."""
+
 SHORT_LINE = 128
 """With fewer numbers in a row of outputs, products by rows are too small."""
 
@@ -211,8 +214,8 @@ class _LoweredFusedConv(Lowered):
         if site.wants_gradients:
             self.dbias = site.gradient("bias") if fused.conv.bias else None
             self.active = site.workspace.mask(self.y.shape)
-            self.gate = new(self.y[0].shape)
-            self.ones = site.workspace.ones(self.gate.size)
+            self.gate = new((min(filters, -(-GATE // self.y[0].size)), *self.y.shape[1:]))
+            self.ones = site.workspace.ones(self.y[0].size)
 
     def forward(self, x: Array) -> Array:
         """Y = max(0, max over a patch of Z + bias)."""
@@ -243,11 +246,13 @@ class _LoweredFusedConv(Lowered):
         return self.engine.finish()
 
     def _rectify(self, dy: Array) -> None:
-        """Set dY to 0 where ReLU is inactive, filter by filter; NumPy multiplies by numbers faster than by booleans."""
+        """Set dY to 0 where ReLU is inactive, in cache; NumPy multiplies by numbers faster than by booleans."""
         np.greater(self.y, 0, out=self.active)
-        for part, active in zip(dy, self.active, strict=True):
-            np.copyto(self.gate, active)
-            np.multiply(part, self.gate, out=part)
+        for start in range(0, len(dy), len(self.gate)):
+            part = dy[start : start + len(self.gate)]
+            gate = self.gate[: len(part)]
+            np.copyto(gate, self.active[start : start + len(part)])
+            np.multiply(part, gate, out=part)
 
     def _block(self, pooled: Array, first: int, last: int) -> Array:
         """View the rows of (K, *pooled size, N) that belong to a block."""
