@@ -62,7 +62,7 @@ def write_report(folder: RunFolder, network: Network, test: Dataset) -> None:
 def report_of(folder: RunFolder, network: Network, test: Dataset) -> Report:
     """Return the report of a run."""
     told = {"data": str(folder.source or "MNIST"), **{name: str(folder.config.get(name)) for name in TOLD}}
-    shard = Recipe(batch_size=folder.number("batch_size")).shard_size
+    shard = Recipe(batch_size=folder.number("batch_size")).largest_shard
     return report(Subject(f"Report on {folder.path}", network, test, metrics(folder), told, shard))
 
 

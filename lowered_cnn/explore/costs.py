@@ -19,8 +19,8 @@ def costs(network: Network, recipe: Recipe, *, timed: bool) -> dict[str, JSON]:
     `share` is the share of the peak that a layer reaches, and `peak` is in operations per second. The tree is that of
     one batch: for each number of workers, the shards of each worker, and the sums (into, from) in order.
     """
-    ledger = summary(network, recipe.shard_size)
-    measured = timings(network, recipe.shard_size, fused=False) if timed else None
+    ledger = summary(network, recipe.largest_shard)
+    measured = timings(network, recipe.largest_shard, fused=False) if timed else None
     taken = {row.name: row for row in measured.rows} if measured else {}
     rows = []
     for row in ledger.rows:
@@ -35,9 +35,9 @@ def costs(network: Network, recipe: Recipe, *, timed: bool) -> dict[str, JSON]:
         "batch": ledger.batch,
         "rows": list(rows),
         "peak": measured.peak if measured else None,
-        "tree": [_tree(shard_count(recipe.batch_size, recipe.shard_size), workers) for workers in WORKERS],
+        "tree": [_tree(shard_count(recipe.batch_size, recipe.largest_shard), workers) for workers in WORKERS],
         "batch_size": recipe.batch_size,
-        "shard_size": recipe.shard_size,
+        "shard_size": recipe.largest_shard,
     }
 
 

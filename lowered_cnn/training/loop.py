@@ -122,7 +122,7 @@ class Training(Iterator[Record]):
     @property
     def workers(self) -> int:
         """How many processes of this rank share the work: those asked for, but at most one per shard of a batch."""
-        shards = shard_count(self._batch_size, self.recipe.shard_size)
+        shards = shard_count(self._batch_size, self.recipe.largest_shard)
         return min(self._workers, most_shards(shards, self._rank))
 
     @property

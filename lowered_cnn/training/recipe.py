@@ -11,8 +11,8 @@ from lowered_cnn.optimizers import SGD, Optimizer
 from lowered_cnn.parameters import Parameter, with_rates
 from lowered_cnn.schedules import OneCycle, Schedule
 
-SHARD_SIZES = range(16, 33)
-"""The most examples in a shard: few enough for the cache, and enough for fast products."""
+SHARD_SIZES = range(16, 65)
+"""The most examples in a shard, by default: few enough for the cache, and enough for fast products."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Recipe:
     With `patience` training ends early once the dev accuracy (if targets are not class numbers, the dev loss) has not
     improved by more than `min_delta` in that many epochs, and the network ends up with the weights of the best one.
     `monitor` chooses another figure: "dev_accuracy", "dev_loss", or the name of a metric, where higher is better.
+
+    `shard_size` is the most examples in a shard, the part of a batch that one worker runs at a time; by default half of
+    the batch, but at least 16 and at most 64, so that two workers share it. More than two need smaller shards. It
+    decides in which order gradients are added, and so their bits, and over how many examples BatchNorm normalizes.
 
     Parameters that are `frozen` keep their values, and so do the statistics of layers in which nothing learns; `rates`
     multiply the learning rates of others. Both take patterns of names, in which * stands for any text:
@@ -45,6 +49,7 @@ class Recipe:
     patience: int | None = None
     min_delta: float = 0.0
     monitor: str | None = None
+    shard_size: int | None = None
     frozen: Sequence[str] = ()
     rates: Mapping[str, float] | Sequence[tuple[str, float]] = ()
 
@@ -68,6 +73,8 @@ class Recipe:
             whole_number("Recipe: patience", self.patience, 1)
         if not (is_number(self.min_delta) and 0 <= self.min_delta < math.inf):
             raise InputError("Recipe: min_delta", "a finite number of at least 0", repr(self.min_delta))
+        if self.shard_size is not None:
+            whole_number("Recipe: shard_size", self.shard_size, 1)
         if not isinstance(self.monitor, str | None):
             raise InputError("Recipe: monitor", "dev_accuracy, dev_loss or a metric's name", repr(self.monitor))
         if not isinstance(self.frozen, Iterable):
@@ -86,9 +93,9 @@ class Recipe:
         return with_rates(parameters, self.frozen, _pairs(self.rates))
 
     @property
-    def shard_size(self) -> int:
-        """The most examples in a shard: half of a small batch, so that two workers can share it."""
-        return min(max(-(-self.batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
+    def largest_shard(self) -> int:
+        """The most examples in a shard."""
+        return self.shard_size or min(max(-(-self.batch_size // 2), SHARD_SIZES[0]), SHARD_SIZES[-1])
 
     def average_decay(self, step: int) -> float:
         """Return the decay of the average in step 1, 2, ..."""

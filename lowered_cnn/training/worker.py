@@ -34,7 +34,7 @@ class Task:
     def of(cls, recipe: Recipe, rank: Rank, network: Network) -> "Task":
         """Take from a recipe what workers need; its schedule need not be sent to them."""
         r, parameters = recipe, recipe.with_rates(network.parameters.parameters)
-        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.shard_size, rank, parameters)
+        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.largest_shard, rank, parameters)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def growth(axis: str, size: int, cores: int, seconds: float) -> dict[str, object
 def _training(batch: int, cores: int) -> tuple[Timed, int]:
     """Train keras_mnist; the workspace is that of one worker, which runs one shard of the batch at a time."""
     network = Network(keras_mnist(), INPUT_SHAPE)
-    workspace = network.lower(min(batch, Recipe(batch_size=batch).shard_size)).workspace.bytes
+    workspace = network.lower(min(batch, Recipe(batch_size=batch).largest_shard)).workspace.bytes
     return Measured(network, Setting(OWN_MODE, batch, cores)).training(), workspace
 
 
