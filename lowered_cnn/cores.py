@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how BLAS is limited to one thread."""
+"""How many cores this process may use, and how NumPy computes on one of them."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,13 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
+
+BUFFER = 1024
+"""Numbers in NumPy's buffer, through which it copies operands that are not contiguous unless their runs are longer."""
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -50,7 +55,7 @@ def _words(path: Path, separator: str | None = None) -> list[str]:
         return []
 
 
-class _OneThread:
+class _OneCore:
     """Limits BLAS in the whole process from when the first thread enters a `with` block until the last one leaves."""
 
     def __init__(self) -> None:
@@ -64,9 +69,11 @@ class _OneThread:
             if not self._users:
                 self._before = self._controls().limit(limits=1, user_api="blas")
             self._users += 1
+        buffer = np.setbufsize(BUFFER)  # in this thread, and in those that run in a copy of its context
         try:
             yield
         finally:
+            np.setbufsize(buffer)
             with self._lock:
                 self._users -= 1
                 if not self._users:
@@ -80,5 +87,5 @@ class _OneThread:
         return self._controller
 
 
-one_blas_thread = _OneThread().limit
-"""Limit BLAS to one thread inside the `with` block, so that it always sums in the same order."""
+on_one_core = _OneCore().limit
+"""Inside the `with` block, BLAS has one thread, so that it always sums in the same order, and NumPy a small buffer."""

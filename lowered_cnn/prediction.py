@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TypeAlias
 
 from lowered_cnn.arrays import Array, Images
-from lowered_cnn.cores import one_blas_thread, usable_cores
+from lowered_cnn.cores import on_one_core, usable_cores
 
 CHUNK = 64
 """Most examples per chunk: enough that threads seldom wait for the interpreter lock, few enough for the cache."""
@@ -41,7 +41,7 @@ class Predictor:
 
     def predict(self, lower: Lower, images: Images, outputs: Array, workers: int | None) -> None:
         """Write the outputs (N, ...) for images (N, C, *size); `lower` makes the forms that are missing."""
-        with self._predicting, one_blas_thread():
+        with self._predicting, on_one_core():
             size = chunk_size(len(images), math.prod(images.shape[1:]))
             if len(images) > size:
                 if size != self._size:

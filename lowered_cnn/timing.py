@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lowered_cnn.arrays import Array, Shape, whole_number
-from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.cores import on_one_core
 from lowered_cnn.fusion.fused import FusedConv
 from lowered_cnn.gemm import listen, multiply
 from lowered_cnn.layers.container import Stage, Tap, stages_of
@@ -82,7 +82,7 @@ def timings(network: Network, batch: int = 32, *, repeats: int = 20, fused: bool
     images: Array = np.random.default_rng(0).random((batch, *network.input_shape)).astype(dtype)
     dy: Array = np.full((batch, *network.output_shape), 1 / batch, dtype)
     forward, backward, clock = list[float](), list[float](), _Clock()
-    with one_blas_thread(), np.errstate(all="ignore"):
+    with on_one_core(), np.errstate(all="ignore"):
         with listen() as products, lowered.tapped(bill := Bill(products)):  # the first step warms up, too
             lowered.forward(images)
             lowered.backward(dy)
@@ -112,7 +112,7 @@ def peak_flops(dtype: str) -> float:
         multiply("forward", a, b, out)
         return time.perf_counter() - start
 
-    with one_blas_thread():
+    with on_one_core():
         return 2 * PEAK_SIZE**3 / min(seconds() for _ in range(PEAK_TRIES))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lowered_cnn import Network, Recipe, Training, load_mnist, models
-from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.cores import on_one_core
 from lowered_cnn.training.ranks import MPIRanks, Ranks, join_ranks, launched
 from lowered_cnn.training.reduction import deal
 
@@ -123,7 +123,7 @@ def shard_seconds(network: Network) -> float:
     rng = np.random.default_rng(0)
     images = rng.random((SHARD, *network.input_shape), np.float32)
     dz = rng.standard_normal((SHARD, *network.output_shape)).astype(np.float32)
-    with one_blas_thread():
+    with on_one_core():
         return median(lambda: (lowered.forward(images, position=(0, 0)), lowered.backward(dz)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lowered_cnn import Network
 from lowered_cnn.arrays import Array
-from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.cores import on_one_core
 from lowered_cnn.models import keras_mnist
 
 BATCH = 32
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("decision", choices=decisions)
     parser.add_argument("--rounds", type=int, default=15, help="measurements of each (%(default)s)")
     arguments = parser.parse_args()
-    with one_blas_thread():
+    with on_one_core():
         decisions[arguments.decision](arguments.rounds)
 
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, ReLU, Sequential, prediction
 from lowered_cnn.arrays import Array
-from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.cores import BUFFER, on_one_core
 from lowered_cnn.gemm import Product, listen
 from lowered_cnn.network import LoweredNetwork
 from lowered_cnn.prediction import CHUNK, CHUNK_NUMBERS, chunk_size
@@ -46,6 +46,7 @@ class Watch:
         self.runs: list[tuple[str, int]] = []
         self.lowered: list[int] = []
         self.blas: set[int] = set()
+        self.buffers: set[int] = set()
         self.fails_on: int | None = None
         self.meeting = threading.Barrier(1)
         numbers = itertools.count(1)
@@ -54,6 +55,7 @@ class Watch:
         def watched(lowered: LoweredNetwork, part: Any) -> Array:
             self.runs.append((threading.current_thread().name, len(part)))
             self.blas |= blas_threads()
+            self.buffers.add(np.getbufsize())
             self.meeting.wait(timeout=30)
             if self.fails_on == next(numbers):
                 raise FloatingPointError("planted")
@@ -117,13 +119,21 @@ def test_blas_runs_one_thread_meanwhile(network: Network, watch: Watch) -> None:
     assert blas_threads() == {2}
 
 
+def test_numpy_has_a_small_buffer_meanwhile(network: Network, watch: Watch) -> None:
+    before = np.getbufsize()
+    network.predict(images(3))
+    network.predict(images(3 * CHUNK), workers=2)
+    assert watch.buffers == {BUFFER} != {before}
+    assert np.getbufsize() == before
+
+
 @pytest.mark.usefixtures("_two_blas_threads")
 def test_blas_gets_its_threads_back_when_the_last_user_leaves() -> None:
-    with one_blas_thread():
+    with on_one_core():
         entered, leave = threading.Event(), threading.Event()
 
         def use() -> set[int]:
-            with one_blas_thread():
+            with on_one_core():
                 entered.set()
                 leave.wait()
                 return blas_threads()

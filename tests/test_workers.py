@@ -43,6 +43,7 @@ from lowered_cnn import (
     train,
 )
 from lowered_cnn.arrays import Array, Targets
+from lowered_cnn.cores import BUFFER
 from lowered_cnn.losses import Loss
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.training import shared
@@ -242,6 +243,11 @@ class TellsThreads(InChild):
         raise InputError("child: BLAS threads", 1, [library["num_threads"] for library in threadpool_info()])
 
 
+class TellsBuffer(InChild):
+    def happens(self) -> None:
+        raise InputError("child: NumPy's buffer", BUFFER, np.getbufsize())
+
+
 class Interrupts(InChild):
     def happens(self) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -254,6 +260,7 @@ class Interrupts(InChild):
         (RaisesOdd(), RuntimeError, "OddError: 1 and 2"),
         (Overflow(), FloatingPointError, "overflow encountered in scalar multiply"),
         (TellsThreads(), InputError, "child: BLAS threads: expected 1, got [1]"),
+        (TellsBuffer(), InputError, "child: NumPy's buffer: expected 1024, got 1024"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Loss) else "",
 )

@@ -14,7 +14,7 @@ from lowered_cnn.cli.arguments import between
 from lowered_cnn.cli.predict import prepared
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.cli.stopping import Stopping, exit_code
-from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.cores import on_one_core
 from lowered_cnn.data import load as load_data
 from lowered_cnn.explore.exploration import Exploration
 from lowered_cnn.explore.live import LiveTraining
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Save the page, or serve it until a signal ends it; return 128 + the signal's number."""
-    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):  # one image is too little for more threads
+    with on_one_core(), np.errstate(over="ignore", invalid="ignore"):  # one image is too little for more threads
         return _save(arguments) if arguments.save else _serve(arguments)
 
 

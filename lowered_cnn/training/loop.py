@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from lowered_cnn.arrays import Array, InputError, is_number, whole_number, with_python_numbers
-from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.cores import on_one_core
 from lowered_cnn.data.batches import batches
 from lowered_cnn.data.dataset import Examples, ExamplesLike, Indices, as_dataset
 from lowered_cnn.data.digest import digest
@@ -163,7 +163,7 @@ class Training(Iterator[Record]):
         step, indices = self._next_batch()
         workforce.read(self.data, indices, step)
         self._in_step = True
-        with one_blas_thread():
+        with on_one_core():
             totals = workforce.step(step)
         if not math.isfinite(totals.loss):
             self._in_step = False  # nothing has changed

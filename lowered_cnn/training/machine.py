@@ -8,7 +8,7 @@ import numpy as np
 
 from lowered_cnn import gemm
 from lowered_cnn.arrays import Array
-from lowered_cnn.cores import one_blas_thread
+from lowered_cnn.cores import on_one_core
 
 PRODUCTS = ((6, 25, 4608), (16, 150, 640), (84, 120, 32), (10, 84, 17), (64, 576, 1152), (128, 1000, 32))
 """M, K and N of products as a step has them: filters, taps and pixels of all examples, and those of dense layers."""
@@ -35,7 +35,7 @@ def probe() -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    with one_blas_thread():
+    with on_one_core():
         for dtype in (np.float32, np.float64):
             for m, k, n in PRODUCTS:
                 for result in _results(m, k, n, np.dtype(dtype)):

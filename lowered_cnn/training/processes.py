@@ -20,6 +20,7 @@ from multiprocessing.context import SpawnProcess
 import numpy as np
 
 from lowered_cnn.arrays import InputError
+from lowered_cnn.cores import BUFFER
 from lowered_cnn.network import Network
 from lowered_cnn.training.barrier import Barrier
 from lowered_cnn.training.board import Board, Capacity
@@ -217,6 +218,7 @@ def _worker(number: int, memory: SharedMemory, pickled: bytes) -> Worker:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1, user_api="blas")
+    np.setbufsize(BUFFER)
     model, input_shape, dtype, task, capacity = pickle.loads(pickled)
     network = Network(model, input_shape, dtype=dtype)
     board = Board.of(network, len(task.optimizer.buffers), capacity, memory.zeros)
