@@ -62,7 +62,7 @@ def noise(count: int = 200) -> Dataset:
 
 
 def recipe(optimizer: Optimizer = OPTIMIZERS[0], loss: Loss = CROSS_ENTROPY) -> Recipe:
-    return Recipe(epochs=2, batch_size=136, optimizer=optimizer, schedule=Constant(), loss=loss)
+    return Recipe(epochs=2, batch_size=136, shard_size=32, optimizer=optimizer, schedule=Constant(), loss=loss)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import ClassVar, TypeAlias, TypeVar, cast
 import numpy as np
 
 from lowered_cnn.arrays import Array, Shape
+from lowered_cnn.fusion.columns import ColumnEngine
 from lowered_cnn.fusion.depthwise import Depthwise
 from lowered_cnn.fusion.engine import Engine, LearningEngine, Plan
 from lowered_cnn.fusion.maxima import Maxima
@@ -39,7 +40,8 @@ WINOGRAD_CHANNELS = 16
 """With fewer channels or filters, Winograd's 16 products are too small to pay off."""
 
 FEW_POSITIONS = 512
-"""With fewer positions, those of all examples together, transforming the weight takes longer than it saves."""
+"""With fewer positions, those of all examples together, transforming the weight takes longer than it saves, and so do
+products by rows, each of which is small."""
 
 GATE = 32_768
 """How many numbers at least ReLU's gradient takes at a time: some filters, which stay in cache."""
@@ -292,6 +294,8 @@ def _engine(site: Site, conv: Conv2D, output: Shape, patch: Shape) -> Engine:
     even = output[1] % 2 == output[2] % 2 == 0
     winograd = kernel == (3, 3) and even and min(site.input_shape[0], output[0]) >= WINOGRAD_CHANNELS
     line = output[2] * site.batch
+    if site.wants_gradients and output[1] * line < FEW_POSITIONS and ColumnEngine.fits(plan):
+        return ColumnEngine(plan)
     if not site.wants_gradients and (kernel == (1, 1) or output[1] * line < FEW_POSITIONS):
         return ProductEngine(plan, 1)
     if not site.wants_gradients and not winograd and line < SHORT_LINE:
