@@ -11,7 +11,7 @@ from lowered_cnn.optimizers import SGD, Optimizer
 from lowered_cnn.parameters import Parameter, with_rates
 from lowered_cnn.schedules import OneCycle, Schedule
 
-SHARD_SIZES = range(16, 65)
+SHARD_SIZES = range(8, 65)
 """The most examples in a shard, by default: few enough for the cache, and enough for fast products."""
 
 
@@ -28,7 +28,7 @@ class Recipe:
     `monitor` chooses another figure: "dev_accuracy", "dev_loss", or the name of a metric, where higher is better.
 
     `shard_size` is the most examples in a shard, the part of a batch that one worker runs at a time; by default half of
-    the batch, but at least 16 and at most 64, so that two workers share it. More than two need smaller shards. It
+    the batch, but at least 8 and at most 64, so that two workers share it. More than two need smaller shards. It
     decides in which order gradients are added, and so their bits, and over how many examples BatchNorm normalizes.
 
     Parameters that are `frozen` keep their values, and so do the statistics of layers in which nothing learns; `rates`
