@@ -1,7 +1,7 @@
 """Frozen dataclasses as JSON and back: layers, optimizers, schedules, losses, augmentations and recipes.
 
 A public class of this package is described by its name, one of your own as "module:Class". Classes are looked up among
-those already imported, the package's own among its public names; a description never causes an import.
+those already imported, the package's own among its public names; a description never causes another import.
 """
 
 import dataclasses
@@ -117,13 +117,22 @@ def _name(kind: type) -> str:
 
 def _found(name: str) -> type | None:
     """Return this package's public class for a bare name, or the class module:Class if that module is imported."""
-    module, path = name.split(":", 1) if ":" in name else (PACKAGE, name)
+    found = _imported(*name.split(":", 1)) if ":" in name else _public(name)
+    if not isinstance(found, type) or not any(_is_ours(base) and base.__name__ in BASES for base in found.__mro__):
+        return None
+    return found if ":" not in name or not _is_ours(found) else None
+
+
+def _public(name: str) -> object:
+    package = sys.modules[PACKAGE]
+    return getattr(package, name) if name in package.__all__ else None
+
+
+def _imported(module: str, path: str) -> object:
     found: object = sys.modules.get(module)
     for part in path.split("."):
         found = vars(found).get(part) if isinstance(found, ModuleType | type) else None  # getattr may import
-    if not isinstance(found, type) or not any(_is_ours(base) and base.__name__ in BASES for base in found.__mro__):
-        return None
-    return found if not _is_ours(found) or name in sys.modules[PACKAGE].__all__ else None
+    return found
 
 
 def _is_ours(kind: type) -> bool:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -201,15 +203,77 @@ def test_planted_global_randomness_is_found(source: str, found: set[str]) -> Non
 
 def loaded_by(statement: str) -> set[str]:
     """Return the modules that a fresh interpreter has loaded after a statement."""
-    code = f"import sys; {statement}; print(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+    return set(printed_by(f"{statement}\nimport sys\nprint(*sys.modules)").split())
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    more = loaded_by("import lowered_cnn") - loaded_by("import numpy")
+def printed_by(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+PREDICTION = """
+import numpy as np
+from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU, Sequential, load
+network = Network(Sequential(Conv2D(2, 3), ReLU(), MaxPool(2), Flatten(), Dense(10)), (1, 8, 8))
+network.predict(np.zeros((1, 1, 8, 8)))
+"""
+
+
+def rooms_loaded_by(statement: str) -> set[str]:
+    return {room(module) for module in loaded_by(statement) & MODULES.keys()}
+
+
+def test_importing_the_package_loads_its_front_door_alone() -> None:
+    assert loaded_by("import lowered_cnn") & MODULES.keys() == {
+        "lowered_cnn", "lowered_cnn.launch", "lowered_cnn.layers", "lowered_cnn.on_demand"
+    }  # fmt: skip
+
+
+def test_a_prediction_loads_no_room_but_those_that_it_goes_through() -> None:
+    unused = {"models", "tracing", "ledger", "timing", *ROOMS[ROOMS.index("optimizers") :]}
+    assert rooms_loaded_by(PREDICTION) == {*ROOMS} - unused | {"lowered_cnn"}
+
+
+def test_using_every_public_name_loads_nothing_heavy() -> None:
+    more = loaded_by("from lowered_cnn import *") - loaded_by("import numpy")
     assert "lowered_cnn.network" in more
     assert more & HEAVY == set()
 
 
 def test_a_planted_heavy_import_is_found() -> None:
     assert loaded_by("import lowered_cnn, safetensors") & HEAVY >= {"safetensors"}
+
+
+@pytest.mark.parametrize("package", [lowered_cnn, lowered_cnn.layers], ids=str)
+def test_the_names_are_the_same_for_type_checkers_and_at_run_time(package: ModuleType) -> None:
+    typed = dict(typed_names(package))
+    assert sorted(typed) == package.__all__
+    for name, module in typed.items():
+        assert getattr(package, name) is getattr(import_module(module), name)
+
+
+def typed_names(package: ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield what a package imports for type checkers: each name with the module that it comes from."""
+    tree = ast.parse(MODULES[package.__name__].read_text(encoding="utf-8"))
+    for node in ast.walk(next(node for node in tree.body if isinstance(node, ast.If))):
+        match node:
+            case ast.ImportFrom(module=str(module), names=[ast.alias("*")]):
+                yield from ((name, module) for name in import_module(module).__all__)
+            case ast.ImportFrom(module=str(module), names=aliases):
+                yield from ((alias.name, module) for alias in aliases if alias.name == alias.asname)
+
+
+def test_a_fresh_package_shows_all_its_names() -> None:
+    code = (
+        "import lowered_cnn; print({*lowered_cnn.__all__, '__version__', 'layers', 'training'} - {*dir(lowered_cnn)})"
+    )
+    assert printed_by(code) == "set()\n"
+
+
+def test_a_room_of_the_package_is_its_attribute() -> None:
+    code = "import lowered_cnn as cnn; print(cnn.training.Recipe is cnn.Recipe, cnn.layers.conv.Conv2D is cnn.Conv2D)"
+    assert printed_by(code) == "True True\n"
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'lowered_cnn' has no attribute 'Conv4D'$"):
+        getattr(lowered_cnn, "Conv4D")  # noqa: B009 (the type checker knows that there is none)

@@ -33,8 +33,8 @@ from lowered_cnn import (
 )
 from lowered_cnn.arrays import Array, Mask, Shape
 from lowered_cnn.cli import main
-from lowered_cnn.layers import Container
 from lowered_cnn.layers.activation import Elementwise
+from lowered_cnn.layers.container import Container
 from lowered_cnn.layers.layer import Lowered, Site
 from lowered_cnn.models import MODELS
 from lowered_cnn.verify import Certificate, Check, verify, verify_layer, verify_loss, verify_specimen
