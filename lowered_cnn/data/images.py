@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median_low
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -237,6 +236,8 @@ def number_of(path: Path) -> float:
 
 def common_size(paths: list[Path]) -> Shape:
     """Return the size (H, W) of all images or, if they differ, their median height and width, at most 224 pixels."""
+    from statistics import median_low
+
     sizes = [image_size(path) for path in paths]
     height, width = map(median_low, zip(*sizes, strict=True))
     scale = 1.0 if len(set(sizes)) == 1 else min(1.0, LONGEST_SIDE / max(height, width))

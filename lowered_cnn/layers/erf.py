@@ -4,7 +4,6 @@ import math
 from functools import cache
 
 import numpy as np
-from numpy.polynomial import Chebyshev, Polynomial
 
 from lowered_cnn.arrays import Array
 
@@ -39,6 +38,8 @@ def erfc(x: Array) -> Array:
 @cache
 def _coefficients() -> list[float]:
     """Fit (1 + 2 x) exp(x^2) erfc(x); the highest power comes first."""
+    from numpy.polynomial import Chebyshev, Polynomial
+
     furthest = (LARGEST - MIDDLE) / (LARGEST + MIDDLE)
     places = (furthest - 1 + (furthest + 1) * np.cos(np.linspace(0, np.pi, POINTS))) / 2
     sizes = MIDDLE * (1 + places) / (1 - places)
