@@ -33,7 +33,7 @@ def _floating_point_faults_raise() -> Iterator[None]:
 def _no_reports() -> Iterator[None]:
     """Let the many trainings in this process write no report, which takes longer than they do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lowered_cnn.cli.train.write_report", lambda *of: None)
+        patch.setattr("lowered_cnn.cli.report.write_report", lambda *of: None)
         yield
 
 

@@ -233,6 +233,27 @@ def test_a_prediction_loads_no_room_but_those_that_it_goes_through() -> None:
     assert rooms_loaded_by(PREDICTION) == {*ROOMS} - unused | {"lowered_cnn"}
 
 
+def test_the_command_line_loads_no_command_before_one_is_given() -> None:
+    """Each worker of a training imports the program that started it."""
+    loaded = loaded_by("from lowered_cnn.cli import main") & MODULES.keys()
+    assert {module for module in loaded if room(module) == "cli"} == {
+        "lowered_cnn.cli", "lowered_cnn.cli.arguments", "lowered_cnn.cli.errors"
+    }  # fmt: skip
+    assert {*map(room, loaded)} == {"launch", "on_demand", "arrays", "layers", "lowered_cnn", "cli"}
+
+
+def test_a_training_loads_no_door_that_it_does_not_open() -> None:
+    code = """
+import sys
+from lowered_cnn.cli import main
+try:
+    main(["train", "--help"])
+except SystemExit:
+    sys.stdout.flush()
+"""
+    assert rooms_loaded_by(code) & {"interop", "verify", "report", "explore"} == set()
+
+
 def test_using_every_public_name_loads_nothing_heavy() -> None:
     more = loaded_by("from lowered_cnn import *") - loaded_by("import numpy")
     assert "lowered_cnn.network" in more
@@ -256,8 +277,6 @@ def typed_names(package: ModuleType) -> Iterator[tuple[str, str]]:
     tree = ast.parse(MODULES[package.__name__].read_text(encoding="utf-8"))
     for node in ast.walk(next(node for node in tree.body if isinstance(node, ast.If))):
         match node:
-            case ast.ImportFrom(module=str(module), names=[ast.alias("*")]):
-                yield from ((name, module) for name in import_module(module).__all__)
             case ast.ImportFrom(module=str(module), names=aliases):
                 yield from ((alias.name, module) for alias in aliases if alias.name == alias.asname)
 

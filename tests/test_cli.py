@@ -612,7 +612,7 @@ def test_a_training_can_verify_its_network_first(
     command = ["train", "--data", str(few_digits), "--epochs", "1", "--out", str(tmp_path / "run"), "--verify"]
     failed = Certificate((Check("network", "fused", "repeated", 12.0, 0.0),))
     with monkeypatch.context() as patched:
-        patched.setattr("lowered_cnn.cli.train.verify_forms", lambda network, loss: failed)
+        patched.setattr("lowered_cnn.verify.verify_forms", lambda network, loss: failed)
         assert main(command) == 1
     told = capsys.readouterr()
     assert "network: fused: repeated: expected an error of at most 0.0e+00, got 1.2e+01" in told.err

@@ -272,13 +272,14 @@ def test_an_error_ends_the_job_with_one_line(arguments: list[str], line: str, fe
 
 CERTIFICATE = """
 import os, sys
-from lowered_cnn.cli import main, train
+from lowered_cnn import verify
+from lowered_cnn.cli import main
 
 class Certificate:
     passed = os.environ["PMI_RANK"] != "1"
     __str__ = lambda self: f"passed: {self.passed}"
 
-train.verify_forms = lambda *_, **__: Certificate()
+verify.verify_forms = lambda *_, **__: Certificate()
 sys.exit(main(sys.argv[1:]))
 """
 

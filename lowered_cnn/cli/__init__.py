@@ -4,25 +4,17 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 import numpy.random  # noqa: F401 (a Ctrl-C that came while a command imported it would be lost)
 
 from lowered_cnn import InputError, __version__
-from lowered_cnn.cli import evaluate, explore, export, predict, report, summary, train, verify
 from lowered_cnn.cli.arguments import Parser
 from lowered_cnn.cli.errors import expected_errors
 from lowered_cnn.launch import INTERRUPTED, restore_interrupts
 
-COMMANDS = {
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "export": export,
-    "report": report,
-    "explore": explore,
-    "summary": summary,
-    "verify": verify,
-}
+COMMANDS = ("train", "evaluate", "predict", "export", "report", "explore", "summary", "verify")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here or, in an MPI job, where its ranks are ended.
     """
     _prepare_streams()
-    parsed = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parsed = _parser(given).parse_args(given)
     try:
         restore_interrupts()
         with expected_errors():
-            code = COMMANDS[parsed.command].run(parsed) or 0
+            code = _module(parsed.command).run(parsed) or 0
             sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -52,14 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> Parser:
+def _parser(given: Sequence[str]) -> Parser:
+    """Return a parser for the command that is given, or for all if none is: other commands need not be imported."""
     parser = Parser(prog="lowered-cnn", description="Train and use convolutional neural networks on the CPU.")
     parser.add_argument("--version", action="version", version=f"lowered-cnn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
-    for name, command in COMMANDS.items():
+    for name in given[:1] if given and given[0] in COMMANDS else COMMANDS:
+        command = _module(name)
         text = (command.__doc__ or "").splitlines()[0]
         command.add_arguments(commands.add_parser(name, help=text, description=text))
     return parser
+
+
+def _module(command: str) -> ModuleType:
+    return import_module(f"{__name__}.{command}")
 
 
 def _prepare_streams() -> None:

@@ -33,7 +33,6 @@ from lowered_cnn.cli.arguments import at_least, positive
 from lowered_cnn.cli.errors import expected_errors
 from lowered_cnn.cli.origin import Origin
 from lowered_cnn.cli.own_model import build, model_name, settings
-from lowered_cnn.cli.report import write_report
 from lowered_cnn.cli.run_folder import CHECKPOINT, RunFolder, check_out
 from lowered_cnn.cli.running import Interval, follow, follow_along, warn
 from lowered_cnn.cli.stopping import exit_code
@@ -47,7 +46,6 @@ from lowered_cnn.schedules import Schedule
 from lowered_cnn.training import ADAPTIVE, BEST, join_ranks
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.workers import POSIX
-from lowered_cnn.verify import verify_forms
 
 DEFAULT = Recipe()
 RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST), "adaptive": ("adaptive", ADAPTIVE)}
@@ -185,6 +183,8 @@ def _origin(arguments: argparse.Namespace) -> Origin | None:
 
 def _verified(network: Network, recipe: Recipe, ranks: Ranks) -> bool:
     """Return whether the network passes on all ranks; if not, rank 0 prints the first certificate that fails."""
+    from lowered_cnn.verify import verify_forms
+
     certificate = verify_forms(network, loss=recipe.loss)
     failed = [text for text in ranks.gather("" if certificate.passed else str(certificate)) if text]
     if failed and ranks.number == 0:
@@ -259,6 +259,8 @@ def _complete(training: Training, test: Dataset, folder: RunFolder, arguments: a
             f"trained in {train_seconds:.1f} s, {result['total_seconds']:.1f} s in all; saved in {folder.path}"
         )
     if not arguments.no_report:
+        from lowered_cnn.cli.report import write_report
+
         sys.stdout.flush()  # nobody should wait for the result
         write_report(folder, training.network, test)
     return 0
