@@ -30,6 +30,7 @@ from lowered_cnn import (
     Network,
     Recipe,
     Training,
+    __version__,
     confusion,
     load,
     load_mnist,
@@ -44,6 +45,8 @@ from lowered_cnn.cli import main
 from lowered_cnn.cli import train as cli_train
 from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.cli.stopping import SIGNALS, Stopping
+from lowered_cnn.cores import usable_cores
+from lowered_cnn.kernels import blas, instructions, processor
 from lowered_cnn.models import deep
 from lowered_cnn.training.ranks import Alone
 from lowered_cnn.verify import Certificate, Check
@@ -592,6 +595,73 @@ def test_version_and_module(tmp_path: Path) -> None:
     ]
     assert outputs[0] == outputs[1]
     assert outputs[0].startswith("lowered-cnn ")
+
+
+HELD = ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES")
+
+
+def verbose_version(**held: str) -> list[str]:
+    """Run `lowered-cnn --version --verbose` with nothing but these variables to hold it back."""
+    free = {name: value for name, value in os.environ.items() if name not in HELD}
+    command = [sys.executable, "-m", "lowered_cnn.cli", "--version", "--verbose"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, env=free | held)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_the_verbose_version_says_what_computes_here() -> None:
+    lines = verbose_version()
+    (library,) = blas()
+    assert lines[:4] == [
+        f"lowered-cnn {__version__}",
+        f"NumPy {np.__version__}, instructions: {instructions()}",
+        f"{library.name} {library.version}, kernels: {library.kernels}, threads: {library.threads}",
+        f"{processor()}, usable cores: {usable_cores()}",
+    ]
+    (peak,) = lines[4:]
+    assert re.fullmatch(r"a product of 1024 x 1024 in float32 on one core: [1-9]\d* GFLOP/s", peak)
+
+
+def test_a_variable_that_changes_nothing_is_no_reason_to_warn() -> None:
+    (library,) = blas()
+    assert len(verbose_version(OPENBLAS_CORETYPE=library.kernels)) == 5
+
+
+@pytest.mark.skipif("X86_V4" not in instructions(), reason="a processor without AVX-512")
+def test_variables_that_hold_it_back_are_named() -> None:
+    _, *disabled = instructions().split()
+    lines = verbose_version(OPENBLAS_CORETYPE="Haswell", NPY_DISABLE_CPU_FEATURES=" ".join(disabled))
+    assert lines[1:3] == [
+        f"NumPy {np.__version__}, instructions: X86_V3",
+        f"openblas {blas()[0].version}, kernels: Haswell, threads: {blas()[0].threads}",
+    ]
+    kernels, numpy = (re.sub(r"\d+ GFLOP/s", "N GFLOP/s", line) for line in lines[5:])
+    assert kernels == (
+        "warning: OPENBLAS_CORETYPE holds OpenBLAS to Haswell kernels, N GFLOP/s; "
+        f"without it, it would use {blas()[0].kernels}, N GFLOP/s"
+    )
+    assert (
+        numpy == f"warning: NPY_DISABLE_CPU_FEATURES holds NumPy to X86_V3; without it, it would use {instructions()}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--verbose", "verify"], "lowered-cnn: argument --verbose: expected --version with it\n"),
+        (
+            [],
+            "lowered-cnn: expected --version or a command: "
+            "train, evaluate, predict, export, report, explore, summary, verify\n",
+        ),
+    ],
+)
+def test_a_command_line_without_a_command_is_refused(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert (stop.value.code, capsys.readouterr().err) == (2, line)
 
 
 def test_a_training_whose_only_step_diverges_is_told(

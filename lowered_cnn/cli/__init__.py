@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy.random  # noqa: F401 (a Ctrl-C that came while a command imported it would be lost)
 
-from lowered_cnn import InputError, __version__
+from lowered_cnn import InputError
 from lowered_cnn.cli.arguments import Parser
 from lowered_cnn.cli.errors import expected_errors
 from lowered_cnn.launch import INTERRUPTED, restore_interrupts
@@ -26,11 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     given = sys.argv[1:] if arguments is None else arguments
-    parsed = _parser(given).parse_args(given)
+    parser = _parser(given)
+    parsed = parser.parse_args(given)
+    if parsed.verbose and not parsed.version:
+        parser.error("argument --verbose: expected --version with it")
+    if not (parsed.version or parsed.command):
+        parser.error(f"expected --version or a command: {', '.join(COMMANDS)}")
     try:
         restore_interrupts()
         with expected_errors():
-            code = _module(parsed.command).run(parsed) or 0
+            code = _module("version" if parsed.version else parsed.command).run(parsed) or 0
             sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -41,15 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, code = str(error), 2
     finally:
         _leave_streams()
-    print(f"lowered-cnn {parsed.command}: {line}", file=sys.stderr)
+    print(f"lowered-cnn {parsed.command or '--version'}: {line}", file=sys.stderr)
     return code
 
 
 def _parser(given: Sequence[str]) -> Parser:
     """Return a parser for the command that is given, or for all if none is: other commands need not be imported."""
     parser = Parser(prog="lowered-cnn", description="Train and use convolutional neural networks on the CPU.")
-    parser.add_argument("--version", action="version", version=f"lowered-cnn {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    parser.add_argument("--version", action="store_true", help="print the version instead")
+    parser.add_argument("--verbose", action="store_true", help="with --version: what computes here, and how fast")
+    commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(COMMANDS) + "}")
     for name in given[:1] if given and given[0] in COMMANDS else COMMANDS:
         command = _module(name)
         text = (command.__doc__ or "").splitlines()[0]

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from lowered_cnn import gemm
 from lowered_cnn.arrays import Array
 from lowered_cnn.cores import on_one_core
+from lowered_cnn.kernels import blas, instructions
 
 PRODUCTS = ((6, 25, 4608), (16, 150, 640), (84, 120, 32), (10, 84, 17), (64, 576, 1152), (128, 1000, 32))
 """M, K and N of products as a step has them: filters, taps and pixels of all examples, and those of dense layers."""
@@ -17,17 +17,8 @@ PRODUCTS = ((6, 25, 4608), (16, 150, 640), (84, 120, 32), (10, 84, 17), (64, 576
 @cache
 def machine() -> str:
     """Return the versions and instruction sets in use: "openblas 0.3.30 SkylakeX, NumPy 2.3.5 with AVX512_SKX"."""
-    from threadpoolctl import threadpool_info
-
-    loaded = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    own = [library for library in loaded if {"numpy", "numpy.libs"} & {*Path(library["filepath"]).parts}]
-    parts = [
-        [str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key)]
-        for library in own or loaded  # SciPy's wheel has another BLAS, which NumPy does not use
-    ]
-    blas = ", ".join(map(" ".join, parts)) or "unknown BLAS"
-    instructions = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
-    return f"{blas}, NumPy {np.__version__} with {' '.join(instructions) or 'its baseline'}"
+    libraries = ", ".join(map(str, blas())) or "unknown BLAS"
+    return f"{libraries}, NumPy {np.__version__} with {instructions() or 'its baseline'}"
 
 
 def probe() -> str:
