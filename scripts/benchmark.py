@@ -1,8 +1,9 @@
 """Measure the package against other frameworks on the same cores, in separate processes that take turns."""
 
 import argparse
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,8 +12,8 @@ from benchmarking.costs import cost
 from benchmarking.duel import Tournament, fight
 from benchmarking.frameworks import PEERS, Known
 from benchmarking.growth import points
-from benchmarking.machine import machine, peak
-from benchmarking.processes import ALLOCATORS, ProcessError
+from benchmarking.machine import machine, speed
+from benchmarking.processes import ALLOCATORS, ENVIRONMENTS, ProcessError
 from benchmarking.report import report
 from benchmarking.work import JOBS, OURS, Results
 from lowered_cnn.cli.arguments import Parser, at_least, between, positive
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _merged(paths: Sequence[Path]) -> list[Results]:
-    """Read results and merge those measured on the same machine with the same settings."""
+    """Read results and merge those that are alike."""
     merged: list[Results] = []
     for results in map(Results.read, paths):
         place = next((number for number, other in enumerate(merged) if other.alike(results)), None)
@@ -52,7 +53,7 @@ def _merged(paths: Sequence[Path]) -> list[Results]:
 
 
 def _measure(parsed: argparse.Namespace) -> Results:
-    results = Results(machine(), parsed.rounds, parsed.seconds)
+    results = Results(machine(), parsed.environment, parsed.rounds, parsed.seconds)
     for _ in _measurements(parsed, results):
         if parsed.json:
             results.write(parsed.json)
@@ -65,15 +66,16 @@ def _measurements(parsed: argparse.Namespace, results: Results) -> Iterator[None
     frameworks = [OURS, *(peer.name for peer in peers)]
     results.installed = [installed(framework) for framework in frameworks]
     if parsed.cold_start:
-        for start in starts(frameworks, parsed.rounds, usable_cores()):
+        for start in starts(frameworks, parsed.rounds, usable_cores(), parsed.environment):
             results.starts.append(start)
             yield
     if parsed.growth:
-        for point in points(parsed.seconds):
+        for point in points(parsed.environment, parsed.seconds):
             results.growth.append(point)
             yield
     if not (parsed.cold_start or parsed.growth):
         yield from _duels(_tournament(parsed, peers), results)
+        yield  # the last peer may have failed
 
 
 def _duels(tournament: Tournament, results: Results) -> Iterator[None]:
@@ -82,11 +84,14 @@ def _duels(tournament: Tournament, results: Results) -> Iterator[None]:
         results.failures.append(text)
 
     results.costs = [cost(network, batch) for network in tournament.networks for batch in tournament.batches]
-    results.peaks = [peak(count, tournament.seconds) for count in tournament.cores]
-    works = tournament.works()
-    for number, work in enumerate(works, 1):
-        _report(f"{number} of {len(works)}: {work}")
-        for pair in fight(tournament, work, failed):
+    for framework, count in itertools.product([OURS, *(peer.name for peer in tournament.peers)], tournament.cores):
+        try:
+            results.speeds.append(speed(framework, count, tournament.environment, tournament.seconds))
+        except ProcessError as error:
+            failed(f"{framework}, its speed: {error}")
+    for cores in tournament.cores:
+        for pair in fight(tournament, cores, failed):
+            _report(f"{pair.work}; {pair.peer or OURS}: {pair.job}")
             results.pairs.append(pair)
             yield
 
@@ -95,8 +100,8 @@ def _tournament(parsed: argparse.Namespace, peers: Sequence[Known]) -> Tournamen
     allocators = list(ALLOCATORS) if parsed.allocator == "both" else [parsed.allocator]
     counts = list(dict.fromkeys(parsed.cores))
     return Tournament(
-        peers, parsed.modes, allocators, parsed.jobs, parsed.networks, parsed.batches, counts,
-        parsed.rounds, parsed.seconds,
+        peers, parsed.modes, allocators, parsed.jobs, parsed.networks, sorted(parsed.batches), counts,
+        parsed.environment, parsed.rounds, parsed.seconds,
     )  # fmt: skip
 
 
@@ -124,6 +129,7 @@ def _parser() -> Parser:
     add("--networks", type=_list(_one_of(list(MODELS))), default=NETWORKS, help=f"({', '.join(NETWORKS)})")
     add("--batches", type=_list(at_least(1)), default=[1, 32, 128], help="(1,32,128)")
     add("--cores", type=_list(_core_count), default=[1, usable_cores()], help="core counts, or all (1,all)")
+    add("--environment", choices=list(ENVIRONMENTS), default="user", help=_either(ENVIRONMENTS))
     add("--allocator", choices=[*ALLOCATORS, "both"], default="both", help="glibc's allocator for the peers (both)")
     add("--rounds", type=at_least(1), default=5, help="pairs of processes (%(default)s)")
     add("--seconds", type=positive(), default=1.0, help="timing of each job in each process (%(default)s)")
@@ -132,6 +138,10 @@ def _parser() -> Parser:
     add("--json", type=Path, metavar="FILE", help="write all results, after every pair")
     add("--report", type=Path, nargs="+", metavar="FILE", help="print the tables of earlier results instead")
     return parser
+
+
+def _either(described: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in described.items()) + " (%(default)s)"
 
 
 def _list(parse: Callable[[str], Item]) -> Callable[[str], list[Item]]:

@@ -1,4 +1,4 @@
-"""The process that one framework runs in: it gets its question as JSON on the command line and prints JSON."""
+"""The process that one framework runs in: it reads questions as lines of JSON, and answers each in a line of JSON."""
 
 import json
 import os
@@ -6,12 +6,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from benchmarking.processes import ANSWER
+
 
 def main() -> None:
-    question = json.loads(sys.argv[1])
+    cores = int(sys.argv[1])
     # Before anything is imported that counts the cores.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: question["cores"]])
-    print(json.dumps(_answer(question.pop("ask"), question)))
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    for line in sys.stdin:
+        details = json.loads(line)
+        answer = _answer(details.pop("ask"), {**details, "cores": cores})
+        print(ANSWER + json.dumps(answer), flush=True)
 
 
 def _answer(ask: str, details: dict[str, Any]) -> object:
@@ -27,7 +32,7 @@ def _answer(ask: str, details: dict[str, Any]) -> object:
 
     answers: dict[str, Callable[..., object]] = {
         "measure": questions.measure,
-        "peak": questions.peak,
+        "speed": questions.speed,
         "trained_outputs": questions.trained_outputs,
     }
     return answers[ask](**details)

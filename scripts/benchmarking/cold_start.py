@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarking.frameworks import default_mode, load
-from benchmarking.processes import ask
+from benchmarking.processes import process
 from benchmarking.work import OURS, Installed, Start
 
 NETWORK = "lenet5"
@@ -37,16 +37,17 @@ def start(framework: str, cores: int) -> dict[str, float]:
     return {"import_seconds": imported - began, "done": done - (ready - imported)}
 
 
-def starts(frameworks: Sequence[str], rounds: int, cores: int) -> Iterator[Start]:
+def starts(frameworks: Sequence[str], rounds: int, cores: int, environment: str) -> Iterator[Start]:
     """Start a process for each framework in turn, round after round."""
     for _ in range(rounds):
         for framework in frameworks:
-            yield _measure(framework, cores)
+            yield _measure(framework, cores, environment)
 
 
-def _measure(framework: str, cores: int) -> Start:
+def _measure(framework: str, cores: int, environment: str) -> Start:
     began = time.monotonic()  # all processes of a machine share this clock
-    answer = ask("start", cores, framework=framework)
+    with process(cores, environment, framework) as fresh:
+        answer = fresh.ask("start", framework=framework)
     assert isinstance(answer, dict)
     return Start(framework, answer["import_seconds"], answer["done"] - began)
 

@@ -1,11 +1,12 @@
-"""The duels: for each piece of work, our process and the peer's take turns, round after round."""
+"""The duels: in each round, a process of ours and one of the peer take turns, from one piece of work to the next."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from benchmarking.frameworks import Known
-from benchmarking.processes import ProcessError, ask
+from benchmarking.processes import Process, ProcessError, process
 from benchmarking.timing import Timing
 from benchmarking.work import OURS, Pair, Subject, Work, read
 
@@ -21,12 +22,13 @@ class Tournament:
     networks: Sequence[str]
     batches: Sequence[int]
     cores: Sequence[int]
+    environment: str
     rounds: int
     seconds: float
 
-    def works(self) -> list[Work]:
-        """Return every combination of network, batch and cores."""
-        return [Work(*work) for work in itertools.product(self.networks, self.batches, self.cores)]
+    def works(self, cores: int) -> list[Work]:
+        """Return every combination of network and batch."""
+        return [Work(network, batch, cores) for network in self.networks for batch in self.batches]
 
     def opponents(self) -> list["Opponent"]:
         """Return the peers in all their modes and settings, or one opponent without a subject if there are none."""
@@ -47,29 +49,43 @@ class Opponent:
     jobs: Sequence[str]
 
 
-def fight(tournament: Tournament, work: Work, failed: Callable[[str], None]) -> Iterator[Pair]:
-    """Run all rounds of one piece of work; an opponent that fails is reported and left out from then on."""
+def fight(tournament: Tournament, cores: int, failed: Callable[[str], None]) -> Iterator[Pair]:
+    """Run all rounds on so many cores; an opponent that fails is reported and left out from then on."""
     opponents = tournament.opponents()
-    for _ in range(tournament.rounds):
-        for opponent in list(opponents):
-            ours = _times(Subject(OURS), work, opponent.jobs, tournament.seconds)
+    for _, opponent in itertools.product(range(tournament.rounds), list(opponents)):
+        if opponent in opponents:
             try:
-                theirs = _times(opponent.subject, work, opponent.jobs, tournament.seconds)
-            except ProcessError as error:
+                yield from _round(tournament, opponent, cores)
+            except PeerError as error:
                 opponents.remove(opponent)
-                failed(f"{opponent.subject}; {work}: {error}")
-                continue
+                failed(str(error))
+
+
+class PeerError(RuntimeError):
+    """A peer that did not answer, and why."""
+
+
+def _round(tournament: Tournament, opponent: Opponent, cores: int) -> Iterator[Pair]:
+    """Start our process and that of the opponent, which do one piece of work after the other, in turns."""
+    subject, environment = opponent.subject, tournament.environment
+    with ExitStack() as stack:
+        us = stack.enter_context(process(cores, environment))
+        peer = (
+            stack.enter_context(process(cores, environment, subject.framework, subject.allocator)) if subject else None
+        )
+        for work in tournament.works(cores):
+            ours = _times(us, Subject(OURS), work, opponent.jobs, tournament.seconds)
+            try:
+                theirs = _times(peer, subject, work, opponent.jobs, tournament.seconds) if peer and subject else {}
+            except ProcessError as error:
+                raise PeerError(f"{subject}; {work}: {error}") from error
             for job in opponent.jobs:
-                yield Pair(job, work, ours[job], opponent.subject, theirs.get(job))
+                yield Pair(job, work, ours[job], subject, theirs.get(job))
 
 
-def _times(subject: Subject | None, work: Work, jobs: Sequence[str], seconds: float) -> dict[str, Timing]:
-    if subject is None:
-        return {}
-    answer = ask(
+def _times(asked: Process, subject: Subject, work: Work, jobs: Sequence[str], seconds: float) -> dict[str, Timing]:
+    answer = asked.ask(
         "measure",
-        work.cores,
-        subject.allocator,
         framework=subject.framework,
         mode=subject.mode,
         network=work.network,

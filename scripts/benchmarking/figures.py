@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarking.timing import Timing
-from benchmarking.work import Pair, Subject, Work
+from benchmarking.work import Pair, Subject
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,13 @@ def over_rounds(timings: Sequence[Timing]) -> Timing:
     )
 
 
-def duels(pairs: Sequence[Pair], job: str, work: Work) -> list[Duel]:
-    """Return the duels of one job and piece of work, one per peer, mode and setting."""
-    here = [pair for pair in pairs if (pair.job, pair.work) == (job, work)]
-    peers = dict.fromkeys(pair.peer for pair in here if pair.peer)
-    return [Duel.of(peer, [pair for pair in here if pair.peer == peer]) for peer in peers]
+def duels(pairs: Sequence[Pair]) -> list[Duel]:
+    """Return the duels of pairs of one job and piece of work, one per peer, mode and setting."""
+    peers = dict.fromkeys(pair.peer for pair in pairs if pair.peer)
+    return [Duel.of(peer, [pair for pair in pairs if pair.peer == peer]) for peer in peers]
 
 
-def fastest(all_duels: Sequence[Duel], framework: str, allocator: str) -> Duel | None:
+def fastest(all_duels: Sequence[Duel], framework: str) -> Duel | None:
     """Return the duel against the fastest mode of a framework, or None if it was not measured."""
-    mine = [d for d in all_duels if (d.peer.framework, d.peer.allocator) == (framework, allocator)]
+    mine = [duel for duel in all_duels if duel.peer.framework == framework]
     return min(mine, key=lambda duel: duel.theirs.median, default=None)

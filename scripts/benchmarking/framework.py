@@ -45,6 +45,14 @@ class Framework(ABC):
     def predict(self, images: Floats) -> Floats:
         """Return the outputs (N, classes) for images (N, C, H, W)."""
 
+    def kernels(self) -> str:
+        """Return what the framework tells about the kernels that it uses here, or ""."""
+        return ""
+
+    def product(self) -> Timed:
+        """Return the inference of a network that is one dense layer: the fastest product that the framework has."""
+        return self.inference()
+
     def images(self, batches: int = BATCHES) -> list[Floats]:
         """Draw batches of images (N, C, H, W) from 0 to 1."""
         shape = (batches, self.setting.batch, *self.network.input_shape)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarking.framework import Setting
-from benchmarking.processes import ask
+from benchmarking.processes import process
 from benchmarking.questions import INPUT_SHAPE
 from benchmarking.timing import Timed
 from benchmarking.timing import measure as time_run
@@ -21,11 +21,12 @@ SIDES = (28, 56, 112, 224)
 CHANNELS, FILTERS, KERNEL, IMAGES = 32, 64, 3, 4
 
 
-def points(seconds: float) -> Iterator[Growth]:
+def points(environment: str, seconds: float) -> Iterator[Growth]:
     """Measure every point on one core, each in a fresh process."""
     for axis, sizes in (("batch", BATCHES), ("side", SIDES)):
         for size in sizes:
-            yield read(Growth, ask("growth", 1, axis=axis, size=size, seconds=seconds), axis)
+            with process(1, environment) as fresh:
+                yield read(Growth, fresh.ask("growth", axis=axis, size=size, seconds=seconds), axis)
 
 
 def growth(axis: str, size: int, cores: int, seconds: float) -> dict[str, object]:

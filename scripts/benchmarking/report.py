@@ -1,16 +1,21 @@
 """The tables, aligned so that they read well as plain text and as Markdown."""
 
 from collections.abc import Iterator, Sequence
+from statistics import geometric_mean
 
 from benchmarking.figures import Duel, Spread, duels, fastest, over_rounds
+from benchmarking.processes import ENVIRONMENTS
 from benchmarking.timing import Timing
-from benchmarking.work import JOBS, OURS, Growth, Results, Work
+from benchmarking.work import JOBS, OURS, Growth, Pair, Results
+from lowered_cnn.kernels import Processor
 
 GROWTH = {
     "batch": "**Growth with the batch**: a training step of keras_mnist on one core, and the workspace of one shard",
     "side": "**Growth with the image**: one 3 x 3 convolution, 32 channels to 64, forward and backward on one core, "
     "of 4 images, by pixels per side",
 }
+
+NAMES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "onnxruntime": "ONNX Runtime"}
 
 Rows = Sequence[Sequence[str]]
 
@@ -31,7 +36,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
 
 
 def report(results: Results) -> Iterator[str]:
-    """Yield every table that there are results for, each with its caption."""
+    """Yield every table that there are results for, each with its caption, as docs/performance.md has them."""
     yield _conditions(results)
     for job in JOBS:
         for cores in sorted({pair.work.cores for pair in results.pairs if pair.job == job}):
@@ -46,19 +51,35 @@ def report(results: Results) -> Iterator[str]:
 
 def _conditions(results: Results) -> str:
     machine, versions = results.machine, {i.framework: i.version for i in results.installed}
+    processor = Processor(machine.processor, machine.vendor, machine.family, machine.model)
     lines = [
-        f"{machine.processor}, {_counted(machine.cores, 'core')}, {machine.memory / 2**30:.0f} GiB; {machine.system}, "
+        f"{processor}, {_counted(machine.cores, 'core')}, {machine.memory / 2**30:.0f} GiB; {machine.system}, "
         f"Python {machine.python}; " + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"Environment: {ENVIRONMENTS.get(results.environment, results.environment)}",
         f"{_counted(results.rounds, 'round')}, {results.seconds:g} s in each process for each job",
-        *(f"A product of 2048 x 2048 on {_counted(c, 'core')}: {f / 1e9:.0f} GFLOP/s" for c, f in _peaks(results)),
+        *(
+            f"Kernels of {name}: {kernels}"
+            for name, kernels in {s.framework: s.kernels for s in results.speeds}.items()
+        ),
+        *_products(results),
         *(f"Left out: {failure}" for failure in dict.fromkeys(results.failures)),
     ]
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _peaks(results: Results) -> list[tuple[int, float]]:
-    counts = sorted({peak.cores for peak in results.peaks})
-    return [(count, max(peak.flops for peak in results.peaks if peak.cores == count)) for count in counts]
+def _products(results: Results) -> Iterator[str]:
+    """Yield the speed of a large product in all frameworks, for each number of cores."""
+    for cores in sorted({speed.cores for speed in results.speeds}):
+        peaks = _peaks(results, cores)
+        told = ", ".join(f"{name} {flops / 1e9:.0f}" for name, flops in peaks.items())
+        yield f"A product of 2048 x 2048 on {_counted(cores, 'core')}, GFLOP/s: {told}"
+
+
+def _peaks(results: Results, cores: int) -> dict[str, float]:
+    here = [speed for speed in results.speeds if speed.cores == cores]
+    return {
+        name: max(s.flops for s in here if s.framework == name) for name in dict.fromkeys(s.framework for s in here)
+    }
 
 
 def _starts(results: Results) -> str:
@@ -85,45 +106,64 @@ def _each(point: Growth) -> str:
 
 def _job(results: Results, job: str, cores: int) -> Iterator[str]:
     pairs = [pair for pair in results.pairs if pair.job == job and pair.work.cores == cores]
-    works = list(dict.fromkeys(pair.work for pair in pairs))
-    where = f"{job}, {_counted(cores, 'core')}"
-    yield f"**{where.capitalize()}**: milliseconds, median (minimum)\n\n{_ours(results, job, works)}"
-    for framework in dict.fromkeys(pair.peer.framework for pair in pairs if pair.peer):
-        allocators = list(dict.fromkeys(p.peer.allocator for p in pairs if p.peer and p.peer.framework == framework))
-        rows = [_against(duels(pairs, job, work), work, framework, allocators) for work in works]
-        columns = [f"{name}, {allocator}" for allocator in allocators for name in ("mode", "ms", "ratio")]
-        header = ["network", "batch", "ours, ms", *columns]
-        caption = f"**{where.capitalize()}, {framework}**: its fastest mode, and how many times as long it takes"
-        yield f"{caption}\n\n{table(header, rows)}"
+    held = ", our products with AVX2" if results.environment == "avx2" else ""
+    where = f"{_counted(cores, 'core')}{held}"
+    yield f"**Our {job}, {where}**: milliseconds, median (minimum)\n\n{_ours(results, pairs, cores)}"
+    for batch in sorted({pair.work.batch for pair in pairs}, reverse=True):
+        for allocator in dict.fromkeys(pair.peer.allocator for pair in pairs if pair.peer):
+            tuned = f", allocator {allocator}" if allocator != "installed" else ""
+            here = [p for p in pairs if p.work.batch == batch and p.peer and p.peer.allocator == allocator]
+            if here:
+                means, rows = _against(here)
+                caption = (
+                    f"**{job.capitalize()}, batch {batch}, {where}{tuned}** (geometric mean of the ratios: {means})"
+                )
+                yield f"{caption}:\n\n{rows}"
 
 
-def _ours(results: Results, job: str, works: Sequence[Work]) -> str:
-    peaks = dict(_peaks(results))
-    costs = {(cost.network, cost.batch): cost.of(job) for cost in results.costs}
+def _ours(results: Results, pairs: Sequence[Pair], cores: int) -> str:
+    peak = _peaks(results, cores).get(OURS)
+    costs = {(cost.network, cost.batch): cost for cost in results.costs}
     rows = []
-    for work in works:
-        timing = over_rounds([pair.ours for pair in results.pairs if (pair.job, pair.work) == (job, work)])
-        rate = costs[work.network, work.batch] / timing.median
-        share = f"{rate / peaks[work.cores]:.0%}" if work.cores in peaks else ""
+    for work in dict.fromkeys(pair.work for pair in pairs):
+        here = [pair for pair in pairs if pair.work == work]
+        timing = over_rounds([pair.ours for pair in here])
+        rate = costs[work.network, work.batch].of(here[0].job) / timing.median
+        share = f"{rate / peak:.0%}" if peak else ""
         rows.append([work.network, str(work.batch), _milliseconds(timing), f"{rate / 1e9:.1f}", share])
     return table(["network", "batch", OURS, "GFLOP/s", "of peak"], rows)
 
 
-def _against(all_duels: Sequence[Duel], work: Work, framework: str, allocators: Sequence[str]) -> list[str]:
-    best = [fastest(all_duels, framework, allocator) for allocator in allocators]
-    mine = over_rounds([duel.ours for duel in best if duel]) if any(best) else None
-    row = [work.network, str(work.batch), _milliseconds(mine)]
-    for duel in best:
-        row += [duel.peer.mode, _milliseconds(duel.theirs), _ratio(duel)] if duel else ["", "", ""]
-    return row
+def _against(pairs: Sequence[Pair]) -> tuple[str, str]:
+    """Return the mean ratio of each framework, and the table of its fastest mode beside us, network by network."""
+    frameworks = list(dict.fromkeys(pair.peer.framework for pair in pairs if pair.peer))
+    ratios: dict[str, list[float]] = {framework: [] for framework in frameworks}
+    rows = []
+    for network in dict.fromkeys(pair.work.network for pair in pairs):
+        all_duels = duels([pair for pair in pairs if pair.work.network == network])
+        row = [network]
+        for framework in frameworks:
+            duel = fastest(all_duels, framework)
+            row += _cells(duel)
+            ratios[framework] += [duel.ratio.median] if duel else []
+        rows.append(row)
+    header = ["network", *(name for framework in frameworks for name in ("ours", NAMES[framework], "ratio"))]
+    means = ", ".join(f"{NAMES[name]} {geometric_mean(values):.2f}" for name, values in ratios.items())
+    return means, table(header, rows)
+
+
+def _cells(duel: Duel | None) -> list[str]:
+    if not duel:
+        return ["", "", ""]
+    return [_milliseconds(duel.ours), f"{_milliseconds(duel.theirs)}, {duel.peer.mode}", _ratio(duel)]
 
 
 def _ratio(duel: Duel) -> str:
     return f"{duel.ratio.median:.2f} ({duel.ratio.minimum:.2f}..{duel.ratio.maximum:.2f})"
 
 
-def _milliseconds(timing: Timing | None) -> str:
-    return f"{_three_digits(timing.median * 1e3)} ({_three_digits(timing.minimum * 1e3)})" if timing else ""
+def _milliseconds(timing: Timing) -> str:
+    return f"{_three_digits(timing.median * 1e3)} ({_three_digits(timing.minimum * 1e3)})"
 
 
 def _three_digits(number: float) -> str:

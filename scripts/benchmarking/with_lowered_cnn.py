@@ -7,6 +7,7 @@ import numpy as np
 from benchmarking.framework import OPTIMIZER, Floats, Framework
 from benchmarking.timing import Timed
 from lowered_cnn import Constant, Dataset, Recipe, train
+from lowered_cnn.kernels import blas
 
 IMAGES = 8192
 """The most images in an epoch, which also has at most 64 batches."""
@@ -28,6 +29,17 @@ class Measured(Framework):
     def inference(self) -> Timed:
         """Return `predict` on floats."""
         return Timed(partial(self.network.predict, self.images(1)[0]))
+
+    def kernels(self) -> str:
+        """Return the BLAS that NumPy has."""
+        return ", ".join(map(str, blas()))
+
+    def product(self) -> Timed:
+        """Return NumPy's product, since `predict` would cut it into chunks."""
+        (weight,) = (parameter.T for parameter in self.network.parameters.values())
+        images = self.images(1)[0]
+        out = np.empty_like(images)
+        return Timed(partial(np.matmul, images, weight, out=out))
 
     def predict(self, images: Floats) -> Floats:
         """Return the outputs of `predict`."""

@@ -1,5 +1,6 @@
 """PyTorch: eager, channels last, and compiled."""
 
+import re
 from collections.abc import Callable
 from itertools import cycle
 from typing import Any
@@ -54,6 +55,11 @@ class Measured(Framework):
         with torch.inference_mode():
             outputs: Floats = self._compiled(self.module.eval())(self._tensor(images)).numpy()
         return outputs
+
+    def kernels(self) -> str:
+        """Return the instructions of PyTorch's own kernels, and the version of MKL, which chooses its own."""
+        mkl = re.search(r"Math Kernel Library Version ([\d.]+)", torch.__config__.show())
+        return ", ".join([torch.backends.cpu.get_cpu_capability(), *([f"MKL {mkl[1]}"] if mkl else [])])
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         compiled: Callable[..., Any] = torch.compile(function) if self.setting.mode == "compile" else function

@@ -70,10 +70,12 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Peak:
-    """The operations per second of one large matrix product in NumPy on `cores` cores: the speed of the machine."""
+class Speed:
+    """What a framework says about its kernels, and the operations per second of a large product on `cores` cores."""
 
+    framework: str
     cores: int
+    kernels: str
     flops: float
 
 
@@ -112,6 +114,9 @@ class Machine:
     """The machine that the results are from."""
 
     processor: str
+    vendor: str
+    family: str
+    model: str
     cores: int
     memory: int
     system: str
@@ -123,24 +128,25 @@ class Results:
     """All results of one benchmark run; `failures` lists the peers that did not answer, and why."""
 
     machine: Machine
+    environment: str
     rounds: int
     seconds: float
     pairs: list[Pair] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
-    peaks: list[Peak] = field(default_factory=list)
+    speeds: list[Speed] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     installed: list[Installed] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def __add__(self, other: "Results") -> "Results":
-        """Merge the results of two runs with the same machine and settings."""
+        """Merge the results of two runs that are alike."""
         sums = {name: getattr(self, name) + getattr(other, name) for name in LISTS}
         return dataclasses.replace(self, **sums)
 
     def alike(self, other: "Results") -> bool:
-        """Return whether another run was on the same machine with the same settings."""
-        return (self.machine, self.rounds, self.seconds) == (other.machine, other.rounds, other.seconds)
+        """Return whether another run was on the same machine, in the same environment, with the same settings."""
+        return all(getattr(self, name) == getattr(other, name) for name in SETTINGS)
 
     def write(self, path: Path) -> None:
         """Write the results as JSON."""
@@ -153,6 +159,7 @@ class Results:
         return results
 
 
+SETTINGS = ("machine", "environment", "rounds", "seconds")
 LISTS = [each.name for each in dataclasses.fields(Results) if each.default_factory is list]
 
 
