@@ -3,14 +3,13 @@
 from itertools import cycle
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from benchmarking.framework import OPTIMIZER, Floats, Framework, Setting
 from benchmarking.layers import Placed, named_padding, placed, pool_size, unknown
 from benchmarking.timing import Timed
-from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
+from lowered_cnn import SGD, Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
 class Measured(Framework):
@@ -24,37 +23,38 @@ class Measured(Framework):
 
     def training(self) -> Timed:
         """Return training steps on tensors in memory."""
-        images, labels = map(_channels_last, self.images()), map(tf.constant, self.labels())
+        images, labels = map(channels_last, self.images()), map(tf.constant, self.labels())
         batches = cycle(list(zip(images, labels, strict=True)))
         return Timed(lambda: self.model.train_on_batch(*next(batches)))
 
     def inference(self) -> Timed:
         """Return the outputs for a tensor in memory."""
-        x = _channels_last(self.images(1)[0])
+        x = channels_last(self.images(1)[0])
         return Timed(lambda: self.model.predict_on_batch(x))
 
     def predict(self, images: Floats) -> Floats:
         """Return the outputs."""
-        outputs: Floats = np.asarray(self.model.predict_on_batch(_channels_last(images)))
+        outputs: Floats = np.asarray(self.model.predict_on_batch(channels_last(images)))
         return outputs
 
 
-def _channels_last(images: Floats) -> Any:
+def channels_last(images: Floats) -> Any:
+    """Return images (N, C, H, W) as a tensor (N, H, W, C)."""
     return tf.constant(np.ascontiguousarray(np.moveaxis(images, 1, -1)))
 
 
 def keras_model(network: Network) -> Any:
-    """Return the network as a compiled `keras.Sequential`, with the same weights."""
+    """Return the network as a compiled `tf.keras.Sequential`, with the same weights."""
     channels, *size = network.input_shape
     places = list(placed(network))
     layers = [_keras_layer(place) for place in places]
-    model = keras.Sequential([keras.Input((*size, channels)), *layers])
+    model = tf.keras.Sequential([tf.keras.Input((*size, channels)), *layers])
     for place, layer in zip(places, layers, strict=True):
         if place.weights:
             layer.set_weights([place.kernel, *([] if place.bias is None else [place.bias])])
     model.compile(
-        keras.optimizers.SGD(OPTIMIZER.learning_rate, OPTIMIZER.momentum),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        tf.keras.optimizers.SGD(OPTIMIZER.learning_rate, OPTIMIZER.momentum),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     return model
 
@@ -64,25 +64,26 @@ def _keras_layer(place: Placed) -> Any:
         case Conv2D(filters=filters, groups=groups, bias=bias) as conv:
             sweep = conv.sweep(place.input_shape, place.name)
             window = sweep.window
-            return keras.layers.Conv2D(
+            return tf.keras.layers.Conv2D(
                 filters, window.kernel, window.stride, named_padding(sweep),
                 dilation_rate=window.dilation, groups=groups, use_bias=bias,
             )  # fmt: skip
         case Dense(units=units, bias=bias):
-            return keras.layers.Dense(units, use_bias=bias)
+            return tf.keras.layers.Dense(units, use_bias=bias)
         case MaxPool():
-            return keras.layers.MaxPooling2D(pool_size(place))
+            return tf.keras.layers.MaxPooling2D(pool_size(place))
         case ReLU():
-            return keras.layers.ReLU()
+            return tf.keras.layers.ReLU()
         case Flatten():
-            return keras.layers.Flatten()
+            return tf.keras.layers.Flatten()
     raise unknown(place)
 
 
 class Function:
-    """The network as a `tf.function`, with TensorFlow's own fused momentum."""
+    """The network as a `tf.function`, with TensorFlow's own fused momentum, and L2 on weights only."""
 
-    def __init__(self, network: Network, xla: bool) -> None:
+    def __init__(self, network: Network, xla: bool = False, sgd: SGD = OPTIMIZER) -> None:
+        self.sgd = sgd
         self.places = list(placed(network))
         self.variables = {
             place.name: [tf.Variable(place.kernel), *([] if place.bias is None else [tf.Variable(place.bias)])]
@@ -96,15 +97,18 @@ class Function:
     def _all(self) -> list[Any]:
         return [variable for variables in self.variables.values() for variable in variables]
 
-    def _train(self, images: Any, labels: Any) -> Any:
+    def _train(self, images: Any, labels: Any, learning_rate: Any = None) -> Any:
         with tf.GradientTape() as tape:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self._forward(images))
             loss = tf.reduce_mean(losses)
         variables = self._all()
         for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            if self.sgd.l2 and variable.shape.rank > 1:
+                gradient += self.sgd.l2 * variable
             tf.raw_ops.ResourceApplyMomentum(
                 var=variable.handle, accum=self.velocities[id(variable)].handle, grad=gradient,
-                lr=OPTIMIZER.learning_rate, momentum=OPTIMIZER.momentum,
+                lr=self.sgd.learning_rate if learning_rate is None else learning_rate,
+                momentum=self.sgd.momentum, use_nesterov=self.sgd.nesterov,
             )  # fmt: skip
         return loss
 
