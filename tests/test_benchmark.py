@@ -140,7 +140,7 @@ def test_the_tables_have_the_form_of_the_document() -> None:
     expected = table(["network", "ours", "PyTorch", "ratio", "ours", "JAX", "ratio"], rows)
     caption = "**Training, batch 1, 1 core** (geometric mean of the ratios: PyTorch 2.45, JAX 4.00):"
     assert f"{caption}\n\n{expected}" in text
-    heading = "**Training, batch 1, 1 core, our products with AVX2, allocator tuned** ("
+    heading = "**Training, batch 1, 1 core, ours with OPENBLAS_CORETYPE=Haswell, allocator tuned** ("
     pairs = [pair(1, 2, dataclasses.replace(EAGER, allocator="tuned"))]
     assert heading in "\n".join(report(dataclasses.replace(results(), environment="avx2", pairs=pairs)))
 
@@ -167,7 +167,7 @@ def test_results_from_two_environments_are_not_put_together(tmp_path: Path, caps
     assert benchmark.main(["--report", str(tmp_path / "user"), str(tmp_path / "avx2"), str(tmp_path / "user")]) == 0
     text = capsys.readouterr().out
     assert text.count("a processor") == 2
-    assert text.count("OPENBLAS_CORETYPE=Haswell") == 1
+    assert text.count("- Environment: as user, but our processes have OPENBLAS_CORETYPE=Haswell") == 1
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The duels: in each round, a process of ours and one of the peer take turns, from one piece of work to the next."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -52,8 +51,8 @@ class Opponent:
 def fight(tournament: Tournament, cores: int, failed: Callable[[str], None]) -> Iterator[Pair]:
     """Run all rounds on so many cores; an opponent that fails is reported and left out from then on."""
     opponents = tournament.opponents()
-    for _, opponent in itertools.product(range(tournament.rounds), list(opponents)):
-        if opponent in opponents:
+    for _ in range(tournament.rounds):
+        for opponent in list(opponents):
             try:
                 yield from _round(tournament, opponent, cores)
             except PeerError as error:

@@ -106,7 +106,7 @@ def _each(point: Growth) -> str:
 
 def _job(results: Results, job: str, cores: int) -> Iterator[str]:
     pairs = [pair for pair in results.pairs if pair.job == job and pair.work.cores == cores]
-    held = ", our products with AVX2" if results.environment == "avx2" else ""
+    held = ", ours with OPENBLAS_CORETYPE=Haswell" if results.environment == "avx2" else ""
     where = f"{_counted(cores, 'core')}{held}"
     yield f"**Our {job}, {where}**: milliseconds, median (minimum)\n\n{_ours(results, pairs, cores)}"
     for batch in sorted({pair.work.batch for pair in pairs}, reverse=True):
