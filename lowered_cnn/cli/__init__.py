@@ -1,5 +1,6 @@
 """The command line: one module per command, and one line on stderr for any error."""
 
+import argparse
 import io
 import os
 import sys
@@ -28,14 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     parser = _parser(given)
     parsed = parser.parse_args(given)
-    if parsed.verbose and not parsed.version:
+    asks_version = hasattr(parsed, "version")
+    if hasattr(parsed, "verbose") and not asks_version:
         parser.error("argument --verbose: expected --version with it")
-    if not (parsed.version or parsed.command):
+    if not (asks_version or parsed.command):
         parser.error(f"expected --version or a command: {', '.join(COMMANDS)}")
     try:
         restore_interrupts()
         with expected_errors():
-            code = _module("version" if parsed.version else parsed.command).run(parsed) or 0
+            code = _module("version" if asks_version else parsed.command).run(parsed) or 0
             sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -53,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser(given: Sequence[str]) -> Parser:
     """Return a parser for the command that is given, or for all if none is: other commands need not be imported."""
     parser = Parser(prog="lowered-cnn", description="Train and use convolutional neural networks on the CPU.")
-    parser.add_argument("--version", action="store_true", help="print the version instead")
-    parser.add_argument("--verbose", action="store_true", help="with --version: what computes here, and how fast")
+    add, absent = parser.add_argument, argparse.SUPPRESS  # a command must not find them among its own
+    add("--version", action="store_true", default=absent, help="print the version instead")
+    add("--verbose", action="store_true", default=absent, help="with --version: what computes here, and how fast")
     commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(COMMANDS) + "}")
     for name in given[:1] if given and given[0] in COMMANDS else COMMANDS:
         command = _module(name)

@@ -40,7 +40,7 @@ class Speed:
 def run(arguments: argparse.Namespace) -> None:
     """Print the version and, with --verbose, the machine."""
     print(f"lowered-cnn {__version__}")
-    if arguments.verbose:
+    if hasattr(arguments, "verbose"):
         print("\n".join(_lines(speed())))
 
 
