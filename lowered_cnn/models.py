@@ -28,11 +28,11 @@ FILTERS = 64
 
 
 def compact(classes: int = 10) -> Sequential:
-    """The default: LeNet's layout, with ReLU after pooling, which gives the same values for a quarter of the work."""
+    """The default: LeNet's layout, with batch normalization after pooling, which leaves it a fraction of the work."""
     return Sequential(
-        Conv2D(8, 5), MaxPool(2), ReLU(),
-        Conv2D(24, 5), MaxPool(2), ReLU(),
-        Flatten(), Dense(120), ReLU(), Dense(classes),
+        Conv2D(8, 5, bias=False), MaxPool(3), BatchNorm(), ReLU(),
+        Conv2D(48, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+        Flatten(), Dense(128), ReLU(), Dense(classes),
     )  # fmt: skip
 
 

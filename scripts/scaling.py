@@ -103,7 +103,7 @@ def model() -> None:
     """Print how many times as fast as one rank a step is, with one core per rank."""
     print("| network | batch | 1 rank, ms |", *(f"{wire}: {'/'.join(map(str, RANKS))} |" for wire in WIRES))
     print("| --- | ---: | ---: |", *["---: |"] * len(WIRES))
-    for name in ("lenet5", "compact", "keras_mnist", "pytorch_mnist", "deep"):
+    for name in ("lenet5", "keras_mnist", "pytorch_mnist", "deep"):
         network = Network(getattr(models, name)(10), (1, 28, 28))
         shard = shard_seconds(network)
         for batch in BATCHES:

@@ -23,6 +23,7 @@ from lowered_cnn.explore.saved import example_of, saved, some_examples
 from lowered_cnn.models import compact
 from lowered_cnn.network import image_range
 from lowered_cnn.storage import write_whole
+from lowered_cnn.training import COMPACT
 from lowered_cnn.training.checkpoint import read_state
 
 DEV_SIZE = 5000
@@ -79,7 +80,7 @@ def _exploration(path: Path | None) -> Exploration:
 
 
 def _untrained() -> Exploration:
-    mnist, recipe = load_data(), Recipe()
+    mnist, recipe = load_data(), COMPACT
     network = Network(compact(), mnist.train.image_shape, seed=recipe.seed)
     network.input_range = image_range(mnist.train.dtype, ())
     data, dev = mnist.train.split(DEV_SIZE, recipe.seed)

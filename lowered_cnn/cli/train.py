@@ -43,19 +43,17 @@ from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
-from lowered_cnn.training import ADAPTIVE, BEST, join_ranks
+from lowered_cnn.training import ADAPTIVE, BEST, COMPACT, join_ranks
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.workers import POSIX
 
-DEFAULT = Recipe()
-RECIPES = {"default": ("compact", DEFAULT), "best": ("deep", BEST), "adaptive": ("adaptive", ADAPTIVE)}
+RECIPES = {"default": ("compact", COMPACT), "best": ("deep", BEST), "adaptive": ("adaptive", ADAPTIVE)}
 """Each recipe with its network."""
 LEAST_STEPS, MOST_EPOCHS = 800, 60
 """The adaptive recipe takes at least that many steps, but for small data no more than that many epochs."""
 IMBALANCED = 10
 """Where the largest class has more than that many times the images of the smallest, accuracy alone misleads."""
 OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": DEFAULT.optimizer,
     "adam": Adam(),
     "adamw": AdamW(),
     "rmsprop": RMSprop(0.001),
@@ -64,7 +62,7 @@ SCHEDULES: dict[str, Schedule] = {
     "constant": Constant(),
     "step": StepDecay(),
     "cosine": Cosine(),
-    "one-cycle": DEFAULT.schedule,
+    "one-cycle": COMPACT.schedule,
     "plateau": Plateau(),
 }
 DEV_PART = 12
@@ -80,10 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR", help="IDX or .npy files, or one sub-folder of images per class (MNIST)"
     )
     recipes = (
-        "default: 99.1 %% of MNIST in ten seconds on 2 cores; best: 99.7 %% in about twelve minutes; "
+        "default: 99.1 %% of MNIST in five seconds on 2 cores; best: 99.7 %% in about twelve minutes; "
         "adaptive: for images of any other kind, size and scale"
     )
-    parser.add_argument("--recipe", choices=RECIPES, help=f"{recipes} (default, or adaptive for other images)")
+    other = Recipe()
+    chosen = (
+        f"default, or adaptive for other images; for another network, {other.epochs} epochs of batches of "
+        f"{other.batch_size} at {other.optimizer.learning_rate}"
+    )
+    parser.add_argument("--recipe", choices=RECIPES, help=f"{recipes} ({chosen})")
     text = f"the network: {', '.join(MODELS)}, or one of your own ({_by_recipe(lambda model, _: model)})"
     parser.add_argument("--model", type=model_name, metavar="MODEL|FILE.py:NAME", help=text)
     text = "start from the network of an earlier run or of an ONNX file, with a new head if the classes are others"
@@ -93,14 +96,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     epochs, batch_size = _by_recipe(lambda _, recipe: recipe.epochs), _by_recipe(lambda _, recipe: recipe.batch_size)
     parser.add_argument("--epochs", type=at_least(1), help=f"({epochs})")
     parser.add_argument("--batch-size", type=at_least(1), help=f"({batch_size})")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="(sgd)")
-    parser.add_argument("--learning-rate", type=positive(), help="its peak (sgd: 0.05, the others: 0.001)")
+    parser.add_argument("--optimizer", choices=("sgd", *OPTIMIZERS), help="(sgd)")
+    rates = _by_recipe(lambda _, recipe: recipe.optimizer.learning_rate)
+    parser.add_argument("--learning-rate", type=positive(), help=f"its peak (sgd: {rates}; the others: 0.001)")
     parser.add_argument("--schedule", choices=SCHEDULES, help="(one-cycle)")
     text = "stop when the dev accuracy has not improved in that many epochs, and keep the best weights (never)"
     parser.add_argument("--patience", type=at_least(1), metavar="EPOCHS", help=text)
     parser.add_argument("--dev-size", type=at_least(0), help="training images held out (one in 12)")
     parser.add_argument("--workers", type=at_least(1), help="processes (one per usable core; on Windows, one)")
-    parser.add_argument("--seed", type=at_least(0), help=f"({DEFAULT.seed})")
+    parser.add_argument("--seed", type=at_least(0), help=f"({COMPACT.seed})")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the folder to write (runs/1, runs/2, ...)")
     text = "how often to save what a training goes on from, in steps or seconds (once a minute, and after each epoch)"
     parser.add_argument("--checkpoint-every", type=interval, metavar="STEPS|30s", help=text)
@@ -141,7 +145,7 @@ def _start(arguments: argparse.Namespace, ranks: Ranks) -> int:
         check_out(arguments.out)
     origin = _origin(arguments)
     splits = load_data(arguments.data, origin.network.input_shape if origin else None)
-    seed = DEFAULT.seed if arguments.seed is None else arguments.seed
+    seed = COMPACT.seed if arguments.seed is None else arguments.seed
     dev_size = len(splits.train) // DEV_PART if arguments.dev_size is None else arguments.dev_size
     data, dev = _hold_out(splits.train, dev_size, seed)
     model, recipe = _chosen(arguments, data, seed)
@@ -283,9 +287,11 @@ def _chosen(arguments: argparse.Namespace, data: Dataset, seed: int) -> tuple[st
     """Return the chosen network and recipe, with the options applied."""
     name = arguments.recipe or ("default" if is_mnist_style(data) else "adaptive")
     model, recipe = RECIPES[name]
+    if name == "default" and arguments.recipe is None and _has_another_network(arguments):
+        recipe = Recipe()  # without normalization, the rate of the default recipe may be too high
     if name == "adaptive":
         recipe = recipe.at_least(LEAST_STEPS, MOST_EPOCHS, len(data))
-    optimizer = OPTIMIZERS[arguments.optimizer] if arguments.optimizer else recipe.optimizer
+    optimizer = OPTIMIZERS.get(arguments.optimizer, recipe.optimizer)
     if arguments.learning_rate is not None:
         assert isinstance(optimizer, SGD | Adam | AdamW | RMSprop)
         optimizer = dataclasses.replace(optimizer, learning_rate=arguments.learning_rate)
@@ -300,6 +306,10 @@ def _chosen(arguments: argparse.Namespace, data: Dataset, seed: int) -> tuple[st
         frozen=tuple(arguments.freeze or ()),
     )
     return arguments.model or model, recipe
+
+
+def _has_another_network(arguments: argparse.Namespace) -> bool:
+    return arguments.model not in (None, "compact") or getattr(arguments, "from") is not None
 
 
 def _by_recipe(value: Callable[[str, Recipe], object]) -> str:

@@ -148,6 +148,9 @@ def _pairs(rates: object) -> tuple[tuple[str, float], ...]:
     return pairs
 
 
+COMPACT = Recipe(epochs=2, batch_size=128, optimizer=SGD(learning_rate=0.3, momentum=0.9, nesterov=True, l2=1e-3))
+"""The recipe of the default command, for the network `compact`: its normalizations bear the high learning rate."""
+
 BEST = Recipe(
     epochs=15,
     optimizer=SGD(learning_rate=0.05, momentum=0.9, nesterov=True, l2=5e-4),

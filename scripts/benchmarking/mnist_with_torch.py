@@ -24,6 +24,7 @@ def trained(run: Run) -> Predict:
         chosen = torch.from_numpy(indices)
         functional.cross_entropy(net(images[chosen]), labels[chosen]).backward()
         optimizer.step()
+    net.eval()
 
     def predict(images: Floats) -> Array:
         with torch.inference_mode():

@@ -1,5 +1,6 @@
 """TensorFlow: Keras out of the box, and a `tf.function` of low-level operations, with and without XLA."""
 
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 from benchmarking.framework import OPTIMIZER, Floats, Framework, Setting
 from benchmarking.layers import Placed, named_padding, placed, pool_size, unknown
 from benchmarking.timing import Timed
-from lowered_cnn import SGD, Conv2D, Dense, Flatten, MaxPool, Network, ReLU
+from lowered_cnn import SGD, BatchNorm, Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
 class Measured(Framework):
@@ -90,16 +91,21 @@ class Function:
             for place in self.places
             if place.weights
         }
+        self.statistics = {
+            place.name: [tf.Variable(place.weights[name]) for name in ("running_mean", "running_var")]
+            for place in self.places
+            if isinstance(place.layer, BatchNorm)
+        }
         self.velocities = {id(v): tf.Variable(tf.zeros_like(v)) for v in self._all()}
         self.train_on_batch = tf.function(self._train, autograph=False, jit_compile=xla)
-        self.predict_on_batch = tf.function(self._forward, autograph=False, jit_compile=xla)
+        self.predict_on_batch = tf.function(partial(self._forward, training=False), autograph=False, jit_compile=xla)
 
     def _all(self) -> list[Any]:
         return [variable for variables in self.variables.values() for variable in variables]
 
     def _train(self, images: Any, labels: Any, learning_rate: Any = None) -> Any:
         with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self._forward(images))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, self._forward(images, training=True))
             loss = tf.reduce_mean(losses)
         variables = self._all()
         for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
@@ -112,10 +118,24 @@ class Function:
             )  # fmt: skip
         return loss
 
-    def _forward(self, x: Any) -> Any:
+    def _forward(self, x: Any, training: bool) -> Any:
         for place in self.places:
-            x = _apply(place, self.variables.get(place.name, []), x)
+            if isinstance(place.layer, BatchNorm):
+                x = self._normalized(place, place.layer, x, training)
+            else:
+                x = _apply(place, self.variables.get(place.name, []), x)
         return x
+
+    def _normalized(self, place: Placed, norm: BatchNorm, x: Any, training: bool) -> Any:
+        (scale, offset), (mean, variance) = self.variables[place.name], self.statistics[place.name]
+        y, new_mean, new_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=norm.epsilon,
+            exponential_avg_factor=norm.momentum, is_training=training,
+        )  # fmt: skip
+        if training:
+            mean.assign(new_mean)
+            variance.assign(new_variance)
+        return y
 
 
 def _apply(place: Placed, variables: list[Any], x: Any) -> Any:

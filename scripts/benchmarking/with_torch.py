@@ -12,7 +12,7 @@ from torch.nn import functional
 from benchmarking.framework import OPTIMIZER, Floats, Framework, Setting
 from benchmarking.layers import Placed, placed, sides, unknown
 from benchmarking.timing import Timed
-from lowered_cnn import Conv2D, Dense, Flatten, MaxPool, Network, ReLU
+from lowered_cnn import BatchNorm, Conv2D, Dense, Flatten, MaxPool, Network, ReLU
 
 
 class Measured(Framework):
@@ -88,6 +88,8 @@ def _layer(place: Placed) -> Any:
         case MaxPool() as pool:
             sweep = pool.sweep(place.input_shape, place.name)
             return nn.MaxPool2d(sweep.window.kernel, sweep.window.stride, sides(sweep))
+        case BatchNorm(momentum=momentum, epsilon=epsilon):
+            return _filled(nn.BatchNorm2d(place.input_shape[0], epsilon, momentum), place)
         case ReLU():
             return nn.ReLU()
         case Flatten():
