@@ -48,6 +48,7 @@ from lowered_cnn.cli.stopping import SIGNALS, Stopping
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.kernels import blas, instructions, processor
 from lowered_cnn.models import deep
+from lowered_cnn.training import ADAPTIVE, BEST, COMPACT
 from lowered_cnn.training.ranks import Alone
 from lowered_cnn.verify import Certificate, Check
 
@@ -144,11 +145,28 @@ def test_train_does_what_the_library_does(few_digits: Path, tmp_path: Path) -> N
     assert main(["train", "--data", str(few_digits), *options, "--out", str(tmp_path / "run")]) == 0
     data, _ = load_mnist().train.take(np.arange(600)).split(100, seed=3)
     network = Network(models.compact(), (1, 28, 28), seed=3)
-    recipe = Recipe(epochs=1, seed=3)
     optimizer = SGD(0.02, momentum=0.9, nesterov=True, l2=1e-3)
-    list(train(network, data, replace(recipe, optimizer=optimizer)))
+    list(train(network, data, replace(COMPACT, epochs=1, optimizer=optimizer, seed=3)))
     run = load(tmp_path / "run" / "model.safetensors")
     np.testing.assert_array_equal(run.parameters.vector, network.parameters.vector)
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        ([], COMPACT),
+        (["--model", "compact"], COMPACT),
+        (["--model", "notebook"], Recipe()),
+        (["--model", "notebook", "--recipe", "default"], COMPACT),
+        (["--model", "notebook", "--recipe", "best", "--optimizer", "sgd"], BEST),
+        (["--model", "notebook", "--recipe", "adaptive"], ADAPTIVE),
+    ],
+)
+def test_a_recipe_goes_with_its_network(few_digits: Path, tmp_path: Path, options: list[str], recipe: Recipe) -> None:
+    """A high rate that suits one network is given to another only if asked for."""
+    run = tmp_path / "run"
+    assert main(["train", "--data", str(few_digits), "--epochs", "1", "--no-report", "--out", str(run), *options]) == 0
+    assert json.loads((run / "config.json").read_text())["recipe"] == repr(replace(recipe, epochs=1))
 
 
 def test_the_bar_counts_every_step(few_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +179,7 @@ def test_the_bar_counts_every_step(few_digits: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("lowered_cnn.cli.running.tqdm", shown)
     assert main(["train", "--data", str(few_digits), "--epochs", "2", "--out", str(tmp_path / "run")]) == 0
     (bar,) = bars
-    assert bar.n == bar.total == 2 * math.ceil(550 / 64)
+    assert bar.n == bar.total == 2 * math.ceil(550 / 128)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
@@ -186,7 +204,7 @@ def test_a_terminal_shows_how_the_training_is_going(few_digits: Path, tmp_path: 
     assert process.returncode == 0
     bars = re.findall(r"\r *(\d+)%\|(.*?)\| (\S+) left, ([^\r\n]*)", shown.decode())
     records = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
-    loss, accuracy = (np.mean([record[name] for record in records[9:]]) for name in ("loss", "train_accuracy"))
+    loss, accuracy = (np.mean([record[name] for record in records[5:]]) for name in ("loss", "train_accuracy"))
     percent, _, left, told = bars[-1]
     assert (percent, left) == ("100", "00:00")
     assert re.fullmatch(rf"epoch 2, loss {loss:.3f}, accuracy {accuracy:.1%}, [\d,]+ images/s *", told)
@@ -203,8 +221,8 @@ def test_epochs_are_told_beside_the_result(
     assert output.out.count("\n") == 1
     line = r"epoch (\d) of 2: loss (\d\.\d{4}), dev accuracy \d+\.\d\d%, [\d,]+ images/s"
     records = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = np.reshape([record["loss"] for record in records], (2, 9))
-    means = np.average(losses, axis=1, weights=[64] * 8 + [550 - 8 * 64])
+    losses = np.reshape([record["loss"] for record in records], (2, 5))
+    means = np.average(losses, axis=1, weights=[128] * 4 + [550 - 4 * 128])
     assert re.findall(line, output.err) == [("1", f"{means[0]:.4f}"), ("2", f"{means[1]:.4f}")]
 
 
