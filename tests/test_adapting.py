@@ -221,7 +221,7 @@ def test_a_fully_convolutional_network_takes_inputs_of_any_size() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 32, 32), r"for_inputs: dense1.weight: expected \(120, 384\), got \(120, 600\)"),
+        ((1, 40, 40), r"for_inputs: dense1.weight: expected \(128, 432\), got \(128, 1200\)"),
         ((3, 28, 28), r"for_inputs: conv1.weight: expected \(8, 1, 5, 5\), got \(8, 3, 5, 5\)"),
         ((1, 4, 4), "conv1: "),
         ((28, 28), "conv1: "),

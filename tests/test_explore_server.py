@@ -226,7 +226,7 @@ def load_copy(network: Network) -> Network:
 def test_a_nudge_agrees_with_the_gradient(explorer: Explorer, network: Network, digit: Any) -> None:
     traced = explorer.post("/api/trace", {"image": pack(digit), "label": 2})
     rng = np.random.default_rng(0)
-    for name in ("conv1.weight", "conv2.bias", "dense1.weight", "dense2.bias"):
+    for name in ("conv1.weight", "batch_norm2.bias", "dense1.weight", "dense2.bias"):
         index = int(rng.integers(network.parameters[name].size))
         body = {"image": pack(digit), "label": 2, "parameter": name, "index": index}
         found = explorer.post("/api/nudge", body)
