@@ -110,7 +110,8 @@ def test_two_weights_of_each_parameter_are_nudged(run: Path, tmp_path: Path) -> 
             sizes = np.abs(unpack(gradient).reshape(-1))
             most, median = (sizes[nudge["index"]] for nudge in nudges if nudge["parameter"] == name)
             assert most == pytest.approx(sizes.max(), rel=1e-5)
-            assert median == pytest.approx(np.median(sizes[sizes > 0]), rel=0.5)
+            above = np.sort(sizes[sizes > 0])
+            assert median == pytest.approx(above[len(above) // 2], rel=0.5)
 
 
 def test_images_of_ones_own_are_labelled_as_the_network_takes_them(run: Path, tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ def test_its_numbers_are_those_of_the_library(run: Path, page: Page) -> None:
     assert page.rows["confusion"][1:] == told
     assert str(summary(network)) in page.text["costs"]
     assert [row[0] for row in page.rows["costs"]] == [
-        "layer", "conv1", "batch_norm1", "relu1", "conv2", "batch_norm2", "relu2", "flatten1", "dense1", "relu3", "dense2",
-        "step",
+        "layer", "conv1", "batch_norm1", "relu1", "conv2", "batch_norm2", "relu2", "flatten1", "dense1", "relu3",
+        "dense2", "step",
     ]  # fmt: skip
     assert "Recipe(epochs=2" in page.text["setting"]
 
