@@ -26,7 +26,7 @@ from lowered_cnn import Network, Recipe, load_mnist
 from lowered_cnn.models import compact
 mnist = load_mnist()
 data = mnist.train.take(np.arange(150))
-run = Run(Network(compact(), data.image_shape, seed=0), Recipe(epochs=2), floats(data.images), data.labels)
+run = Run(Network(compact(), data.image_shape, seed=0), Recipe(epochs=2, shard_size=64), floats(data.images), data.labels)
 predict = importlib.import_module("benchmarking.mnist_with_" + sys.argv[1]).trained(run)
 print(json.dumps(predict(floats(mnist.test.images[:20])).tolist()))
 """
@@ -62,7 +62,7 @@ def test_a_peer_takes_the_steps_that_we_take(peer: str) -> None:
     if find_spec(peer) is None:
         pytest.skip(f"{peer} is not installed")
     mnist = load_mnist()
-    data, recipe = mnist.train.take(np.arange(150)), Recipe(epochs=2)
+    data, recipe = mnist.train.take(np.arange(150)), Recipe(epochs=2, shard_size=64)
     done = subprocess.run([sys.executable, "-c", STEPS, peer], capture_output=True, text=True, check=True, env=PATHS)
     ours = Network(compact(), data.image_shape, seed=0)
     fit(ours, data, recipe)

@@ -56,7 +56,9 @@ def main(description: str | None, trained: Callable[[Run], Predict]) -> None:
     seed = parser.parse_args().seed
     mnist = load_mnist()
     data, _ = mnist.train.split(len(mnist.train) // 12, seed)
-    run = Run(Network(compact(), data.image_shape, seed=seed), replace(COMPACT, seed=seed), floats(data.images), data.labels)
+    run = Run(
+        Network(compact(), data.image_shape, seed=seed), replace(COMPACT, seed=seed), floats(data.images), data.labels
+    )
     predict, images = trained(run), floats(mnist.test.images)
     outputs = np.concatenate([predict(images[start : start + TESTED]) for start in range(0, len(images), TESTED)])
     print(json.dumps({"test_accuracy": float((outputs.argmax(axis=1) == mnist.test.labels).mean())}))
