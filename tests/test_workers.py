@@ -178,7 +178,7 @@ def test_no_more_workers_are_started_than_a_batch_has_shards(workers: int, start
 
 
 def test_a_batch_has_no_more_shards_than_the_data() -> None:
-    records = train(noisy_network(SHAPE), noise(60), Recipe(batch_size=10**9, epochs=2), workers=3)
+    records = train(noisy_network(SHAPE), noise(60), Recipe(batch_size=10**9, epochs=2, shard_size=32), workers=3)
     next(records)
     assert len(workers_of(os.getpid())) == 1
     records.close()
@@ -397,7 +397,7 @@ class Own(SoftmaxCrossEntropy):
 def main(loss=SoftmaxCrossEntropy(), epochs=2, after=lambda record: None):
     data = Dataset(np.zeros((128, 1, 4, 4), np.uint8), np.zeros(128, np.int64), ("zero",))
     network = Network(Sequential(Flatten(), Dense(1)), (1, 4, 4))
-    for record in train(network, data, Recipe(epochs=epochs, batch_size=128, loss=loss), workers=3):
+    for record in train(network, data, Recipe(epochs=epochs, batch_size=128, shard_size=32, loss=loss), workers=3):
         after(record)
     print("trained", record.step)
 
