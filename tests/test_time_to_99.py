@@ -26,7 +26,8 @@ from lowered_cnn import Network, Recipe, load_mnist
 from lowered_cnn.models import compact
 mnist = load_mnist()
 data = mnist.train.take(np.arange(150))
-run = Run(Network(compact(), data.image_shape, seed=0), Recipe(epochs=2, shard_size=64), floats(data.images), data.labels)
+network, recipe = Network(compact(), data.image_shape, seed=0), Recipe(epochs=2, shard_size=64)
+run = Run(network, recipe, floats(data.images), data.labels)
 predict = importlib.import_module("benchmarking.mnist_with_" + sys.argv[1]).trained(run)
 print(json.dumps(predict(floats(mnist.test.images[:20])).tolist()))
 """
