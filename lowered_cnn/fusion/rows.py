@@ -9,6 +9,7 @@ im2col makes KH copies. In the adjoint, dX of input row h is one product over th
 adjacent as well; only the taps along the width are left for col2im to add.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,7 +42,11 @@ class RowEngine(LearningEngine):
         site, new = plan.site, plan.site.workspace.array
         channels, (filters, self.height, width) = site.input_shape[0], plan.output
         self.taps, across = plan.sweep.window.kernel
-        self.row = (across, channels, width, site.batch)
+        # If there is no dX to add up, outputs that are pooled together lie apart, so that the pooling reads long runs.
+        self.across = plan.patch[1]
+        apart = 1 if site.wants_dx else self.across
+        self.line = (apart, width // apart, site.batch)
+        self.row = (across, channels, *self.line)
         line, step = width * site.batch, plan.patch[0]
         self.blocks = plan.blocks(
             step, step * (across * channels + filters) * line, fixed=(self.taps - 1) * across * channels * line
@@ -57,8 +62,7 @@ class RowEngine(LearningEngine):
         self.wants_dx = site.wants_dx
         # A block's dz is stored after the last dz rows of the block before, which dX of its first rows sums too.
         self.above = self.taps - 1 if site.wants_dx else 0
-        self.memory = site.workspace.temporary((self.above + most, filters, width, site.batch))
-        self.patched = (filters, width // plan.patch[1], plan.patch[1], site.batch)
+        self.memory = site.workspace.temporary((self.above + most, filters, *self.line))
         if site.wants_gradients:
             self.dweight = site.gradient("weight").transpose(0, 2, 3, 1)
             transposed = (self.weight[0].size, filters)
@@ -81,7 +85,7 @@ class RowEngine(LearningEngine):
         """Z = weight @ columns, for each row."""
         z = self._rows(last - first)
         multiply("forward", _matrix(self.weight), self._columns(first, last), out=_matrices(z))
-        return z.reshape(len(z), *self.patched)
+        return self._patches(z)
 
     def start(self) -> None:
         """Set the sums to zero."""
@@ -92,7 +96,7 @@ class RowEngine(LearningEngine):
 
     def dz(self, count: int) -> Array:
         """Return the buffer for a block's dz."""
-        return self._rows(count).reshape(count, *self.patched)
+        return self._patches(self._rows(count))
 
     def backward(self, first: int, last: int) -> None:
         """dweight += dZ columns^T, and dX."""
@@ -112,6 +116,12 @@ class RowEngine(LearningEngine):
     def _rows(self, count: int) -> Array:
         """Return the buffer for a block's z or dz, (count, K, OW, N)."""
         return self.memory[self.above : self.above + count]
+
+    def _patches(self, rows: Array) -> Array:
+        """View rows (count, K, OW, N) as (count, K, OW / PW, PW, N)."""
+        if self.line[0] == self.across:
+            return rows.swapaxes(2, 3)
+        return rows.reshape(*rows.shape[:2], -1, self.across, rows.shape[-1])
 
     def _columns(self, first: int, last: int) -> Array:
         rows = self.scratch[: last - first + self.taps - 1]
@@ -147,7 +157,8 @@ class RowEngine(LearningEngine):
     def _view(self, padded: Array) -> Array:
         """View (C, HP, WP, N) as rows (HP, KW, C, OW, N)."""
         channel, row, position, example = padded.strides
-        return as_strided(padded, (padded.shape[1], *self.row), (row, position, channel, position, example))
+        strides = (row, position, channel, position, self.line[0] * position, example)
+        return as_strided(padded, (padded.shape[1], *self.row), strides)
 
 
 def _matrix(weight: Array) -> Array:
@@ -164,6 +175,6 @@ def _matrices(rows: Array, axes: int = 1) -> Array:
 
 def _stacked(rows: Array, count: int, taps: int) -> Array:
     """View rows (H, ..., OW, N) as `count` overlapping matrices (taps * ..., OW N), each one row further down."""
-    line = rows.shape[-2] * rows.shape[-1]
+    line = math.prod(rows.shape[-3:])
     height = rows[0].size // line
     return as_strided(rows, (count, taps * height, line), (rows.strides[0], line * rows.itemsize, rows.itemsize))
