@@ -1,11 +1,11 @@
 """The only place with matrix products: A B, A^T B and A B^T, each with a role, which the ledger records."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -58,13 +58,26 @@ def listen() -> Iterator[list[Product]]:
 def multiply(role: Role, a: Array, b: Array, out: Array) -> None:
     """C = A B: a (..., M, K), b (..., K, N), out (..., M, N)."""
     _hear(role, a, b)
-    _multiply_in_columns(a, b, out)
+    _in_columns(a, b, out)()
+
+
+def product(role: Role, a: Array, b: Array, out: Array) -> Callable[[], None]:
+    """Return `multiply` as a function of no arguments, for arrays that stay where they are: the views are made once."""
+    known, compute = _product(role, a, b), _in_columns(a, b, out)
+
+    def run() -> None:
+        heard = _ledger.get()
+        if heard is not None:
+            heard.append(known)
+        compute()
+
+    return run
 
 
 def multiply_at_b(role: Role, a: Array, b: Array, out: Array) -> None:
     """C = A^T B: a (..., K, M), b (..., K, N), out (..., M, N)."""
     _hear(role, a.swapaxes(-1, -2), b)
-    _multiply_in_columns(a.swapaxes(-1, -2), b, out)
+    _in_columns(a.swapaxes(-1, -2), b, out)()
 
 
 def multiply_a_bt(role: Role, a: Array, b: Array, out: Array) -> None:
@@ -95,17 +108,21 @@ def affine(weight: Array, x: Array, bias: Array | None, out: Array) -> None:
 def _hear(role: Role, a: Array, b: Array) -> None:
     heard = _ledger.get()
     if heard is not None:
-        count = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
-        heard.append(Product(role, a.shape[-2], a.shape[-1], b.shape[-1], count))
+        heard.append(_product(role, a, b))
 
 
-def _multiply_in_columns(a: Array, b: Array, out: Array) -> None:
-    """Multiply a by runs of b's columns, each short enough for a small product, if N divides into such runs."""
+def _product(role: Role, a: Array, b: Array) -> Product:
+    count = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+    return Product(role, a.shape[-2], a.shape[-1], b.shape[-1], count)
+
+
+def _in_columns(a: Array, b: Array, out: Array) -> Callable[[], object]:
+    """Return the product of a and runs of b's columns, each short enough for a small product, if N divides so."""
     (m, k), n = a.shape[-2:], b.shape[-1]
     run = _largest_part(n, SMALL // (m * k), 32)
     if run < n and k > 1:
         a, b, out = a[..., None, :, :], _columns(b, run), _columns(out, run)
-    _multiply(a, b, out)
+    return partial(_function(k), a, b, out)
 
 
 def _multiply_in_rows(a: Array, b: Array, out: Array) -> None:
@@ -114,15 +131,12 @@ def _multiply_in_rows(a: Array, b: Array, out: Array) -> None:
     run = _largest_part(m, min(FEW, SMALL // k) // n, 8)
     if run < m and k > 1:
         a, b, out = _rows(a, run), b[..., None, :, :], _rows(out, run)
-    _multiply(a, b, out)
+    _function(k)(a, b, out)
 
 
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    """Multiply with BLAS, unless there is no sum: an outer product is several times as fast as a multiplication."""
-    if a.shape[-1] == 1:
-        np.multiply(a, b, out=out)
-    else:
-        np.matmul(a, b, out=out)
+def _function(k: int) -> Callable[..., object]:
+    """Return what multiplies matrices with K = k: without a sum, BLAS takes several times as long as `np.multiply`."""
+    return np.multiply if k == 1 else np.matmul
 
 
 @cache

@@ -10,7 +10,9 @@ Seen as a matrix, (C KH KW) x (OH OW N), the columns are what a filter bank (K, 
 
 import itertools
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -43,6 +45,14 @@ def copy_positions(out: Array, x: Array) -> None:
     """Copy an activation (..., N) whose positions may be apart: the N numbers of a position at once, as one item."""
     item = np.dtype((np.void, x.shape[-1] * x.itemsize))
     np.copyto(out.view(item), x.view(item))
+
+
+def position_copy(out: Array, x: Array) -> Callable[[], None]:
+    """Return `copy_positions` as a function of no arguments, for arrays that stay where they are."""
+    if x.shape[-1] > 1:
+        item = np.dtype((np.void, x.shape[-1] * x.itemsize))
+        out, x = out.view(item), x.view(item)
+    return partial(np.copyto, out, x)
 
 
 def im2col(x: Array, sweep: Sweep) -> Array:
@@ -132,6 +142,18 @@ class Border:
             self._padded[margin] = self._value
         np.copyto(self._padded[self._interior], x)
         return self._padded
+
+    @property
+    def padded(self) -> Array | None:
+        """The activation with its border, if it has one."""
+        return self._padded if self._needed else None
+
+    def steps(self, x: Array) -> Iterator[Callable[[], None]]:
+        """Yield the calls of `around`, for an x that stays where it is."""
+        if self._needed:
+            for margin in self._frame:
+                yield partial(self._padded[margin].fill, self._value)
+            yield partial(np.copyto, self._padded[self._interior], x)
 
     def inside(self) -> Array:
         """Return `gradient`, (C, *padded size, N), without the border: (C, *size, N)."""

@@ -107,11 +107,11 @@ def test_a_pool_may_drop_all_that_is_not_padding(padding: Any, patch: Shape) -> 
 @pytest.mark.parametrize("place", [(0, 0), (3, 3), (4, 7)])
 def test_outputs_that_do_not_see_an_infinite_pixel_stay_what_they_are(value: float, place: Shape) -> None:
     network = Network(Sequential(Conv2D(16, 3, padding=1)), (16, 8, 8))
-    images = normal(8, 16, 8, 8).astype(np.float32)
+    images = normal(16, 16, 8, 8).astype(np.float32)
     finite = network.predict(images)
     images[0, 3, *place] = value
     with np.errstate(invalid="ignore"):
-        fused, plain = network.predict(images), network.lower(8, training=False, fused=False).forward(images)
+        fused, plain = network.predict(images), network.lower(16, training=False, fused=False).forward(images)
     seen = ~np.isfinite(fused)
     assert 0 < seen.sum() < seen[0].size
     assert seen.sum() == (~np.isfinite(plain)).sum()
@@ -122,17 +122,17 @@ def test_outputs_that_do_not_see_an_infinite_pixel_stay_what_they_are(value: flo
 def test_winograds_numbers_overflow_later_than_its_bound_says() -> None:
     """Up to 64 C g x: overflow raises in the tests. Beyond, the plain form may still do.
 
-    With fewer than 8 examples, prediction would not use Winograd's form.
+    With fewer than 16 examples, prediction would not use Winograd's form.
     """
     network = Network(Sequential(Conv2D(16, 3, padding=1, bias=False)), (16, 8, 8))
     weight, largest = network.parameters["conv1.weight"], float(np.finfo(np.float32).max)
     for seed in range(20):
         weight[...] = 0.1 * np.sign(normal(*weight.shape, seed=seed))
-        signs = np.sign(normal(8, 16, 8, 8, seed=seed))
+        signs = np.sign(normal(16, 16, 8, 8, seed=seed))
         network.predict((0.999 * largest / (64 * 16 * 0.1) * signs).astype(np.float32))
     weight[...] = 1e-3
-    images = np.resize(np.array([2e38, 2e38, -2e38, -2e38], np.float32), (8, 16, 8, 8))
-    assert np.isfinite(network.lower(8, training=False, fused=False).forward(images)).all()
+    images = np.resize(np.array([2e38, 2e38, -2e38, -2e38], np.float32), (16, 16, 8, 8))
+    assert np.isfinite(network.lower(16, training=False, fused=False).forward(images)).all()
     with pytest.raises(FloatingPointError, match="overflow"):
         network.predict(images)
 
@@ -236,8 +236,8 @@ def drawn_convolution(seed: int) -> tuple[Conv2D, Shape, int]:
 
 
 WITH_ENOUGH_POSITIONS = [
-    (Conv2D(17, 3, padding=1), (16, 8, 8), 9),
-    (Conv2D(17, 3, padding=((0, 2), (1, 0))), (16, 8, 9), 8),
+    (Conv2D(17, 3, padding=1), (16, 8, 8), 17),
+    (Conv2D(17, 3, padding=((0, 2), (1, 0))), (16, 8, 9), 16),
     (Conv2D(3, (3, 2), padding=1, bias=False), (2, 9, 9), 20),
 ]
 """Here prediction uses the same lowerings as training: Winograd's twice, and rows."""

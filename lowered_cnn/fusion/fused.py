@@ -7,6 +7,7 @@ each filter's outputs.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -14,12 +15,15 @@ import numpy as np
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion.columns import ColumnEngine
 from lowered_cnn.fusion.depthwise import Depthwise
-from lowered_cnn.fusion.engine import Engine, LearningEngine, Plan
+from lowered_cnn.fusion.engine import LearningEngine, Plan
 from lowered_cnn.fusion.maxima import Maxima
+from lowered_cnn.fusion.patches import PatchEngine
+from lowered_cnn.fusion.predicted import PredictedConv, PredictionEngine
 from lowered_cnn.fusion.product import ProductEngine
 from lowered_cnn.fusion.rows import RowEngine
+from lowered_cnn.fusion.tiles import TileEngine
 from lowered_cnn.fusion.winograd import WinogradEngine
-from lowered_cnn.gemm import row_sums
+from lowered_cnn.gemm import SMALL, row_sums
 from lowered_cnn.layers import (
     BatchNorm,
     Conv2D,
@@ -188,7 +192,21 @@ class FusedConv(Layer):
         """Return the layers as one pass over blocks of rows."""
         if self.conv.groups == self.conv.filters == site.input_shape[0] > 1 and self.pool is None:
             return _LoweredDepthwise(self, site)
-        return _LoweredFusedConv(self, site)
+        return _LoweredFusedConv(self, site) if site.wants_gradients else self._predicted(site)
+
+    def _predicted(self, site: Site) -> Lowered:
+        plan = self.plan(site)
+        y = site.workspace.output((*self.output_shape(site.input_shape, site.name), site.batch))
+        bias = site.parameter("bias") if self.conv.bias else None
+        fold = None if self.norm is None else partial(self.scale_and_bias, site)
+        return PredictedConv(plan, _prediction_engine(plan, self.conv, y), y, self.relu, bias, fold)
+
+    def plan(self, site: Site) -> Plan:
+        """Return what an engine is to compute."""
+        filters, *size = self.output_shape(site.input_shape, site.name)
+        down, across = (1, 1) if self.pool is None else self.pool.window(2, site.name).kernel
+        sweep = self.conv.sweep(site.input_shape, site.name)
+        return Plan(site, sweep, (filters, size[0] * down, size[1] * across), (down, across))
 
     def scale_and_bias(self, site: Site) -> tuple[Array | None, Array | None]:
         """Return what each filter's outputs are multiplied by, and what is added to them."""
@@ -204,11 +222,11 @@ class _LoweredFusedConv(Lowered):
     def __init__(self, fused: FusedConv, site: Site) -> None:
         new = site.workspace.array
         filters, *size = fused.output_shape(site.input_shape, site.name)
-        self.patch = (1, 1) if fused.pool is None else fused.pool.window(2, site.name).kernel
-        output = (filters, size[0] * self.patch[0], size[1] * self.patch[1])
-        self.engine = _engine(site, fused.conv, output, self.patch)
+        plan = fused.plan(site)
+        self.patch = plan.patch
+        self.engine = _engine(plan)
         most = max(last - first for first, last in self.engine.blocks)
-        self.maxima = Maxima(self.patch, output, most, site)
+        self.maxima = Maxima(self.patch, plan.output, most, site)
         self.fused, self.site = fused, site
         self.relu = fused.relu
         self.zeros = site.workspace.zeros((most // self.patch[0], 1, size[1], site.batch))
@@ -282,22 +300,29 @@ class _LoweredDepthwise(Lowered):
         raise NotImplementedError
 
 
-def _engine(site: Site, conv: Conv2D, output: Shape, patch: Shape) -> Engine:
-    """Return the lowering that pays off: Winograd's with enough channels, or the one by rows.
-
-    For inference, other windows have lowerings of their own, and so have 1 x 1 windows and few positions.
-    """
-    plan = Plan(site, conv.sweep(site.input_shape, site.name), output, patch)
-    kernel = plan.sweep.window.kernel
-    if not _is_plain(conv):
-        return ProductEngine(plan, conv.groups)
-    even = output[1] % 2 == output[2] % 2 == 0
-    winograd = kernel == (3, 3) and even and min(site.input_shape[0], output[0]) >= WINOGRAD_CHANNELS
-    line = output[2] * site.batch
-    if site.wants_gradients and output[1] * line < FEW_POSITIONS and ColumnEngine.fits(plan):
+def _engine(plan: Plan) -> LearningEngine:
+    """Return the lowering that pays off: by columns with few positions, Winograd's with enough channels, or by rows."""
+    _, height, width = plan.output
+    if height * width * plan.site.batch < FEW_POSITIONS and ColumnEngine.fits(plan):
         return ColumnEngine(plan)
-    if not site.wants_gradients and (kernel == (1, 1) or output[1] * line < FEW_POSITIONS):
-        return ProductEngine(plan, 1)
-    if not site.wants_gradients and not winograd and line < SHORT_LINE:
-        return ProductEngine(plan, 1)
-    return WinogradEngine(plan) if winograd else RowEngine(plan)
+    return WinogradEngine(plan) if _suits_winograd(plan) else RowEngine(plan)
+
+
+def _prediction_engine(plan: Plan, conv: Conv2D, y: Array) -> PredictionEngine:
+    """Return the lowering that pays off for inference, where every window and few positions have one."""
+    if not _is_plain(conv) or plan.sweep.window.kernel == (1, 1):
+        return ProductEngine(plan, conv.groups, y)
+    filters, height, width = plan.output
+    line = width * plan.site.batch
+    positions, small = height * line, plan.site.parameter("weight").size * line <= SMALL
+    if _suits_winograd(plan) and plan.patch in ((1, 1), (2, 2)) and positions >= FEW_POSITIONS * (1 + small):
+        return TileEngine(plan, y)
+    # By rows, the weight is copied instead of most columns, and each row is a product of its own.
+    rows = filters < positions and (small or line >= SHORT_LINE)
+    return PatchEngine(plan, y) if rows else ProductEngine(plan, 1, y)
+
+
+def _suits_winograd(plan: Plan) -> bool:
+    filters, height, width = plan.output
+    enough = min(plan.site.input_shape[0], filters) >= WINOGRAD_CHANNELS
+    return enough and plan.sweep.window.kernel == (3, 3) and height % 2 == width % 2 == 0

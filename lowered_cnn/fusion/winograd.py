@@ -63,7 +63,7 @@ class WinogradEngine(LearningEngine):
         self.transform = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9).astype(site.workspace.dtype)
         self.parameter = site.parameter("weight").reshape(-1, 9).T
         self.weight = temporary((4, 4, filters, channels))
-        self.x = _Split(plan)
+        self.x = Split(plan)
         v = temporary((most, *self.x.rows.shape[1:]))
         u = temporary((most, 4, channels, tiles + 1, batch))
         m = temporary((most, 4, filters, tiles, batch))
@@ -76,14 +76,14 @@ class WinogradEngine(LearningEngine):
         else:
             self.z = temporary((2 * most, filters, width // across, across, batch))
             z = self.z.reshape(2 * most, filters, tiles, 2, batch).transpose(0, 3, 1, 2, 4)
-        self.views = {n: _Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in counts}
+        self.views = {n: Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in counts}
         self.wants_dx, self.shares = site.wants_dx, site.workspace.shares
         if site.wants_gradients:
             self.dweight = site.gradient("weight").reshape(-1, 9).T
             self.parts = new((most, *self.weight.shape[1:]))
             self.sum, self.part = new(self.weight.shape), new(self.weight.shape[1:])
         if site.wants_dx:
-            self.gradient = _Split(plan)
+            self.gradient = Split(plan)
             self.dx = new((*site.input_shape, batch))
 
     def read(self, x: Array, scale: Array | None) -> None:
@@ -164,7 +164,7 @@ class WinogradEngine(LearningEngine):
         _add_adjoint(B[a], views.v, self.gradient.four(first, last))
 
 
-class _Views:
+class Views:
     """Views of the buffers for a block of R rows of tiles.
 
     v (R, 2, C, T + 1, N), u (R, 4, C, T + 1, N), m (R, 4, K, T, N), half (R, 2, K, T, N), z (2 R, 2, K, T, N).
@@ -186,7 +186,7 @@ class _Views:
         self.halves = list(half.swapaxes(0, 1))
 
 
-class _Split:
+class Split:
     """The part of a padded activation that the outputs see: `rows` (OH + 2, 2, C, T + 1, N), the even columns first.
 
     Each of the four columns that a tile sees is then contiguous over the tiles.

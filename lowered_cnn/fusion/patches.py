@@ -1,0 +1,78 @@
+"""Row lowering for prediction: the outputs are ordered by their place in the patch of the pooling.
+
+The columns of a row of outputs are views of rows one above the other, as in training. Each row holds the positions
+that are first in their patches, then those that are second, and so on. The maxima then run over all of a block at once.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from lowered_cnn.arrays import Array
+from lowered_cnn.fusion.engine import Plan
+from lowered_cnn.fusion.predicted import PredictionEngine, Step
+from lowered_cnn.gemm import product
+from lowered_cnn.lowering import Border, position_copy
+
+
+class PatchEngine(PredictionEngine):
+    """The matrices, for each row of outputs and each of the PW places along it: weight (K, KH KW C), columns
+    (KH KW C, OW / PW N), z (K, OW / PW N).
+    """
+
+    def __init__(self, plan: Plan, y: Array) -> None:
+        site, temporary = plan.site, plan.site.workspace.temporary
+        channels, (filters, _, width), (down, across) = site.input_shape[0], plan.output, plan.patch
+        self.patch, (self.taps, beside) = plan.patch, plan.sweep.window.kernel
+        self.row = (beside, channels, across, width // across, site.batch)
+        line = width * site.batch
+        copied = beside * channels * line
+        self.blocks = plan.blocks(down, down * (copied + filters * line), fixed=(self.taps - 1) * copied)
+        most = max(last - first for first, last in self.blocks)
+        self.rows = temporary((most + self.taps - 1, *self.row))
+        self.border = Border(plan.sweep, channels, site.batch, site.workspace, wants_dx=False)
+        # The weight in the order of the columns, (K, KH, KW, C).
+        self.parameter = site.parameter("weight").transpose(0, 2, 3, 1)
+        self.weight = temporary(self.parameter.shape)
+        self.y, self.memory = y, temporary((filters * most * line if plan.patch != (1, 1) else 0,))
+        self.windows = self.rows
+
+    def read(self, x: Array, scale: Array | None) -> Iterator[Step]:
+        """Pad the activation, and order the weight times the scale."""
+        padded = self.border.padded
+        yield from self.border.steps(x)
+        if padded is None:
+            padded = x
+        channel, row, place, example = padded.strides
+        strides = (row, place, channel, place, place * self.patch[1], example)
+        self.windows = as_strided(padded, (padded.shape[1], *self.row), strides)
+        if scale is None:
+            yield partial(np.copyto, self.weight, self.parameter)
+        else:
+            yield partial(np.multiply, self.parameter, scale[:, None, None, None], self.weight)
+
+    def forward(self, first: int, last: int) -> Iterator[Step]:
+        """Z = weight @ columns, for each row and place."""
+        rows = self.rows[: last - first + self.taps - 1]
+        yield position_copy(rows, self.windows[first : last + self.taps - 1])
+        (down, across), run = self.patch, self.row[-2] * self.row[-1]
+        line, height, item = across * run, self.weight[0].size, rows.itemsize
+        columns = as_strided(
+            rows,
+            ((last - first) // down, down, across, height, run),
+            (down * rows.strides[0], rows.strides[0], run * item, line * item, item),
+        )
+        z = self.z(first, last)
+        z = z.reshape(len(z), down, across, z.shape[2], run)
+        yield product("forward", self.weight.reshape(-1, height), columns, out=z)
+
+    def z(self, first: int, last: int) -> Array:
+        """View z, which has the outputs of one place in the patch after those of another."""
+        if self.patch == (1, 1):
+            return self.y[:, None, first:last].transpose(2, 1, 0, 3, 4)
+        (filters, _, width, batch), (down, across) = self.y.shape, self.patch
+        shape = (down * across, filters, (last - first) // down, width, batch)
+        return self.memory[: math.prod(shape)].reshape(shape).transpose(2, 0, 1, 3, 4)
