@@ -1,5 +1,6 @@
 """Network: layers with their parameters in one flat vector, and the public entry point for images."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from lowered_cnn.layers import (
     Softmax,
     Standardize,
 )
+from lowered_cnn.layers.branches import Branches
 from lowered_cnn.layers.container import Tap, check_nesting, stages_of
 from lowered_cnn.layers.layer import Noise
 from lowered_cnn.layers.standardize import moments
@@ -100,7 +102,7 @@ class Network:
 
     def _prepare(self) -> None:
         """Start without lowered forms: they are made when first needed, and a copy makes its own."""
-        self._predictor = Predictor()
+        self._predictor = Predictor(partial(multiplications, self.model, self.input_shape))
         self._for_gradients: dict[int, LoweredNetwork] = {}
         self._passes = 0
         self._computing = Lock()  # the lowered forms have one set of buffers for all callers
@@ -317,6 +319,21 @@ def image_range(dtype: np.dtype[np.uint8 | np.floating], parts: Iterable[Images]
     return (least, most) if least <= most else None
 
 
+def multiplications(layer: Layer, input_shape: Shape) -> int:
+    """Return about how many multiplications an example takes: one for each parameter and position of an output."""
+    match layer:
+        case Sequential():
+            return sum(multiplications(inner, shape) for _, inner, shape in layer.steps(input_shape))
+        case Branches():
+            return multiplications(layer.graph, input_shape)
+        case Graph():
+            shapes = layer.shapes(input_shape)
+            layers = [(node.layer, shapes[node.inputs[0]]) for node in layer.nodes if isinstance(node.layer, Layer)]
+            return sum(multiplications(inner, shape) for inner, shape in layers)
+    numbers = sum(math.prod(parameter.shape) for parameter in layer.parameters(input_shape))
+    return numbers * math.prod(layer.output_shape(input_shape, "")[1:])
+
+
 def _head(outputs: int, input_shape: Shape) -> Layer:
     """Return the usual last layers for features, or for maps of 1 to 3 axes."""
     if len(input_shape) == 1:
@@ -412,6 +429,7 @@ class LoweredNetwork:
         self.noise = noise
         self.workspace = Workspace(parameters.vector.dtype, block_bytes, shares=not wants_gradients)
         self.x = self.workspace.array((*network.input_shape, batch))
+        self._images = np.moveaxis(self.x, -1, 0)
         self.dy = self.workspace.array((*network.output_shape, batch) if wants_gradients else (0,))
         self.gradients = ParameterVector(parameters.parameters if wants_gradients else (), gradients)
         self._frozen = [self.gradients[name] for name in frozen if wants_gradients]
@@ -432,9 +450,12 @@ class LoweredNetwork:
         self.noise.position = (self._passes,) if position is None else position
         images = as_batch(images, self.input_shape)
         check_shape("network: images", (self.x.shape[-1], *self.x.shape[:-1]), images.shape)
-        scale = 1 / 255 if images.dtype == np.uint8 else 1.0
-        np.multiply(np.moveaxis(images, 0, -1), scale, out=self.x, dtype=self.x.dtype, casting="same_kind")
-        return np.moveaxis(self.layers.forward(self.x), -1, 0)
+        if images.dtype == np.uint8:
+            np.multiply(images, 1 / 255, out=self._images, dtype=self.x.dtype, casting="same_kind")
+        else:
+            np.copyto(self._images, images)
+        y = self.layers.forward(self.x)
+        return y.transpose(-1, *range(y.ndim - 1))
 
     def backward(self, dy: Array) -> Array | None:
         """Write the parameters' gradients for dy (N, *output shape), the outputs'; return the images', if wanted.

@@ -1,22 +1,29 @@
 """Prediction: images run in chunks through a network lowered for inference, on several cores at once."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cached_property
 from queue import Empty, SimpleQueue
 from threading import Lock
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from lowered_cnn.arrays import Array, Images
 from lowered_cnn.cores import on_one_core, usable_cores
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 CHUNK = 64
 """Most examples per chunk: enough that threads seldom wait for the interpreter lock, few enough for the cache."""
 
 CHUNK_NUMBERS = 640_000
 """Most numbers in the images of a chunk, which may be one image: 4 images of 224 x 224 pixels in three colours."""
+
+CHUNK_WORK = 12_000_000
+"""Fewest multiplications in a chunk that pay for a second thread: it takes 50 microseconds to wake."""
 
 Forward: TypeAlias = Callable[[Images], Array]
 """Maps images (N, C, *size) to outputs (N, ...), for a fixed N; the outputs are valid until the next call."""
@@ -30,19 +37,23 @@ class Predictor:
     """Runs chunks of images on threads: NumPy releases the interpreter lock while it computes.
 
     The chunks do not depend on the number of threads, so neither do the bits of the outputs. The lowered forms are kept
-    between calls: one per thread, and one for the images that do not fill a chunk, until chunks have another size.
+    between calls: one per thread, and one for the images that do not fill a chunk, until chunks have another size. The
+    threads are kept too, as long as the predictor: to start one takes as long as a small chunk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, multiplications: Callable[[], int]) -> None:
+        self._count_multiplications = multiplications
         self._size = CHUNK
         self._full: dict[int, Forward] = {}
         self._rest: dict[int, Forward] = {}
         self._predicting = Lock()  # all callers share the buffers of the lowered forms
+        self._pool: ThreadPoolExecutor | None = None
+        self._started = 0, 0
 
     def predict(self, lower: Lower, images: Images, outputs: Array, workers: int | None) -> None:
         """Write the outputs (N, ...) for images (N, C, *size); `lower` makes the forms that are missing."""
         with self._predicting, on_one_core():
-            size = chunk_size(len(images), math.prod(images.shape[1:]))
+            size = chunk_size(len(images), math.prod(images.shape[1:]), self._multiplications)
             if len(images) > size:
                 if size != self._size:
                     self._size, self._full = size, {}
@@ -52,8 +63,6 @@ class Predictor:
 
     def _share(self, lower: Lower, images: Images, outputs: Array, workers: int) -> None:
         """Let this thread and others take chunks until none are left."""
-        from concurrent.futures import ThreadPoolExecutor
-
         chunks: SimpleQueue[slice] = SimpleQueue()
         for start in range(0, len(images), self._size):
             chunks.put(slice(start, start + self._size))
@@ -67,11 +76,26 @@ class Predictor:
                     pass
 
         others = range(1, min(chunks.qsize(), workers))
-        with ThreadPoolExecutor(max(len(others), 1)) as pool:
-            futures = [pool.submit(copy_context().run, work, thread) for thread in others]
+        futures = [self._threads(len(others)).submit(copy_context().run, work, thread) for thread in others]
+        try:
             work(0)
-        for future in futures:
-            future.result()
+        finally:
+            errors = [future.exception() for future in futures]
+        for error in filter(None, errors):
+            raise error
+
+    def _threads(self, count: int) -> "ThreadPoolExecutor":
+        """Return at least `count` threads of this process: a fork has none of its parent's."""
+        process, most = self._started
+        if self._pool is None or process != os.getpid() or most < count:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._pool, self._started = ThreadPoolExecutor(count), (os.getpid(), count)
+        return self._pool
+
+    @cached_property
+    def _multiplications(self) -> int:
+        return self._count_multiplications()
 
     @cached_property
     def _cores(self) -> int:
@@ -90,15 +114,15 @@ class Predictor:
         return self._rest[count]
 
 
-def chunk_size(count: int, numbers: int) -> int:
-    """Return how many of `count` images, each of so many numbers, are a chunk.
+def chunk_size(count: int, numbers: int, multiplications: int) -> int:
+    """Return how many of `count` images, each of so many numbers and multiplications, are a chunk.
 
-    Large images are cut into at least two chunks, as equal as possible: each is work enough for a thread.
+    Images with work enough for two threads are cut into at least two chunks; fewer than two full ones are equal.
     """
-    most = max(1, CHUNK_NUMBERS // numbers)
-    if most >= CHUNK:
+    most = max(1, min(CHUNK, CHUNK_NUMBERS // numbers))
+    if most == CHUNK and count >= 2 * CHUNK:
         return CHUNK
-    parts = max(-(-count // most), min(count, 2), 1)
+    parts = max(-(-count // most), 2 if count * multiplications >= 2 * CHUNK_WORK else 1)
     return max(1, -(-count // parts))
 
 

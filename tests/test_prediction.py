@@ -16,8 +16,8 @@ from lowered_cnn import Conv2D, Dense, Flatten, InputError, MaxPool, Network, Re
 from lowered_cnn.arrays import Array
 from lowered_cnn.cores import BUFFER, on_one_core
 from lowered_cnn.gemm import Product, listen
-from lowered_cnn.network import LoweredNetwork
-from lowered_cnn.prediction import CHUNK, CHUNK_NUMBERS, chunk_size
+from lowered_cnn.network import LoweredNetwork, multiplications
+from lowered_cnn.prediction import CHUNK, CHUNK_NUMBERS, CHUNK_WORK, chunk_size
 
 
 @pytest.fixture
@@ -77,7 +77,11 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 @pytest.mark.parametrize("count", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK, 5 * CHUNK + 7])
 def test_outputs_have_the_same_bits_for_any_number_of_workers(network: Network, count: int) -> None:
     x = images(count)
-    alone = [network.predict(x[start : start + CHUNK]) for start in range(0, count, CHUNK)]
+    size = chunk_size(count, 144, multiplications(network.model, network.input_shape))
+    alone = [
+        network.lower(len(x[start : start + size]), training=False).forward(x[start : start + size])
+        for start in range(0, count, size)
+    ]
     expected = np.concatenate(alone) if alone else np.empty((0, 4), np.float32)
     for workers in (1, 2, 3, 16, None):
         got = network.predict(x, workers=workers)
@@ -168,17 +172,18 @@ def test_products_on_all_threads_are_heard(network: Network) -> None:
     assert products(1) == products(2) != []
 
 
-def test_chunks_are_bounded_and_large_images_are_shared_between_threads() -> None:
+def test_chunks_are_bounded_and_work_enough_for_two_threads_is_shared() -> None:
     generator = np.random.default_rng(0)
     for _ in range(500):
         count, numbers = int(generator.integers(0, 200)), int(10 ** generator.uniform(0, 7))
-        size = chunk_size(count, numbers)
+        work = int(10 ** generator.uniform(3, 10))
+        size = chunk_size(count, numbers, work)
         assert 1 <= size <= CHUNK
         assert size == 1 or size * numbers <= CHUNK_NUMBERS
-        if numbers * CHUNK <= CHUNK_NUMBERS:
-            assert size == CHUNK
-        elif count > 1:
-            assert size < count
+        if count >= 2 and size == count:
+            assert count * work < 2 * CHUNK_WORK
+        if 1 < size < count <= CHUNK and count * numbers <= CHUNK_NUMBERS:
+            assert size * work >= CHUNK_WORK
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
@@ -186,7 +191,7 @@ def test_large_images_have_the_same_bits_for_any_number_of_workers(count: int, w
     large = Network(Sequential(Conv2D(2, 5, stride=4), ReLU(), MaxPool(3, 2, 1), Flatten(), Dense(4)), (3, 220, 220))
     x = normal(count, 3, 220, 220).astype(np.float32)
     expected = large.predict(x, workers=1)
-    size = chunk_size(count, 3 * 220 * 220)
+    size = chunk_size(count, 3 * 220 * 220, multiplications(large.model, large.input_shape))
     assert {part for _, part in watch.runs} <= {size, count % size}
     for workers in (2, 3, None):
         np.testing.assert_array_equal(large.predict(x, workers=workers), expected)
