@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import LibController
 
 BUFFER = 1024
 """Numbers in NumPy's buffer, through which it copies operands that are not contiguous unless their runs are longer."""
@@ -61,13 +61,15 @@ class _OneCore:
     def __init__(self) -> None:
         self._lock = Lock()
         self._users = 0
-        self._controller: ThreadpoolController | None = None
+        self._libraries: list[LibController] | None = None
 
     @contextmanager
     def limit(self) -> Iterator[None]:
         with self._lock:
             if not self._users:
-                self._before = self._controls().limit(limits=1, user_api="blas")
+                self._before = [(library, library.get_num_threads()) for library in self._blas()]
+                for library, _ in self._before:
+                    library.set_num_threads(1)
             self._users += 1
         buffer = np.setbufsize(BUFFER)  # in this thread, and in those that run in a copy of its context
         try:
@@ -77,14 +79,15 @@ class _OneCore:
             with self._lock:
                 self._users -= 1
                 if not self._users:
-                    self._before.restore_original_limits()
+                    for library, threads in self._before:
+                        library.set_num_threads(threads)
 
-    def _controls(self) -> "ThreadpoolController":
-        if self._controller is None:
+    def _blas(self) -> "list[LibController]":
+        if self._libraries is None:
             from threadpoolctl import ThreadpoolController
 
-            self._controller = ThreadpoolController()
-        return self._controller
+            self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        return self._libraries
 
 
 on_one_core = _OneCore().limit
