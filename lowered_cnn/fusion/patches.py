@@ -17,6 +17,9 @@ from lowered_cnn.fusion.predicted import PredictionEngine, Step
 from lowered_cnn.gemm import product
 from lowered_cnn.lowering import Border, position_copy
 
+SHORT_RUN, LONG_SUM = 16, 256
+"""Products with fewer results in a row, each a sum of at least so many numbers, are slow."""
+
 
 class PatchEngine(PredictionEngine):
     """The matrices, for each row of outputs and each of the PW places along it: weight (K, KH KW C), columns
@@ -39,6 +42,9 @@ class PatchEngine(PredictionEngine):
         self.weight = temporary(self.parameter.shape)
         self.y, self.memory = y, temporary((filters * most * line if plan.patch != (1, 1) else 0,))
         self.windows = self.rows
+        # Then products of whole lines gain more than the maxima lose, which run over short runs.
+        split = width // across * site.batch
+        self.whole = split < SHORT_RUN <= line and self.weight[0].size >= LONG_SUM
 
     def read(self, x: Array, scale: Array | None) -> Iterator[Step]:
         """Pad the activation, and order the weight times the scale."""
@@ -55,24 +61,34 @@ class PatchEngine(PredictionEngine):
             yield partial(np.multiply, self.parameter, scale[:, None, None, None], self.weight)
 
     def forward(self, first: int, last: int) -> Iterator[Step]:
-        """Z = weight @ columns, for each row and place."""
+        """Z = weight @ columns, for each row and place, or for whole rows, and then their maximum."""
         rows = self.rows[: last - first + self.taps - 1]
         yield position_copy(rows, self.windows[first : last + self.taps - 1])
-        (down, across), run = self.patch, self.row[-2] * self.row[-1]
-        line, height, item = across * run, self.weight[0].size, rows.itemsize
+        z = self._z(first, last)
+        down, count, places, _, run = z.shape
+        height, item = self.weight[0].size, rows.itemsize
         columns = as_strided(
             rows,
-            ((last - first) // down, down, across, height, run),
-            (down * rows.strides[0], rows.strides[0], run * item, line * item, item),
+            (down, count, places, height, run),
+            (rows.strides[0], down * rows.strides[0], run * item, places * run * item, item),
         )
-        z = self.z(first, last)
-        z = z.reshape(len(z), down, across, z.shape[2], run)
         yield product("forward", self.weight.reshape(-1, height), columns, out=z)
+        if self.whole:
+            for a in range(1, down):
+                yield partial(np.maximum, z[0], z[a], out=z[0])
 
     def z(self, first: int, last: int) -> Array:
         """View z, which has the outputs of one place in the patch after those of another."""
-        if self.patch == (1, 1):
-            return self.y[:, None, first:last].transpose(2, 1, 0, 3, 4)
+        z, (*_, width, batch) = self._z(first, last), self.y.shape
+        if self.whole:
+            return z[0, :, 0].reshape(z.shape[1], -1, self.patch[1], width, batch).swapaxes(1, 2)
+        return z.transpose(1, 0, 2, 3, 4).reshape(z.shape[1], -1, len(self.weight), width, batch)
+
+    def _z(self, first: int, last: int) -> Array:
+        """View the products, (PH, rows / PH, PW, K, OW / PW N), or (PH, rows / PH, 1, K, OW N) of whole rows."""
         (filters, _, width, batch), (down, across) = self.y.shape, self.patch
-        shape = (down * across, filters, (last - first) // down, width, batch)
-        return self.memory[: math.prod(shape)].reshape(shape).transpose(2, 0, 1, 3, 4)
+        if self.patch == (1, 1):
+            return self.y[:, first:last].reshape(1, 1, filters, last - first, -1).transpose(0, 3, 1, 2, 4)
+        places, run = (1, across * width * batch) if self.whole else (across, width * batch)
+        shape = (down, places, filters, (last - first) // down, run)
+        return self.memory[: math.prod(shape)].reshape(shape).transpose(0, 3, 1, 2, 4)

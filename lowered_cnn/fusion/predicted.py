@@ -91,12 +91,14 @@ class PredictedConv(Lowered):
 
     def _finish(self, z: Array, y: Array) -> Iterator[Step]:
         """Yield the steps from z to y (K, rows / PH, OW / PW, N)."""
-        relu = self.relu
-        if self.pooled:
+        relu, highest = self.relu, y.swapaxes(0, 1)
+        if self.pooled and z.shape[1] == 2:
+            yield partial(np.maximum, z[:, 0], z[:, 1], out=highest)
+        elif self.pooled:
             at_once = relu and self.bias is None
             relu = relu and not at_once
-            reduce = partial(np.maximum.reduce, z, axis=1, out=y.swapaxes(0, 1))
-            yield partial(reduce, initial=0.0) if at_once else reduce
+            least = {"initial": 0.0} if at_once else {}
+            yield partial(np.maximum.reduce, z, axis=1, out=highest, **least)
         if self.bias is not None:
             yield partial(np.add, y, self.bias[:, None, None, None], out=y)
         if relu:
