@@ -62,7 +62,7 @@ def multiply(role: Role, a: Array, b: Array, out: Array) -> None:
 
 
 def product(role: Role, a: Array, b: Array, out: Array) -> Callable[[], None]:
-    """Return `multiply` as a function of no arguments, for arrays that stay where they are: the views are made once."""
+    """Return `multiply` as a function of no arguments, for arrays that stay where they are."""
     known, compute = _product(role, a, b), _in_columns(a, b, out)
 
     def run() -> None:

@@ -43,12 +43,11 @@ def windows(padded: Array, sweep: Sweep) -> Array:
 
 def copy_positions(out: Array, x: Array) -> None:
     """Copy an activation (..., N) whose positions may be apart: the N numbers of a position at once, as one item."""
-    item = np.dtype((np.void, x.shape[-1] * x.itemsize))
-    np.copyto(out.view(item), x.view(item))
+    position_copy(out, x)()
 
 
 def position_copy(out: Array, x: Array) -> Callable[[], None]:
-    """Return `copy_positions` as a function of no arguments, for arrays that stay where they are."""
+    """Return `copy_positions` as a function of no arguments, for arrays that stay where they are in memory."""
     if x.shape[-1] > 1:
         item = np.dtype((np.void, x.shape[-1] * x.itemsize))
         out, x = out.view(item), x.view(item)
@@ -136,20 +135,16 @@ class Border:
 
     def around(self, x: Array) -> Array:
         """Return x (C, *size, N) with its border: (C, *padded size, N)."""
-        if not self._needed:
-            return x
-        for margin in self._frame:
-            self._padded[margin] = self._value
-        np.copyto(self._padded[self._interior], x)
-        return self._padded
+        for step in self.steps(x):
+            step()
+        return self.padded(x)
 
-    @property
-    def padded(self) -> Array | None:
-        """The activation with its border, if it has one."""
-        return self._padded if self._needed else None
+    def padded(self, x: Array) -> Array:
+        """Return where x is with its border once the steps are taken."""
+        return self._padded if self._needed else x
 
     def steps(self, x: Array) -> Iterator[Callable[[], None]]:
-        """Yield the calls of `around`, for an x that stays where it is."""
+        """Yield the calls that give x its border, for an x that stays where it is in memory."""
         if self._needed:
             for margin in self._frame:
                 yield partial(self._padded[margin].fill, self._value)

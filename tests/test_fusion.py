@@ -12,6 +12,7 @@ from lowered_cnn import BatchNorm, Conv1D, Conv2D, Dense, Dropout, Flatten, Laye
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion import fuse
 from lowered_cnn.fusion.fused import FusedConv
+from lowered_cnn.fusion.patches import LONG_SUM, SHORT_RUN
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.models import MODELS
 from lowered_cnn.network import LoweredNetwork
@@ -94,6 +95,25 @@ def test_winograds_products_give_what_the_layers_give_one_by_one(
 ) -> None:
     model = Sequential(Conv2D(17, 3, padding=padding, bias=bias), *after)
     assert_fusion_changes_nothing(model, (16, *size), 2, block_bytes)
+
+
+@pytest.mark.parametrize("patch", [(1, 3), (2, 2), (3, 2), (1, 1)])
+@pytest.mark.parametrize("block_bytes", [1, None])
+def test_products_of_whole_rows_give_what_the_layers_give_one_by_one(patch: Shape, block_bytes: int | None) -> None:
+    model = Sequential(Conv2D(5, 3), MaxPool(patch), ReLU())
+    assert_fusion_changes_nothing(model, (LONG_SUM // 9 + 1, 8, SHORT_RUN + 4), 1, block_bytes)
+
+
+@pytest.mark.parametrize("batch", [1, 40])
+def test_prediction_follows_the_parameters_and_an_activation_elsewhere_in_memory(batch: int) -> None:
+    network = Network(Sequential(Conv2D(16, 5), BatchNorm(), ReLU(), Conv2D(16, 3), MaxPool(2)), (1, 12, 12))
+    plain, fused = (network.lower(batch, training=False, fused=form) for form in (False, True))
+    for seed in range(3):
+        network.parameters.vector += 0.1 * np.abs(normal(network.parameters.vector.size, seed=seed))
+        x = normal(1, 12, 12, batch, seed=seed).astype(np.float32)
+        assert_close(fused.layers.forward(x), plain.layers.forward(x), 2e-5)
+        x *= 2
+        assert_close(fused.layers.forward(x), plain.layers.forward(x), 2e-5)
 
 
 @pytest.mark.parametrize("padding", [((9, 0), (4, 1)), ((4, 1), (9, 0)), ((9, 2), (8, 3)), ((0, 9), (0, 9))])

@@ -247,9 +247,9 @@ MUTANTS = [
     ),
     # forgotten padding, bias, scale
     Mutant(
-        "lowering:Border.around",
-        "np.copyto(self._padded[self._interior], x)",
-        "np.copyto(self._padded, np.resize(x, self._padded.shape))",
+        "lowering:Border.steps",
+        "np.copyto, self._padded[self._interior], x",
+        "np.copyto, self._padded, np.resize(x, self._padded.shape)",
         "conv2d, same",
     ),
     Mutant(
@@ -404,17 +404,17 @@ MUTANTS = [
         "instance norm, affine",
     ),
     # prediction: memory that layers share, and the lowerings of its own
-    Mutant("lowering:Border.around", "self._padded[margin] = self._value", "pass", "conv2d, same"),
+    Mutant("lowering:Border.steps", "yield partial(self._padded[margin].fill, self._value)", "pass", "conv2d, same"),
     Mutant("layers.pool:_MaxPoolByAxis._along", "out.fill(-math.inf)", "pass", "max pool"),
     Mutant("layers.pool:_MaxPoolByAxis._along", "range(window.kernel[axis])", "range(1)", "max pool, padded"),
     Mutant("fusion.depthwise:Depthwise._split", "phase.fill(0)", "pass", "conv2d, depthwise, strided"),
     Mutant("fusion.depthwise:Depthwise._columns", "shift : shift + length", ": length", "conv2d, depthwise, strided"),
     Mutant("fusion.depthwise:Depthwise.forward", "bias[block", "-bias[block", "conv2d, depthwise, strided"),
-    Mutant("fusion.product:ProductEngine.forward", "(columns, part)", "(columns, part[:, ::-1])", "fused by rows"),
+    Mutant("fusion.product:ProductEngine.forward", "(columns, parts)", "(columns, parts[:, ::-1])", "conv2d, strided"),
     Mutant(
-        "fusion.product:ProductEngine.read",
-        "np.multiply(self.parameter, scale",
-        "np.add(self.parameter, 0",
+        "fusion.patches:PatchEngine.read",
+        "np.multiply, self.parameter, scale",
+        "np.add, self.parameter, 0 * scale",
         "batch norm",
     ),
 ]

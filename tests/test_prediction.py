@@ -1,7 +1,10 @@
 """Prediction on threads: the same bits for any number of them, nothing lowered twice, and no error lost."""
 
+import gc
 import itertools
+import os
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -202,3 +205,32 @@ def test_a_wrong_number_of_workers_is_told(network: Network, workers: Any) -> No
     with pytest.raises(InputError) as caught:
         network.predict(images(1), workers=workers)
     assert str(caught.value) == f"predict: workers: expected a whole number of at least 1, got {workers!r}"
+
+
+def test_threads_are_kept_and_end_with_their_network(network: Network) -> None:
+    def others() -> set[int]:
+        return {thread.ident or 0 for thread in threading.enumerate()} - before
+
+    before = set[int]()
+    before = others()
+    for workers in (3, 2, 3):
+        network.predict(images(8 * CHUNK), workers=workers)
+        assert 1 <= len(others()) <= 2
+    started = [thread for thread in threading.enumerate() if thread.ident in others()]
+    network.__setstate__(network.__getstate__())  # it starts anew, without what held the threads
+    gc.collect()
+    for thread in started:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_predicts_on_threads_of_its_own(network: Network) -> None:
+    x = images(4 * CHUNK)
+    expected = network.predict(x, workers=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of forks with threads
+        child = os.fork()
+    if not child:
+        os._exit(0 if np.array_equal(network.predict(x, workers=2), expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

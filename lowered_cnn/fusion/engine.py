@@ -46,11 +46,8 @@ class Engine(ABC):
     blocks: list[tuple[int, int]]
 
     @abstractmethod
-    def read(self, x: Array, scale: Array | None) -> None:
-        """Take the activation (C, H, W, N), which must not change until the backward pass is done.
-
-        If there is a `scale` (K), each filter's outputs are multiplied by its scale.
-        """
+    def read(self, x: Array) -> None:
+        """Take the activation (C, H, W, N), which must not change until the backward pass is done."""
 
     @abstractmethod
     def forward(self, first: int, last: int) -> Array:

@@ -239,8 +239,8 @@ class _LoweredFusedConv(Lowered):
 
     def forward(self, x: Array) -> Array:
         """Y = max(0, max over a patch of Z + bias)."""
-        scale, bias = self.fused.scale_and_bias(self.site)
-        self.engine.read(x, scale)
+        _, bias = self.fused.scale_and_bias(self.site)
+        self.engine.read(x)
         for first, last in self.engine.blocks:
             highest = self.maxima.forward(self.engine.forward(first, last), first)
             y = self._block(self.y, first, last).swapaxes(0, 1)

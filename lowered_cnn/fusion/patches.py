@@ -48,10 +48,8 @@ class PatchEngine(PredictionEngine):
 
     def read(self, x: Array, scale: Array | None) -> Iterator[Step]:
         """Pad the activation, and order the weight times the scale."""
-        padded = self.border.padded
         yield from self.border.steps(x)
-        if padded is None:
-            padded = x
+        padded = self.border.padded(x)
         channel, row, place, example = padded.strides
         strides = (row, place, channel, place, place * self.patch[1], example)
         self.windows = as_strided(padded, (padded.shape[1], *self.row), strides)

@@ -49,9 +49,8 @@ class ProductEngine(PredictionEngine):
 
     def read(self, x: Array, scale: Array | None) -> Iterator[Step]:
         """Pad the activation, and scale the weight unless the outputs are scaled."""
-        padded = self.border.padded
         yield from self.border.steps(x)
-        self.windows = windows(x if padded is None else padded, self.sweep)
+        self.windows = windows(self.border.padded(x), self.sweep)
         self.weight, self.scale = self.parameter, scale
         if scale is not None:
             self.scale = scale.reshape(*self.parameter.shape[:2], 1)

@@ -73,13 +73,10 @@ class RowEngine(LearningEngine):
             # The weight for each tap along the height, from the bottom up: (KH, K, KW, C).
             self.transposed = new((self.taps, filters, across, channels))
 
-    def read(self, x: Array, scale: Array | None) -> None:
-        """Take the activation (C, H, W, N), and the weight times the scale."""
+    def read(self, x: Array) -> None:
+        """Take the activation (C, H, W, N), and the weight."""
         self.windows = self._view(self.border.around(x))
-        if scale is None:
-            np.copyto(self.weight, self.parameter)
-        else:
-            np.multiply(self.parameter, scale[:, None, None, None], out=self.weight)
+        np.copyto(self.weight, self.parameter)
 
     def forward(self, first: int, last: int) -> Array:
         """Z = weight @ columns, for each row."""

@@ -77,7 +77,7 @@ class WinogradEngine(LearningEngine):
             self.z = temporary((2 * most, filters, width // across, across, batch))
             z = self.z.reshape(2 * most, filters, tiles, 2, batch).transpose(0, 3, 1, 2, 4)
         self.views = {n: Views(v[:n], u[:n], m[:n], half[:n], z[: 2 * n]) for n in counts}
-        self.wants_dx, self.shares = site.wants_dx, site.workspace.shares
+        self.wants_dx = site.wants_dx
         if site.wants_gradients:
             self.dweight = site.gradient("weight").reshape(-1, 9).T
             self.parts = new((most, *self.weight.shape[1:]))
@@ -86,15 +86,11 @@ class WinogradEngine(LearningEngine):
             self.gradient = Split(plan)
             self.dx = new((*site.input_shape, batch))
 
-    def read(self, x: Array, scale: Array | None) -> None:
-        """Take the activation (C, H, W, N), and the weight times the scale."""
-        if self.shares:
-            self.x.rows.fill(0)
+    def read(self, x: Array) -> None:
+        """Take the activation (C, H, W, N), and transform the weight."""
         for split, plain in self.x.parts(x):
             np.copyto(split, plain)
         multiply("forward", self.transform, self.parameter, out=self.weight.reshape(16, -1))
-        if scale is not None:
-            np.multiply(self.weight, scale[:, None], out=self.weight)
 
     def forward(self, first: int, last: int) -> Array:
         """Z = A^T (weight @ u) A."""
