@@ -10,6 +10,7 @@ from lowered_cnn.fusion.engine import Plan
 from lowered_cnn.fusion.predicted import PredictionEngine, Step
 from lowered_cnn.fusion.winograd import B, G, Row, Split, Views
 from lowered_cnn.gemm import product
+from lowered_cnn.lowering import position_copy
 
 
 class TileEngine(PredictionEngine):
@@ -40,7 +41,7 @@ class TileEngine(PredictionEngine):
         """Split the activation into even and odd columns, and transform the weight times the scale."""
         yield partial(self.x.rows.fill, 0)
         for split, plain in self.x.parts(x):
-            yield partial(np.copyto, split, plain)
+            yield position_copy(split, plain)
         yield product("forward", self.transform, self.parameter, out=self.weight.reshape(16, -1))
         if scale is not None:
             yield partial(np.multiply, self.weight, scale[:, None], self.weight)
