@@ -44,14 +44,17 @@ WINOGRAD_CHANNELS = 16
 """With fewer channels or filters, Winograd's 16 products are too small to pay off."""
 
 FEW_POSITIONS = 512
-"""With fewer positions, those of all examples together, transforming the weight takes longer than it saves, and so do
-products by rows, each of which is small."""
+"""With fewer positions, those of all examples together, transforming the weight takes longer than it saves.
+
+In training, products by rows are then too small as well. In prediction, where they take their factors as they are, the
+same holds for up to twice as many.
+"""
 
 GATE = 32_768
 """How many numbers at least ReLU's gradient takes at a time: some filters, which stay in cache."""
 
 SHORT_LINE = 128
-"""With fewer numbers in a row of outputs, products by rows are too small."""
+"""With fewer numbers in a row of outputs, products by rows take longer to pack the weight than to multiply."""
 
 Named: TypeAlias = tuple[str, Layer]
 """A layer and its name."""
@@ -258,7 +261,6 @@ class _LoweredFusedConv(Lowered):
             self._rectify(dy)
         if self.dbias is not None:
             row_sums("dbias", dy.reshape(len(dy), -1), self.ones, out=self.dbias)
-        assert isinstance(self.engine, LearningEngine)
         self.engine.start()
         for first, last in self.engine.blocks:
             self.maxima.backward(self._block(dy, first, last).swapaxes(0, 1), first, self.engine.dz(last - first))
@@ -314,12 +316,14 @@ def _prediction_engine(plan: Plan, conv: Conv2D, y: Array) -> PredictionEngine:
         return ProductEngine(plan, conv.groups, y)
     filters, height, width = plan.output
     line = width * plan.site.batch
-    positions, small = height * line, plan.site.parameter("weight").size * line <= SMALL
-    if _suits_winograd(plan) and plan.patch in ((1, 1), (2, 2)) and positions >= FEW_POSITIONS * (1 + small):
+    positions, unpacked = height * line, plan.site.parameter("weight").size * line <= SMALL
+    few = 2 * FEW_POSITIONS if unpacked else FEW_POSITIONS
+    if _suits_winograd(plan) and plan.patch in ((1, 1), (2, 2)) and positions >= few:
         return TileEngine(plan, y)
-    # By rows, the weight is copied instead of most columns, and each row is a product of its own.
-    rows = filters < positions and (small or line >= SHORT_LINE)
-    return PatchEngine(plan, y) if rows else ProductEngine(plan, 1, y)
+    # By rows, fewer columns are copied, but the weight is.
+    if filters < positions and (unpacked or line >= SHORT_LINE):
+        return PatchEngine(plan, y)
+    return ProductEngine(plan, 1, y)
 
 
 def _suits_winograd(plan: Plan) -> bool:

@@ -22,8 +22,9 @@ SHORT_RUN, LONG_SUM = 16, 256
 
 
 class PatchEngine(PredictionEngine):
-    """The matrices, for each row of outputs and each of the PW places along it: weight (K, KH KW C), columns
-    (KH KW C, OW / PW N), z (K, OW / PW N).
+    """The matrices, for each row and place in it: weight (K, KH KW C), columns (KH KW C, OW / PW N), z (K, OW / PW N).
+
+    Where those would be too small, a row is one matrix: columns (KH KW C, OW N), z (K, OW N).
     """
 
     def __init__(self, plan: Plan, y: Array) -> None:
@@ -42,7 +43,7 @@ class PatchEngine(PredictionEngine):
         self.weight = temporary(self.parameter.shape)
         self.y, self.memory = y, temporary((filters * most * line if plan.patch != (1, 1) else 0,))
         self.windows = self.rows
-        # Then products of whole lines gain more than the maxima lose, which run over short runs.
+        # Then products of whole rows gain more than the maxima lose, which run over a few numbers at a time.
         split = width // across * site.batch
         self.whole = split < SHORT_RUN <= line and self.weight[0].size >= LONG_SUM
 
