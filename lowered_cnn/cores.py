@@ -69,7 +69,7 @@ class _OneCore:
             if not self._users:
                 self._before = [(library, library.get_num_threads()) for library in self._blas()]
                 for library, _ in self._before:
-                    library.set_num_threads(1)
+                    _set_threads(library, 1)
             self._users += 1
         buffer = np.setbufsize(BUFFER)  # in this thread, and in those that run in a copy of its context
         try:
@@ -80,7 +80,7 @@ class _OneCore:
                 self._users -= 1
                 if not self._users:
                     for library, threads in self._before:
-                        library.set_num_threads(threads)
+                        _set_threads(library, threads)
 
     def _blas(self) -> "list[LibController]":
         if self._libraries is None:
@@ -88,6 +88,13 @@ class _OneCore:
 
             self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
         return self._libraries
+
+
+def _set_threads(library: "LibController", threads: int) -> None:
+    """Set how many threads a library uses; newer versions of threadpoolctl ignore all but one thread unless cleared."""
+    if hasattr(library, "clear_controlling_thread"):
+        library.clear_controlling_thread(force=True)
+    library.set_num_threads(threads)
 
 
 on_one_core = _OneCore().limit

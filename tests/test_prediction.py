@@ -156,6 +156,18 @@ def test_blas_gets_its_threads_back_when_the_last_user_leaves() -> None:
 
 
 @pytest.mark.usefixtures("_two_blas_threads")
+def test_blas_is_limited_in_every_thread_one_after_the_other() -> None:
+    def use() -> set[int]:
+        with on_one_core():
+            return blas_threads()
+
+    assert use() == {1}
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(use).result() == {1}
+    assert blas_threads() == {2}
+
+
+@pytest.mark.usefixtures("_two_blas_threads")
 @pytest.mark.parametrize("run", [1, 2, 9])
 def test_an_error_ends_all_threads_and_is_raised(network: Network, watch: Watch, run: int) -> None:
     watch.fails_on = run
