@@ -32,9 +32,8 @@ class ColumnEngine(LearningEngine):
         bound = site.workspace.block_bytes
         return bound is None or rows * height * width * site.batch * site.workspace.dtype.itemsize <= bound
 
-    def read(self, x: Array, scale: Array | None) -> None:
-        """Take the activation (C, H, W, N); scales are for inference alone."""
-        assert scale is None
+    def read(self, x: Array) -> None:
+        """Take the activation (C, H, W, N)."""
         self.columns.read(x)
 
     def forward(self, first: int, last: int) -> Array:
