@@ -229,7 +229,7 @@ def test_importing_the_package_loads_its_front_door_alone() -> None:
 
 
 def test_a_prediction_loads_no_room_but_those_that_it_goes_through() -> None:
-    unused = {"models", "tracing", "ledger", "timing", *ROOMS[ROOMS.index("optimizers") :]}
+    unused = {"kernels", "models", "tracing", "ledger", "timing", *ROOMS[ROOMS.index("optimizers") :]}
     assert rooms_loaded_by(PREDICTION) == {*ROOMS} - unused | {"lowered_cnn"}
 
 

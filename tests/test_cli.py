@@ -132,7 +132,7 @@ def test_train_uses_the_cores_there_are(
 ) -> None:
     """By default; a number beyond all sense does no harm, and those that worked are told: a batch has four shards."""
     monkeypatch.setattr(cli_train, "usable_cores", lambda: 3)
-    for options, workers in (["--batch-size", "128"], 3), (["--batch-size", "128", "--workers", str(10**9)], 4):
+    for options, workers in (["--batch-size", "256"], 3), (["--batch-size", "256", "--workers", str(10**9)], 4):
         out = str(tmp_path / str(workers))
         command = ["train", "--data", str(few_digits), "--epochs", "1", "--json", "--out", out]
         assert main([*command, *options]) == 0

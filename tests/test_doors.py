@@ -312,7 +312,7 @@ def test_a_loop_of_ones_own_is_the_training(optimizer: SGD | Adam) -> None:
 
     data = Dataset(normal(48, *IMAGE), np.arange(48) % 3, ("0", "1", "2"))
     trained, own = normalized(), normalized()
-    for _ in train(trained, data, Recipe(1, 16, optimizer, Constant())):
+    for _ in train(trained, data, Recipe(1, 16, optimizer, Constant(), shard_size=16)):
         pass
     update = optimizer.over(own.parameters)
     for indices in batches(48, 16, seed=0, epoch=1):

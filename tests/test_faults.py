@@ -423,7 +423,8 @@ def test_a_run_that_diverges_keeps_the_checkpoint_before(
     workers: str, few_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    options = ["--learning-rate", "1e6", "--schedule", "constant", "--checkpoint-every", "1", "--workers", workers]
+    diverging = ["--model", "lenet5", "--learning-rate", "1e6", "--schedule", "constant"]
+    options = [*diverging, "--checkpoint-every", "1", "--workers", workers]
     assert main(["train", "--data", str(few_digits), *options, "--out", str(run)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     wanted = r"lowered-cnn train: loss at step (\d+): expected a finite number \(try a lower learning rate\), got "
