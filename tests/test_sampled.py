@@ -16,6 +16,7 @@ from lowered_cnn.layers import Layer
 from lowered_cnn.models import deep
 from lowered_cnn.verify import Certificate, Check, verify_sampled
 from lowered_cnn.verify.agreement import workers_check
+from lowered_cnn.verify.agreement import SMALL_BLOCKS
 from lowered_cnn.verify.probe import Probe
 from lowered_cnn.verify.sampled import draw
 
@@ -116,7 +117,7 @@ def test_what_winograd_does_not_see_is_drawn(monkeypatch: pytest.MonkeyPatch) ->
         specimen = draw(seed)
         network = Network(specimen.model, specimen.input_shape)
         probe = Probe(network, SoftmaxCrossEntropy(), np.zeros((1, *specimen.input_shape)), np.zeros(1, np.int64))
-        probe.results(probe.lower(fused=True))
+        probe.results(probe.lower(fused=True, block_bytes=SMALL_BLOCKS))
     assert any(dropped)
     assert not all(dropped)
 

@@ -43,7 +43,7 @@ TRIES = 20
 """How many batches are tried for one so far from all kinks that both precisions fall on the same side of each."""
 
 TRAINED_ON = 96
-"""Examples in the batch: shards for three workers."""
+"""Examples in the batch, a shard for each of three workers."""
 
 
 def agreement_checks(probe: Probe) -> Iterator[Check]:
@@ -71,7 +71,7 @@ def workers_check(network: Network, loss: Loss, workers: Sequence[int]) -> Check
     images = generator.random((TRAINED_ON, *network.input_shape), np.float32)
     classes = network.output_shape[0]
     data = Dataset(images, targets_for(loss, generator.integers(classes, size=TRAINED_ON), classes))
-    recipe = Recipe(epochs=3, batch_size=TRAINED_ON, loss=loss)
+    recipe = Recipe(epochs=3, batch_size=TRAINED_ON, loss=loss, shard_size=TRAINED_ON // 3)
     trained = []
     for count in workers:
         copy = Network(network.model, network.input_shape, dtype=network.parameters.vector.dtype)
