@@ -15,8 +15,7 @@ from lowered_cnn.fusion.winograd import WinogradEngine
 from lowered_cnn.layers import Layer
 from lowered_cnn.models import deep
 from lowered_cnn.verify import Certificate, Check, verify_sampled
-from lowered_cnn.verify.agreement import workers_check
-from lowered_cnn.verify.agreement import SMALL_BLOCKS
+from lowered_cnn.verify.agreement import SMALL_BLOCKS, workers_check
 from lowered_cnn.verify.probe import Probe
 from lowered_cnn.verify.sampled import draw
 
