@@ -50,7 +50,7 @@ MUTANTS = [
     Mutant("layers.standardize:_LoweredStandardize.backward", "off.fill(0)", "off.fill(1)", "standardize"),
     Mutant("losses:SoftmaxCrossEntropy.value_and_gradient", "] -= sharp / m", "] += sharp / m", "cross-entropy"),
     Mutant("losses:MeanSquaredError.value_and_gradient", "slope / m", "-slope / m", "mean squared error"),
-    Mutant("fusion.winograd:_gather", "np.subtract(np.subtract", "np.add(np.subtract", "fused by winograd"),
+    Mutant("fusion.winograd:_gather", "np.subtract(m[2]", "np.add(m[2]", "fused by winograd"),
     Mutant("fusion.winograd:_add_adjoint", "np.add(out[i]", "np.subtract(out[i]", "fused by winograd"),
     # transposed
     Mutant(
@@ -97,14 +97,14 @@ MUTANTS = [
         "self.memory[count - 1 : count - 1 + self.above]",
         "fused by rows",
     ),
-    Mutant("fusion.winograd:WinogradEngine._add_dx", "views.after.fill(0)", "pass", "fused by winograd"),
+    Mutant("fusion.winograd:WinogradEngine._add_dx", "rest.fill(0)", "pass", "fused by winograd"),
     Mutant("fusion.winograd:WinogradEngine.start", "self.sum.fill(0)", "pass", "fused by winograd"),
-    Mutant("fusion.winograd:WinogradEngine.start", "self.gradient.rows.fill(0)", "pass", "fused by winograd"),
+    Mutant("fusion.winograd:WinogradEngine.start", "self.gradient.rows[:2].fill(0)", "pass", "fused by winograd"),
     Mutant("layers.join:_LoweredAdd.backward", "np.copyto(dx, dy)", "None", "residual"),
     # left over from the step before
     Mutant("fusion.winograd:WinogradEngine.finish", "rest.fill(0)", "pass", "fused by winograd, not all seen"),
     Mutant("fusion.winograd:WinogradEngine.finish", "rest.fill(0)", "pass", "sampled 21"),
-    Mutant("fusion.winograd:WinogradEngine._add_dx", "views.v.fill(0)", "pass", "fused by winograd"),
+    Mutant("fusion.winograd:WinogradEngine._add_dx", "new=a < 2", "new=a < 1", "fused by winograd"),
     Mutant("fusion.rows:RowEngine._runs", "source = max(0, above)", "source = above", "fused by rows"),
     Mutant(
         "fusion.maxima:_fold",

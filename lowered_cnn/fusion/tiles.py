@@ -8,7 +8,7 @@ import numpy as np
 from lowered_cnn.arrays import Array
 from lowered_cnn.fusion.engine import Plan
 from lowered_cnn.fusion.predicted import PredictionEngine, Step
-from lowered_cnn.fusion.winograd import B, G, Row, Split, Views
+from lowered_cnn.fusion.winograd import B, G, H, Split, Views
 from lowered_cnn.gemm import product
 from lowered_cnn.lowering import position_copy
 
@@ -23,7 +23,7 @@ class TileEngine(PredictionEngine):
         site, temporary = plan.site, plan.site.workspace.temporary
         channels, (filters, _, width) = site.input_shape[0], plan.output
         tiles, batch = width // 2, site.batch
-        self.blocks = plan.blocks(2, (6 * channels * (tiles + 1) + 10 * filters * tiles) * batch)
+        self.blocks = plan.blocks(2, (6 * channels * (tiles + 1) + 8 * filters * tiles) * batch)
         most = max(last - first for first, last in self.blocks) // 2
         # G g G^T for all filters and channels at once: a (16 x 9) matrix.
         self.transform = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9).astype(site.workspace.dtype)
@@ -33,13 +33,13 @@ class TileEngine(PredictionEngine):
         self.v = temporary((most, *self.x.rows.shape[1:]))
         self.u = temporary((most, 4, channels, tiles + 1, batch))
         self.m = temporary((most, 4, filters, tiles, batch))
-        self.half = temporary((most, 2, filters, tiles, batch))
         self.pooled = plan.patch != (1, 1)
         self.y, self.memory = y, temporary((most if self.pooled else 0, 4, filters, tiles, batch))
 
     def read(self, x: Array, scale: Array | None) -> Iterator[Step]:
         """Split the activation into even and odd columns, and transform the weight times the scale."""
-        yield partial(self.x.rows.fill, 0)
+        for margin in self.x.border():
+            yield partial(margin.fill, 0)
         for split, plain in self.x.parts(x):
             yield position_copy(split, plain)
         yield product("forward", self.transform, self.parameter, out=self.weight.reshape(16, -1))
@@ -49,19 +49,19 @@ class TileEngine(PredictionEngine):
     def forward(self, first: int, last: int) -> Iterator[Step]:
         """Z = A^T (weight @ u) A."""
         count = (last - first) // 2
-        v, u, m, half = (part[:count] for part in (self.v, self.u, self.m, self.half))
-        views = Views(v, u, m, half, self._rows(first, last))
-        upper, lower = views.upper, views.lower
+        views = Views(self.v[:count], self.u[:count], self.m[:count], self._rows(first, last))
+        upper, lower, half = views.upper, views.lower, views.half
+        rows, columns = self.x.four(first, last), views.four
         for a, part in enumerate((upper, lower, half, half)):
-            yield _row(B[a], self.x.four(first, last), views.v)
-            for row, u in zip(B, views.u, strict=True):
-                yield _row(row, views.four, u)
+            operation, i, j = B[a]
+            yield partial(operation, rows[i], rows[j], views.v)
+            for (operation, i, j), u in zip(B, views.u, strict=True):
+                yield partial(operation, columns[i], columns[j], u)
             yield product("forward", self.weight[a], views.columns, out=views.products)
             yield from _gather(views.m, part)
-            if a in (1, 2):
-                yield partial(np.add, upper, part, upper)
-            if a in (2, 3):
-                yield partial(np.subtract, lower, part, lower)
+            if part is half:
+                yield partial(np.add, upper, half, upper)
+                yield partial(H[a - 2], lower, half, lower)
 
     def z(self, first: int, last: int) -> Array:
         """View z, which has one output of each tile after the other."""
@@ -79,16 +79,9 @@ class TileEngine(PredictionEngine):
         return z.transpose(1, 3, 0, 2, 4)
 
 
-def _row(row: Row, d: Sequence[Array], out: Array) -> Step:
-    """Return the product of one row of B^T and the entries d."""
-    operation, (i, j) = row
-    return partial(operation, d[i], d[j], out)
-
-
 def _gather(m: Sequence[Array], out: Array) -> Iterator[Step]:
-    """Multiply the four entries m by A^T, into the two columns of `out`; overwrites m."""
-    even, odd = out[:, 0], out[:, 1]
-    yield partial(np.add, m[0], m[1], even)
-    yield partial(np.add, even, m[2], even)
-    yield partial(np.subtract, m[1], m[2], m[1])
-    yield partial(np.subtract, m[1], m[3], odd)
+    """Multiply the four entries m by A^T, into the two columns of `out`, which may be those of m[0] and m[1]."""
+    yield partial(np.add, m[0], m[2], m[0])
+    yield partial(np.add, m[0], m[3], out[:, 0])
+    yield partial(np.subtract, m[2], m[3], m[2])
+    yield partial(np.add, m[1], m[2], out[:, 1])
