@@ -4,12 +4,12 @@ import math
 from dataclasses import replace
 
 from lowered_cnn.arrays import Array
-from lowered_cnn.fusion.engine import LearningEngine, Plan
+from lowered_cnn.fusion.engine import Engine, Plan
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.lowering import Columns
 
 
-class ColumnEngine(LearningEngine):
+class ColumnEngine(Engine):
     """The matrices: weight (K, C KH KW), columns (C KH KW, OH OW N), z (K, OH OW N)."""
 
     def __init__(self, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""What a fused layer needs from a convolution: its outputs and their gradients, one block of rows at a time."""
+"""What a fused layer needs from a convolution: its outputs and its gradients, one block of rows at a time."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Plan:
 
 
 class Engine(ABC):
-    """Computes a convolution's outputs z, without bias, for one of the `blocks` of rows at a time.
+    """Computes a convolution's outputs z, without bias, and its gradients, for one of the `blocks` of rows at a time.
 
     z is viewed as (rows, K, OW / PW, PW, N); how it lies in memory is up to the engine.
     """
@@ -52,10 +52,6 @@ class Engine(ABC):
     @abstractmethod
     def forward(self, first: int, last: int) -> Array:
         """Return z for one block; the next call overwrites it."""
-
-
-class LearningEngine(Engine):
-    """Computes the gradients as well, for the same blocks, in order."""
 
     @abstractmethod
     def start(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from lowered_cnn.arrays import Array, Shape
 from lowered_cnn.fusion.columns import ColumnEngine
 from lowered_cnn.fusion.depthwise import Depthwise
-from lowered_cnn.fusion.engine import LearningEngine, Plan
+from lowered_cnn.fusion.engine import Engine, Plan
 from lowered_cnn.fusion.maxima import Maxima
 from lowered_cnn.fusion.patches import PatchEngine
 from lowered_cnn.fusion.predicted import PredictedConv, PredictionEngine
@@ -234,11 +234,10 @@ class _LoweredFusedConv(Lowered):
         self.relu = fused.relu
         self.zeros = site.workspace.zeros((most // self.patch[0], 1, size[1], site.batch))
         self.y = site.workspace.output((filters, *size, site.batch))
-        if site.wants_gradients:
-            self.dbias = site.gradient("bias") if fused.conv.bias else None
-            self.active = site.workspace.mask(self.y.shape)
-            self.gate = new((min(filters, -(-GATE // self.y[0].size)), *self.y.shape[1:]))
-            self.ones = site.workspace.ones(self.y[0].size)
+        self.dbias = site.gradient("bias") if fused.conv.bias else None
+        self.active = site.workspace.mask(self.y.shape)
+        self.gate = new((min(filters, -(-GATE // self.y[0].size)), *self.y.shape[1:]))
+        self.ones = site.workspace.ones(self.y[0].size)
 
     def forward(self, x: Array) -> Array:
         """Y = max(0, max over a patch of Z + bias)."""
@@ -302,7 +301,7 @@ class _LoweredDepthwise(Lowered):
         raise NotImplementedError
 
 
-def _engine(plan: Plan) -> LearningEngine:
+def _engine(plan: Plan) -> Engine:
     """Return the lowering that pays off: by columns with few positions, Winograd's with enough channels, or by rows."""
     _, height, width = plan.output
     if height * width * plan.site.batch < FEW_POSITIONS and ColumnEngine.fits(plan):

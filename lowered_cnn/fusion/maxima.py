@@ -11,20 +11,19 @@ from lowered_cnn.layers import Site
 class Maxima:
     """The maximum of each PH x PW patch, along the width and then the height, so that the first of equals wins.
 
-    Where gradients are wanted, gates record each comparison: true where the later tap won.
+    Gates record each comparison: true where the later tap won.
     """
 
     def __init__(self, patch: Shape, output: Shape, most: int, site: Site) -> None:
         down, across = self.patch = patch
         filters, height, width = output
-        half, new, mask = (filters, width // across, site.batch), site.workspace.temporary, site.workspace.mask
+        half, new, mask = (filters, width // across, site.batch), site.workspace.array, site.workspace.mask
         pooled = int(patch != (1, 1))
         self.half = new((pooled * most, *half))
         self.highest = new((pooled * (most // down), *half))
-        gated = int(site.wants_gradients)
-        self.across = mask((gated * (across - 1), height, *half))
-        self.down = mask((gated * (down - 1), height // down, *half))
-        self.gate = new((gated * most, *half))
+        self.across = mask((across - 1, height, *half))
+        self.down = mask((down - 1, height // down, *half))
+        self.gate = new((most, *half))
 
     def forward(self, z: Array, first: int) -> Array:
         """Return the maxima (rows / PH, K, OW / PW, N) of z (rows, K, OW / PW, PW, N), which starts at row `first`."""
@@ -47,11 +46,10 @@ class Maxima:
 
 
 def _fold(taps: Sequence[Array], gates: Mask, out: Array) -> Array:
-    """Return the maximum of all taps; write the gates, if there are any."""
+    """Return the maximum of all taps, and write the gates."""
     highest = taps[0]
-    for number, tap in enumerate(taps[1:]):
-        if len(gates):
-            np.less(highest, tap, out=gates[number])
+    for gate, tap in zip(gates, taps[1:], strict=True):
+        np.less(highest, tap, out=gate)
         highest = np.maximum(highest, tap, out=out)
     return highest
 

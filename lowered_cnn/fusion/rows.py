@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from lowered_cnn.arrays import Array
-from lowered_cnn.fusion.engine import LearningEngine, Plan
+from lowered_cnn.fusion.engine import Engine, Plan
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 from lowered_cnn.lowering import Border
 
@@ -35,7 +35,7 @@ class InputRows:
     taps: slice
 
 
-class RowEngine(LearningEngine):
+class RowEngine(Engine):
     """The matrices, for each row of outputs: weight (K, KH KW C), columns (KH KW C, OW N), z (K, OW N)."""
 
     def __init__(self, plan: Plan) -> None:
@@ -63,11 +63,10 @@ class RowEngine(LearningEngine):
         # A block's dz is stored after the last dz rows of the block before, which dX of its first rows sums too.
         self.above = self.taps - 1 if site.wants_dx else 0
         self.memory = site.workspace.temporary((self.above + most, filters, *self.line))
-        if site.wants_gradients:
-            self.dweight = site.gradient("weight").transpose(0, 2, 3, 1)
-            transposed = (self.weight[0].size, filters)
-            self.parts = new((most, *transposed)).swapaxes(1, 2)
-            self.sum, self.part = (new(transposed).T for _ in range(2))
+        self.dweight = site.gradient("weight").transpose(0, 2, 3, 1)
+        transposed = (self.weight[0].size, filters)
+        self.parts = new((most, *transposed)).swapaxes(1, 2)
+        self.sum, self.part = (new(transposed).T for _ in range(2))
         if site.wants_dx:
             self.dwindows = self._view(self.border.gradient)
             # The weight for each tap along the height, from the bottom up: (KH, K, KW, C).

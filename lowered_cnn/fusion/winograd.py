@@ -27,7 +27,7 @@ from typing import TypeAlias
 import numpy as np
 
 from lowered_cnn.arrays import Array
-from lowered_cnn.fusion.engine import LearningEngine, Plan
+from lowered_cnn.fusion.engine import Engine, Plan
 from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 
 G = np.array([[-1, 0, 0], [0, 0, 1], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5]])
@@ -42,7 +42,7 @@ H = np.add, np.subtract
 """The right half of A^T, [1 1; 1 -1]: the sum and the difference of two entries. The left half is the identity."""
 
 
-class WinogradEngine(LearningEngine):
+class WinogradEngine(Engine):
     """The matrices, for each row of tiles and each of 16 entries: weight (K, C), u (C, T N), m (K, T N).
 
     T is the number of tiles in a row, u = B^T d B, and z = A^T m A. The four rows of entries are computed one after
@@ -75,10 +75,9 @@ class WinogradEngine(LearningEngine):
             z = self.z.reshape(2 * most, filters, tiles, 2, batch).transpose(0, 3, 1, 2, 4)
         self.views = {n: Views(v[:n], u[:n], m[:n], z[: 2 * n]) for n in counts}
         self.wants_dx = site.wants_dx
-        if site.wants_gradients:
-            self.dweight = site.gradient("weight").reshape(-1, 9).T
-            self.parts = new((most, *self.weight.shape[1:]))
-            self.sum, self.part = new(self.weight.shape), new(self.weight.shape[1:])
+        self.dweight = site.gradient("weight").reshape(-1, 9).T
+        self.parts = new((most, *self.weight.shape[1:]))
+        self.sum, self.part = new(self.weight.shape), new(self.weight.shape[1:])
         if site.wants_dx:
             self.gradient = Split(plan)
             self.dx = new((*site.input_shape, batch))
