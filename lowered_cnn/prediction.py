@@ -14,7 +14,7 @@ from lowered_cnn.arrays import Array, Images
 from lowered_cnn.cores import on_one_core, usable_cores
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 CHUNK = 64
 """Most examples per chunk: enough that threads seldom wait for the interpreter lock, few enough for the cache."""
@@ -28,7 +28,6 @@ CHUNK_WORK = 12_000_000
 Forward: TypeAlias = Callable[[Images], Array]
 """Maps images (N, C, *size) to outputs (N, ...), for a fixed N; the outputs are valid until the next call."""
 
-
 Lower: TypeAlias = Callable[[int], Forward]
 """Makes the form for a fixed N."""
 
@@ -37,16 +36,16 @@ class Predictor:
     """Runs chunks of images on threads: NumPy releases the interpreter lock while it computes.
 
     The chunks do not depend on the number of threads, so neither do the bits of the outputs. The lowered forms are kept
-    between calls: one per thread, and one for the images that do not fill a chunk, until chunks have another size. The
-    threads are kept too, as long as the predictor: to start one takes as long as a small chunk.
+    between calls: one per thread, and one for the images that do not fill a chunk, until chunks have another size. A
+    thread takes a form, and puts it back when it is done. Threads are kept as long as the predictor: to start one takes
+    as long as a small chunk.
     """
 
     def __init__(self, multiplications: Callable[[], int]) -> None:
         self._count_multiplications = multiplications
-        self._size = CHUNK
-        self._full: dict[int, Forward] = {}
-        self._rest: dict[int, Forward] = {}
-        self._predicting = Lock()  # all callers share the buffers of the lowered forms
+        self._full: tuple[int, list[Forward]] = CHUNK, []
+        self._rest: tuple[int, list[Forward]] = 0, []
+        self._predicting = Lock()  # with one caller at a time, there are no more forms than threads
         self._pool: ThreadPoolExecutor | None = None
         self._started = 0, 0
 
@@ -55,30 +54,33 @@ class Predictor:
         with self._predicting, on_one_core():
             size = chunk_size(len(images), math.prod(images.shape[1:]), self._multiplications)
             if len(images) > size:
-                if size != self._size:
-                    self._size, self._full = size, {}
-                self._share(lower, images, outputs, workers or self._cores)
+                if size != self._full[0]:
+                    self._full = size, []
+                self._share(lower, images, outputs, size, workers or self._cores)
             elif len(images):
-                self._run(lower, images, outputs, 0)
+                self._run(lower, images, outputs)
 
-    def _share(self, lower: Lower, images: Images, outputs: Array, workers: int) -> None:
+    def _share(self, lower: Lower, images: Images, outputs: Array, size: int, workers: int) -> None:
         """Let this thread and others take chunks until none are left."""
         chunks: SimpleQueue[slice] = SimpleQueue()
-        for start in range(0, len(images), self._size):
-            chunks.put(slice(start, start + self._size))
+        for start in range(0, len(images), size):
+            chunks.put(slice(start, start + size))
 
-        def work(thread: int) -> None:
+        def work() -> None:
             try:
                 for part in _taken(chunks):
-                    self._run(lower, images[part], outputs[part], thread)
+                    self._run(lower, images[part], outputs[part])
             finally:  # after an error or Ctrl-C, no thread takes another chunk
                 for _ in _taken(chunks):
                     pass
 
-        others = range(1, min(chunks.qsize(), workers))
-        futures = [self._threads(len(others)).submit(copy_context().run, work, thread) for thread in others]
+        others = min(chunks.qsize(), workers) - 1
+        futures: list[Future[None]] = []
         try:
-            work(0)
+            with suppress(RuntimeError):  # while Python exits, or if the system refuses, there are fewer threads
+                for _ in range(others):
+                    futures.append(self._threads(others).submit(copy_context().run, work))
+            work()
         finally:
             errors = [future.exception() for future in futures]
         for error in filter(None, errors):
@@ -101,17 +103,24 @@ class Predictor:
     def _cores(self) -> int:
         return usable_cores()  # asked once: reading the quotas takes longer than a small chunk
 
-    def _run(self, lower: Lower, images: Images, outputs: Array, thread: int) -> None:
-        outputs[...] = self._lowered_for(lower, len(images), thread)(images)
+    def _run(self, lower: Lower, images: Images, outputs: Array) -> None:
+        # After a Ctrl-C, a thread may still be at work during the next call: no other gets the form that it has.
+        forms = self._forms(len(images))
+        try:
+            form = forms.pop()
+        except IndexError:
+            form = lower(len(images))
+        outputs[...] = form(images)
+        forms.append(form)
 
-    def _lowered_for(self, lower: Lower, count: int, thread: int) -> Forward:
-        if count == self._size:
-            if thread not in self._full:
-                self._full[thread] = lower(count)
-            return self._full[thread]
-        if count not in self._rest:
-            self._rest = {count: lower(count)}
-        return self._rest[count]
+    def _forms(self, count: int) -> list[Forward]:
+        """Return the forms for so many images that no thread has taken."""
+        for size, forms in (self._full, self._rest):
+            if size == count:
+                return forms
+        forms = []
+        self._rest = count, forms
+        return forms
 
 
 def chunk_size(count: int, numbers: int, multiplications: int) -> int:

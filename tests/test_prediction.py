@@ -3,6 +3,8 @@
 import gc
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -176,6 +178,75 @@ def test_an_error_ends_all_threads_and_is_raised(network: Network, watch: Watch,
     assert len(watch.runs) < 40
     assert blas_threads() == {2}
     assert network.predict(images(40 * CHUNK), workers=2).shape == (40 * CHUNK, 4)
+
+
+def test_after_ctrl_c_no_other_takes_the_form_of_a_thread_still_at_work(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, entered, leave = images(6 * CHUNK), threading.Event(), threading.Event()
+    forward = LoweredNetwork.forward
+    used, busy, others = set[LoweredNetwork](), list[LoweredNetwork](), itertools.count()
+
+    def watched(lowered: LoweredNetwork, part: Any) -> Array:
+        if threading.current_thread() is threading.main_thread():
+            entered.wait(timeout=30)
+        elif next(others) == 0:
+            busy.append(lowered)
+            entered.set()
+            leave.wait(timeout=30)
+        used.add(lowered)
+        return forward(lowered, part)
+
+    def interrupted(future: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LoweredNetwork, "forward", watched)
+    entered.set()
+    expected = network.predict(x, workers=1)
+    entered.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("concurrent.futures.Future.exception", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            network.predict(x, workers=3)
+    used.clear()
+    try:
+        assert np.array_equal(network.predict(x, workers=3), expected)
+        assert used
+        assert not used & set(busy)
+    finally:
+        leave.set()
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_without_another_thread_fewer_take_all_chunks(
+    network: Network, refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, start = itertools.count(1), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if next(numbers) == refused:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for count in (6, 5, 6):
+        x = images(count * CHUNK)
+        assert np.array_equal(network.predict(x, workers=3), network.predict(x, workers=1))
+
+
+@pytest.mark.parametrize("before", ["pass", "predict()"])
+def test_while_python_exits_the_caller_predicts_alone(before: str) -> None:
+    code = f"""
+import atexit
+import numpy as np
+from lowered_cnn import Dense, Network
+network = Network([Dense(4)], (9,))
+predict = lambda: network.predict(np.ones(({4 * CHUNK}, 9)), workers=2)
+{before}
+atexit.register(lambda: print(predict().shape))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"({4 * CHUNK}, 4)\n", "")
 
 
 def test_products_on_all_threads_are_heard(network: Network) -> None:
