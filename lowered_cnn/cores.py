@@ -56,7 +56,10 @@ def _words(path: Path, separator: str | None = None) -> list[str]:
 
 
 class _OneCore:
-    """Limits BLAS in the whole process from when the first thread enters a `with` block until the last one leaves."""
+    """Limits BLAS in the whole process from when the first thread enters a `with` block until the last one leaves.
+
+    NumPy's buffer is that of a context, so each thread that enters sets its own.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -71,7 +74,7 @@ class _OneCore:
                 for library, _ in self._before:
                     _set_threads(library, 1)
             self._users += 1
-        buffer = np.setbufsize(BUFFER)  # in this thread, and in those that run in a copy of its context
+        buffer = np.setbufsize(BUFFER)  # also for threads that run in a copy of this context
         try:
             yield
         finally:

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser(given: Sequence[str]) -> Parser:
     """Return a parser for the command that is given, or for all if none is: other commands need not be imported."""
     parser = Parser(prog="lowered-cnn", description="Train and use convolutional neural networks on the CPU.")
-    add, absent = parser.add_argument, argparse.SUPPRESS  # a command must not find them among its own
+    add, absent = parser.add_argument, argparse.SUPPRESS  # absent unless given: --resume looks at all options
     add("--version", action="store_true", default=absent, help="print the version instead")
     add("--verbose", action="store_true", default=absent, help="with --version: what computes here, and how fast")
     commands = parser.add_subparsers(dest="command", metavar="{" + ",".join(COMMANDS) + "}")

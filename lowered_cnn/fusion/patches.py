@@ -43,7 +43,7 @@ class PatchEngine(PredictionEngine):
         self.weight = temporary(self.parameter.shape)
         self.y, self.memory = y, temporary((filters * most * line if plan.patch != (1, 1) else 0,))
         self.windows = self.rows
-        # Then products of whole rows gain more than the maxima lose, which run over a few numbers at a time.
+        # With short runs and long sums, whole rows gain more in the products than they lose in the maxima.
         split = width // across * site.batch
         self.whole = split < SHORT_RUN <= line and self.weight[0].size >= LONG_SUM
 

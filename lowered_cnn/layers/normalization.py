@@ -20,9 +20,9 @@ class BatchNorm(Layer):
     """y = weight (x - mean) / sqrt(variance + epsilon) + bias, for each channel (Ioffe and Szegedy, 2015).
 
     Input (C, *size) or (features). In training, mean and variance are taken over the examples and positions of a shard
-    (those that a worker runs at once, `Recipe.shard_size`). At inference they are `running_mean` and `running_var`,
-    which each step moves by `momentum` times their difference from the mean over its shards (the variance unbiased, as
-    in PyTorch). Shards are summed in the same order for any number of workers.
+    (the part of a batch that a worker runs at once; see `Recipe`). At inference they are `running_mean` and
+    `running_var`, which each step moves by `momentum` times their difference from the mean over its shards (the
+    variance unbiased, as in PyTorch). Shards are summed in the same order for any number of workers.
     """
 
     momentum: float = 0.1

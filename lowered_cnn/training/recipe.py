@@ -12,7 +12,7 @@ from lowered_cnn.parameters import Parameter, with_rates
 from lowered_cnn.schedules import OneCycle, Schedule
 
 SHARD_SIZES = range(8, 65)
-"""The most examples in a shard, by default: few enough for the cache, and enough for fast products."""
+"""What the most examples in a shard may be by default: enough for fast products, and few enough for the cache."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Recipe:
     `monitor` chooses another figure: "dev_accuracy", "dev_loss", or the name of a metric, where higher is better.
 
     `shard_size` is the most examples in a shard, the part of a batch that one worker runs at a time; by default half of
-    the batch, but at least 8 and at most 64, so that two workers share it. More than two need smaller shards. It
-    decides in which order gradients are added, and so their bits, and over how many examples BatchNorm normalizes.
+    the batch, but at least 8 and at most 64, so that two workers share it. More workers may need smaller shards. The
+    size decides in which order gradients are added, and so their bits, and over how many examples BatchNorm normalizes.
 
     Parameters that are `frozen` keep their values, and so do the statistics of layers in which nothing learns; `rates`
     multiply the learning rates of others. Both take patterns of names, in which * stands for any text:
@@ -149,7 +149,7 @@ def _pairs(rates: object) -> tuple[tuple[str, float], ...]:
 
 
 COMPACT = Recipe(epochs=2, batch_size=128, optimizer=SGD(learning_rate=0.3, momentum=0.9, nesterov=True, l2=1e-3))
-"""The recipe of the default command, for the network `compact`: its normalizations bear the high learning rate."""
+"""The recipe of the default command, for the network `compact`, whose normalization permits the high learning rate."""
 
 BEST = Recipe(
     epochs=15,
