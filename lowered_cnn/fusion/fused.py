@@ -46,8 +46,8 @@ WINOGRAD_CHANNELS = 16
 FEW_POSITIONS = 512
 """With fewer positions, those of all examples together, transforming the weight takes longer than it saves.
 
-In training, products by rows are then too small as well. In prediction, where they take their factors as they are, the
-same holds for up to twice as many.
+In training, products by rows are then too small as well. In prediction, the limit is twice as high where products by
+rows are so small that BLAS takes their factors as they are.
 """
 
 GATE = 32_768
@@ -200,9 +200,8 @@ class FusedConv(Layer):
     def _predicted(self, site: Site) -> Lowered:
         plan = self.plan(site)
         y = site.workspace.output((*self.output_shape(site.input_shape, site.name), site.batch))
-        bias = site.parameter("bias") if self.conv.bias else None
         fold = None if self.norm is None else partial(self.scale_and_bias, site)
-        return PredictedConv(plan, _prediction_engine(plan, self.conv, y), y, self.relu, bias, fold)
+        return PredictedConv(plan, _prediction_engine(plan, self.conv, y), y, self.relu, self.bias(site), fold)
 
     def plan(self, site: Site) -> Plan:
         """Return what an engine is to compute."""
@@ -211,9 +210,13 @@ class FusedConv(Layer):
         sweep = self.conv.sweep(site.input_shape, site.name)
         return Plan(site, sweep, (filters, size[0] * down, size[1] * across), (down, across))
 
+    def bias(self, site: Site) -> Array | None:
+        """Return the convolution's bias, if it has one."""
+        return site.parameter("bias") if self.conv.bias else None
+
     def scale_and_bias(self, site: Site) -> tuple[Array | None, Array | None]:
         """Return what each filter's outputs are multiplied by, and what is added to them."""
-        bias = site.parameter("bias") if self.conv.bias else None
+        bias = self.bias(site)
         if self.norm is None:
             return None, bias
         name, norm = self.norm
@@ -230,8 +233,7 @@ class _LoweredFusedConv(Lowered):
         self.engine = _engine(plan)
         most = max(last - first for first, last in self.engine.blocks)
         self.maxima = Maxima(self.patch, plan.output, most, site)
-        self.fused, self.site = fused, site
-        self.relu = fused.relu
+        self.relu, self.bias = fused.relu, fused.bias(site)
         self.zeros = site.workspace.zeros((most // self.patch[0], 1, size[1], site.batch))
         self.y = site.workspace.output((filters, *size, site.batch))
         self.dbias = site.gradient("bias") if fused.conv.bias else None
@@ -241,16 +243,15 @@ class _LoweredFusedConv(Lowered):
 
     def forward(self, x: Array) -> Array:
         """Y = max(0, max over a patch of Z + bias)."""
-        _, bias = self.fused.scale_and_bias(self.site)
         self.engine.read(x)
         for first, last in self.engine.blocks:
             highest = self.maxima.forward(self.engine.forward(first, last), first)
             y = self._block(self.y, first, last).swapaxes(0, 1)
-            if bias is not None:
-                highest = np.add(highest, bias[:, None, None], out=y)
+            if self.bias is not None:
+                highest = np.add(highest, self.bias[:, None, None], out=y)
             if self.relu:
                 np.maximum(highest, self.zeros[: len(y)] if self.zeros.ndim > 2 else self.zeros, out=y)
-            elif bias is None:
+            elif self.bias is None:
                 np.copyto(y, highest)
         return self.y
 

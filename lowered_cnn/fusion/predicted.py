@@ -61,7 +61,7 @@ class PredictedConv(Lowered):
         self.bias = bias if fold is None else new((len(y),))
         most = max(last - first for first, last in engine.blocks) // self.down
         self.zeros = plan.site.workspace.zeros((most, *y.shape[2:]))
-        self.x = y
+        self.x = y  # no activation yet: none is where y is
         self.steps: list[Step] = []
 
     def forward(self, x: Array) -> Array:
