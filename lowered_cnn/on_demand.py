@@ -14,12 +14,11 @@ def on_demand(
     attribute of the package too, as if it were imported already.
     """
     room_of = {name: room for room, names in rooms.items() for name in names.split()}
-    modules = {room.partition(".")[0] for room in rooms}
 
     def get(name: str) -> object:
         if name in room_of:
             value = getattr(import_module(f"{package}.{room_of[name]}"), name)
-        elif name in modules:
+        elif name in rooms:
             value = import_module(f"{package}.{name}")
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
@@ -27,6 +26,6 @@ def on_demand(
         return value
 
     def names() -> list[str]:
-        return sorted(vars(sys.modules[package]).keys() | room_of.keys() | modules)
+        return sorted(vars(sys.modules[package]).keys() | room_of.keys() | rooms.keys())
 
     return sorted(room_of), get, names
