@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Blas:
-    """A BLAS in this process: `kernels` is the processor family that its kernels are written for, "" if it is not told.
+    """A BLAS in this process: `kernels` is the processor family that its kernels are written for, "" if unknown.
 
     OpenBLAS chooses its kernels when it is loaded, for the processor that it finds or for OPENBLAS_CORETYPE.
     """
@@ -25,7 +25,7 @@ class Blas:
 
 @dataclass(frozen=True)
 class Processor:
-    """A processor as Linux describes it; elsewhere, and on processors other than x86, some of it is ""."""
+    """A processor as Linux describes it; some of it is "" elsewhere, and on processors other than x86."""
 
     name: str
     vendor: str = ""

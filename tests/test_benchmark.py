@@ -194,7 +194,7 @@ def test_a_real_process_is_free_of_them_or_held(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     told = {name: speed(OURS, 1, name, 0.01) for name in ("user", "inherited", "avx2")}
     (here,) = blas()
-    assert told["user"].kernels not in (told["inherited"].kernels, "not told")
+    assert told["user"].kernels not in (told["inherited"].kernels, "unknown")
     assert told["avx2"].kernels == f"openblas {here.version} Haswell"
     assert all(each.flops > 1e8 for each in told.values())
 
@@ -219,7 +219,7 @@ def test_what_onednn_prints_is_joined_with_what_the_framework_says() -> None:
     assert kernels("AVX2", printed) == "AVX2, oneDNN v3.12.0, Intel AVX2"
     assert kernels("", printed[:1]) == "oneDNN v3.12.0"
     assert kernels("a BLAS", []) == "a BLAS"
-    assert kernels("", ["something else\n"]) == "not told"
+    assert kernels("", ["something else\n"]) == "unknown"
 
 
 def test_a_process_answers_one_question_after_the_other_on_its_cores() -> None:
@@ -266,7 +266,7 @@ def test_a_peer_is_measured_right_after_us(tmp_path: Path, capsys: pytest.Captur
     assert [(pair.job, pair.peer) for pair in Results.read(path).pairs] == [("inference", peer)] * 2
     text = capsys.readouterr().out
     assert "**Inference, batch 2, 1 core, allocator tuned**" in text
-    assert "- Kernels of onnxruntime: not told" in text
+    assert "- Kernels of onnxruntime: unknown" in text
 
 
 @pytest.mark.slow

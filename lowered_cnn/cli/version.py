@@ -52,7 +52,7 @@ def speed() -> Speed:
 def _lines(here: Speed) -> Iterator[str]:
     yield f"NumPy {np.__version__}, instructions: {here.instructions or 'its baseline'}"
     for each in blas():
-        yield f"{each.name} {each.version}, kernels: {each.kernels or 'not told'}, threads: {each.threads}"
+        yield f"{each.name} {each.version}, kernels: {each.kernels or 'unknown'}, threads: {each.threads}"
     yield f"{processor()}, usable cores: {usable_cores()}"
     yield f"a product of {PEAK_SIZE} x {PEAK_SIZE} in float32 on one core: {here}"
     yield from _warnings(here)

@@ -46,7 +46,7 @@ class Framework(ABC):
         """Return the outputs (N, classes) for images (N, C, H, W)."""
 
     def kernels(self) -> str:
-        """Return what the framework tells about the kernels that it uses here, or ""."""
+        """Return the kernels that the framework says it uses here, or ""."""
         return ""
 
     def product(self) -> Timed:

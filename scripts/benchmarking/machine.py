@@ -33,4 +33,4 @@ def speed(framework: str, cores: int, environment: str, seconds: float) -> Speed
 def kernels(own: str, printed: Sequence[str]) -> str:
     """Join what a framework says about its kernels itself and what its oneDNN, if it has one, printed."""
     told = [part for match in ONEDNN.findall("".join(printed)) for part in match if part]
-    return ", ".join(filter(None, [own, *told])) or "not told"
+    return ", ".join(filter(None, [own, *told])) or "unknown"

@@ -37,7 +37,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TORCHINDUC
 
 
 ANSWER = "answer: "
-"""What a line begins with that is an answer: libraries print, too."""
+"""How a line with an answer begins: libraries print lines, too."""
 
 
 class ProcessError(RuntimeError):
@@ -57,7 +57,7 @@ class Process:
         """Ask, and wait for the answer; raises ProcessError if the process ends without one."""
         assert self._popen.stdin
         assert self._popen.stdout
-        with suppress(BrokenPipeError):  # an ended process is told below
+        with suppress(BrokenPipeError):  # that it has ended is reported below
             os.write(self._popen.stdin.fileno(), json.dumps({"ask": question, **details}).encode() + b"\n")
         for line in self._popen.stdout:
             if line.startswith(ANSWER):

@@ -39,7 +39,7 @@ def trained_outputs(framework: str, mode: str, network: str, batch: int, cores: 
 
 
 def speed(framework: str, cores: int, seconds: float) -> dict[str, object]:
-    """Return the kernels that the framework tells, and the operations per second of its fastest 2048 x 2048 product.
+    """Return the kernels that the framework names, and the operations per second of its fastest 2048 x 2048 product.
 
     A dense layer for as many images is such a product. The convolutions before it let oneDNN print what it uses.
     """
