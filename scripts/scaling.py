@@ -73,7 +73,7 @@ def measure_steps(workers: int) -> None:
         data = load_mnist().train.take(np.arange(BATCH * (STEPS + 1)))
         for name in ("lenet5", "pytorch_mnist"):
             network = Network(models.MODELS[name](10), (1, 28, 28))
-            with Training(network, data, Recipe(1, BATCH), workers=workers, engine=ranks) as training:
+            with Training(network, data, Recipe(1, BATCH, shard_size=SHARD), workers=workers, engine=ranks) as training:
                 next(training)
                 communicator.sent = 0
                 clocks = [(time.perf_counter(), time.process_time())]
