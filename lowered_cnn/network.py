@@ -157,9 +157,9 @@ class Network:
     def predict(self, images: Images, *, workers: int | None = None) -> Array:
         """Return the outputs (N, *output shape) for images (N, *input shape), uint8 or float.
 
-        Grey images may come as (N, H, W). Many images run on `workers` threads (by default one per usable core), with
-        the same bits for any number. Raises InputError for images of another shape, or on another scale than the
-        training images.
+        Grey images may come as (N, H, W). If they are work enough, up to `workers` threads share them (by
+        default one per usable core), with the same bits for any number. Raises InputError for images of another shape,
+        or on another scale than the training images.
         """
         if workers is not None:
             whole_number("predict: workers", workers, 1)
