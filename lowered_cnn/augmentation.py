@@ -1,8 +1,9 @@
 """Augmentation: small random shifts, rotations, distortions, flips and cut-outs of images, new in each epoch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,6 +26,9 @@ KNOTS = 4
 SHARPNESS = -0.75
 """The parameter a of cubic interpolation, as in OpenCV and PyTorch. Bilinear interpolation would blur: its images have
 edges weaker by a quarter, and networks trained on them do worse on sharp ones."""
+
+AMOUNTS = ("shift", "rotation", "scale", "shear", "elastic")
+"""The fields that can be any number of at least 0."""
 
 UNIFORMS = 8
 """Random numbers per image: two for the shift; rotation, scale, shear, flip; two for the centre of the cut-out."""
@@ -51,7 +55,7 @@ class Augmentation:
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("shift", "rotation", "scale", "shear", "elastic"):
+        for name in AMOUNTS:
             amount = getattr(self, name)
             if not (is_number(amount) and 0 <= amount < math.inf):
                 raise InputError(f"Augmentation: {name}", "a finite number of at least 0", repr(amount))
@@ -59,6 +63,11 @@ class Augmentation:
             raise InputError("Augmentation: shear", "less than 90 degrees", self.shear)
         check_flag("Augmentation: flip", self.flip)
         whole_number("Augmentation: cutout", self.cutout, 0)
+
+    def scaled(self, strength: float) -> Self:
+        """Return the augmentation with all amounts times `strength`, and the side of the cut-out rounded."""
+        amounts: dict[str, Any] = {name: getattr(self, name) * strength for name in AMOUNTS}
+        return replace(self, **amounts, cutout=round(self.cutout * strength))
 
     def __call__(self, images: Images, examples: Labels, seed: int, epoch: int) -> Array:
         """Return changed copies of images (n, C, H, W) or (n, H, W); bytes from 0 to 255 are scaled to 0 to 1.

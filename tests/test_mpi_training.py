@@ -41,6 +41,7 @@ def drawn(rng: np.random.Generator) -> Recipe:
         one_of(Constant(), Cosine(), OneCycle(), StepDecay(at=(0.3, 0.7))),
         seed=int(rng.integers(5)),
         augmentation=one_of(None, Augmentation(shift=1, elastic=0.5, flip=True), Augmentation(cutout=3)),
+        fade=one_of(0.0, 0.5),
         clip_norm=one_of(None, 0.05, 10.0),
         average=one_of(None, 0.9),
         patience=one_of(None, 1, 2),

@@ -78,6 +78,7 @@ recipes = st.builds(
     loss=st.sampled_from([SoftmaxCrossEntropy(), MeanSquaredError()]),
     seed=st.integers(0, 5),
     augmentation=augmentations,
+    fade=st.sampled_from([0.0, 0.5, 1.0]),
     clip_norm=st.sampled_from([None, 0.05, 10.0]),
     average=st.sampled_from([None, 0.9]),
     patience=st.sampled_from([None, 1, 2]),

@@ -405,9 +405,24 @@ def test_each_epoch_sees_the_images_in_another_way(digits: Dataset) -> None:
         assert sorted(places) == list(range(len(digits)))
 
 
+def test_the_augmentation_fades_out_over_the_last_epochs(digits: Dataset) -> None:
+    seen = set()
+
+    class Watching(Augmentation):
+        def __call__(self, images: Images, examples: Labels, seed: int, epoch: int) -> Array:
+            seen.add((epoch, self.shift, self.cutout, self.flip))
+            return super().__call__(images, examples, seed, epoch)
+
+    network = Network(Sequential(Flatten(), Dense(10)), (1, 28, 28))
+    recipe = Recipe(5, 64, SGD(0.1), augmentation=Watching(shift=2, cutout=6, flip=True), fade=0.8)
+    list(train(network, digits, recipe))
+    assert seen == {(1, 2, 6, True), (2, 1.5, 4, True), (3, 1, 3, True), (4, 0.5, 2, True), (5, 0, 0, True)}
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Recipe(fade=1.5), "Recipe: fade: expected a number from 0 to 1, got 1.5"),
         (lambda: Recipe(clip_norm=0), "Recipe: clip_norm: expected a number above 0, got 0"),
         (lambda: Recipe(average=1), "Recipe: average: expected a number between 0 and 1, got 1"),
         (lambda: recipe(clip_norm="1"), "Recipe: clip_norm: expected a number above 0, got '1'"),

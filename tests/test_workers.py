@@ -97,10 +97,10 @@ def test_bits_do_not_depend_on_the_number_of_workers_in_float64() -> None:
 
 
 def test_bits_do_not_depend_on_the_number_of_workers_with_everything() -> None:
-    """Statistics, augmentation, clipping and averaging; the vector is cut amid the statistics, too."""
+    """Statistics, augmentation that fades, clipping and averaging; the vector is cut amid the statistics, too."""
     model = Sequential(Conv2D(4, 3, bias=False), BatchNorm(), ReLU(), Dropout(0.25), Flatten(), BatchNorm(), Dense(10))
     everything = replace(
-        recipe(), augmentation=Augmentation(shift=1, elastic=0.5, flip=True), clip_norm=0.01, average=0.9
+        recipe(), augmentation=Augmentation(shift=1, elastic=0.5, flip=True), fade=1.0, clip_norm=0.01, average=0.9
     )
 
     def weights(workers: int) -> bytes:

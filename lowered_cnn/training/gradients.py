@@ -16,7 +16,8 @@ from lowered_cnn.training.metrics import right_answers
 class Batch:
     """Inputs (N, C, *size), targets (N, ...) and data set positions (N,) of the examples of one step.
 
-    `step`, from 0, and the shard determine the noise; `epoch` and the position determine an example's augmentation.
+    `step`, from 0, and the shard determine the noise; `epoch` and the position determine what the `augmentation` does
+    to an example.
     `total` is what `Loss.total` returns for the whole batch; `weights` (N,), if any, say how much each example counts.
     """
 
@@ -27,6 +28,7 @@ class Batch:
     epoch: int
     total: float
     weights: Weights | None = None
+    augmentation: Augmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,6 @@ class ShardGradients:
         network: Network,
         loss: Loss,
         *,
-        augmentation: Augmentation | None = None,
         shard_size: int,
         seed: int,
         gradient: Array,
@@ -82,7 +83,6 @@ class ShardGradients:
     ) -> None:
         self._network = network
         self._loss = loss
-        self._augmentation = augmentation
         self._shard_size = shard_size
         self._seed = seed
         self._gradient = gradient
@@ -128,8 +128,8 @@ class ShardGradients:
         """Return a shard's images, augmented, targets and weights."""
         part = examples_of(range(shard, shard + 1), len(batch.targets), self._shard_size)
         images = batch.images[part]
-        if self._augmentation is not None:
-            images = self._augmentation(images, batch.examples[part], self._seed, batch.epoch)
+        if batch.augmentation is not None:
+            images = batch.augmentation(images, batch.examples[part], self._seed, batch.epoch)
         return images, batch.targets[part], None if batch.weights is None else batch.weights[part]
 
     def _lowered_for(self, count: int) -> LoweredNetwork:

@@ -188,7 +188,8 @@ class Training(Iterator[Record]):
         indices = next(self._order)
         weights = None if self.data.weights is None else self.data.weights[indices]
         total = self.recipe.loss.total(self.data.targets[indices], weights)
-        return Step(self.step, epoch + 1, len(indices), total, self.learning_rate), indices
+        augmentation = self.recipe.augmentation_in(epoch + 1)
+        return Step(self.step, epoch + 1, len(indices), total, self.learning_rate, augmentation), indices
 
     @cached_property
     def _total(self) -> float:

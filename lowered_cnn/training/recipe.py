@@ -20,7 +20,9 @@ class Recipe:
     """How to train; the defaults were chosen for MNIST on its dev split.
 
     `seed` determines the order of the examples, Dropout's noise and the augmentation, which changes each image anew in
-    each epoch; training again with the same recipe repeats all three. `clip_norm` scales longer gradients down to that
+    each epoch; training again with the same recipe repeats all three. With `fade` the augmentation fades out: over the
+    last `fade` of all epochs (0.5 for half of them) its strength falls linearly, to 0 in the last one, so that training
+    ends with images like those to come (He et al., 2019). `clip_norm` scales longer gradients down to that
     length (Pascanu et al., 2013). With `average` the network ends up with an exponential moving average of its weights
     (Polyak and Juditsky, 1992). Its decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up.
     With `patience` training ends early once the dev accuracy (if targets are not class numbers, the dev loss) has not
@@ -44,6 +46,7 @@ class Recipe:
     loss: Loss = SoftmaxCrossEntropy()
     seed: int = 0
     augmentation: Augmentation | None = None
+    fade: float = 0.0
     clip_norm: float | None = None
     average: float | None = None
     patience: int | None = None
@@ -65,6 +68,8 @@ class Recipe:
         ):
             if not isinstance(value, kind):
                 raise InputError(f"Recipe: {name}", wanted, repr(value))
+        if not (is_number(self.fade) and 0 <= self.fade <= 1):
+            raise InputError("Recipe: fade", "a number from 0 to 1", repr(self.fade))
         if self.clip_norm is not None and not (is_number(self.clip_norm) and self.clip_norm > 0):
             raise InputError("Recipe: clip_norm", "a number above 0", repr(self.clip_norm))
         if self.average is not None and not (is_number(self.average) and 0 < self.average < 1):
@@ -100,6 +105,13 @@ class Recipe:
     def average_decay(self, step: int) -> float:
         """Return the decay of the average in step 1, 2, ..."""
         return min(self.average or 0.0, (1 + step) / (10 + step))
+
+    def augmentation_in(self, epoch: int) -> Augmentation | None:
+        """Return the augmentation of epoch 1, 2, ..., scaled down if it fades."""
+        left, fading = self.epochs - epoch, self.fade * self.epochs
+        if self.augmentation is None or left >= fading:
+            return self.augmentation
+        return self.augmentation.scaled(left / fading)
 
     def out_of_patience(self, scores: Iterable[float]) -> bool:
         """Return whether training ends after epochs with these scores (higher is better)."""

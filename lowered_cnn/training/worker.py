@@ -22,7 +22,6 @@ class Task:
 
     loss: Loss
     optimizer: Optimizer
-    augmentation: Augmentation | None
     clip_norm: float | None
     seed: int
     shard_size: int
@@ -34,18 +33,19 @@ class Task:
     def of(cls, recipe: Recipe, rank: Rank, network: Network) -> "Task":
         """Take from a recipe what workers need; its schedule need not be sent to them."""
         r, parameters = recipe, recipe.with_rates(network.parameters.parameters)
-        return cls(r.loss, r.optimizer, r.augmentation, r.clip_norm, r.seed, r.largest_shard, rank, parameters)
+        return cls(r.loss, r.optimizer, r.clip_norm, r.seed, r.largest_shard, rank, parameters)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its number (from 0) and epoch, its batch's size and `Loss.total`, and the learning rate."""
+    """One step: its number (from 0) and epoch, its batch's size and `Loss.total`, its learning rate and augmentation."""
 
     number: int
     epoch: int
     examples: int
     total: float
     learning_rate: float
+    augmentation: Augmentation | None
 
 
 class Worker:
@@ -59,7 +59,6 @@ class Worker:
         self._gradients = ShardGradients(
             network,
             task.loss,
-            augmentation=task.augmentation,
             shard_size=task.shard_size,
             seed=task.seed,
             gradient=reduction.gradient,
@@ -111,4 +110,4 @@ class Worker:
         board, here = self._board, slice(step.examples)
         weights = board.weights[here] if len(board.weights) else None
         examples = board.images[here], board.targets[here], board.examples[here]
-        return Batch(*examples, step.number, step.epoch, step.total, weights)
+        return Batch(*examples, step.number, step.epoch, step.total, weights, step.augmentation)
