@@ -39,7 +39,7 @@ AUGMENTATIONS = st.builds(
 )
 RECIPES = st.builds(
     cnn.Recipe, st.integers(1), st.integers(1), OPTIMIZERS, SCHEDULES, LOSSES, st.integers(0),
-    st.none() | AUGMENTATIONS, st.none() | st.just(math.inf) | POSITIVE, st.none() | FRACTIONS,
+    st.none() | AUGMENTATIONS, RATES, st.none() | st.just(math.inf) | POSITIVE, st.none() | FRACTIONS,
 )  # fmt: skip
 
 
