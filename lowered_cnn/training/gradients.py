@@ -17,8 +17,8 @@ class Batch:
     """Inputs (N, C, *size), targets (N, ...) and data set positions (N,) of the examples of one step.
 
     `step`, from 0, and the shard determine the noise; `epoch` and the position determine what the `augmentation` does
-    to an example.
-    `total` is what `Loss.total` returns for the whole batch; `weights` (N,), if any, say how much each example counts.
+    to an example. `total` is what `Loss.total` returns for the whole batch; `weights` (N,), if any, say how much each
+    example counts.
     """
 
     images: Images

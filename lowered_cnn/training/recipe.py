@@ -20,14 +20,14 @@ class Recipe:
     """How to train; the defaults were chosen for MNIST on its dev split.
 
     `seed` determines the order of the examples, Dropout's noise and the augmentation, which changes each image anew in
-    each epoch; training again with the same recipe repeats all three. With `fade` the augmentation fades out: over the
-    last `fade` of all epochs (0.5 for half of them) its strength falls linearly, to 0 in the last one, so that training
-    ends with images like those to come (He et al., 2019). `clip_norm` scales longer gradients down to that
-    length (Pascanu et al., 2013). With `average` the network ends up with an exponential moving average of its weights
-    (Polyak and Juditsky, 1992). Its decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up.
-    With `patience` training ends early once the dev accuracy (if targets are not class numbers, the dev loss) has not
-    improved by more than `min_delta` in that many epochs, and the network ends up with the weights of the best one.
-    `monitor` chooses another figure: "dev_accuracy", "dev_loss", or the name of a metric, where higher is better.
+    each epoch; training again with the same recipe repeats all three. With `fade` the augmentation fades out: over that
+    last part of the epochs (0.5 for half of them) its amounts fall linearly, to 0 in the last one, so that training
+    ends with real images. `clip_norm` scales longer gradients down to that length (Pascanu et al., 2013). With
+    `average` the network ends up with an exponential moving average of its weights (Polyak and Juditsky, 1992). Its
+    decay in step t is `average`, but at most (1 + t) / (10 + t), so that it warms up. With `patience` training ends
+    early once the dev accuracy (if targets are not class numbers, the dev loss) has not improved by more than
+    `min_delta` in that many epochs, and the network ends up with the weights of the best one. `monitor` chooses another
+    figure: "dev_accuracy", "dev_loss", or the name of a metric, where higher is better.
 
     `shard_size` is the most examples in a shard, the part of a batch that one worker runs at a time; by default half of
     the batch, but at least 8 and at most 64, so that two workers share it. More workers may need smaller shards. The
@@ -165,7 +165,9 @@ COMPACT = Recipe(epochs=2, batch_size=128, optimizer=SGD(learning_rate=0.3, mome
 
 BEST = Recipe(
     epochs=15,
+    batch_size=64,
     optimizer=SGD(learning_rate=0.05, momentum=0.9, nesterov=True, l2=5e-4),
+    schedule=OneCycle(warmup=0.15),
     augmentation=Augmentation(shift=2, rotation=12, scale=0.12, shear=10, elastic=0.6),
     average=0.999,
 )
