@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its number (from 0) and epoch, its batch's size and `Loss.total`, its learning rate and augmentation."""
+    """One step: its number (from 0) and epoch, its batch's size and `Loss.total`, its rate and augmentation."""
 
     number: int
     epoch: int
