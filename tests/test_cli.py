@@ -47,7 +47,7 @@ from lowered_cnn.cli.run_folder import RunFolder
 from lowered_cnn.cli.stopping import SIGNALS, Stopping
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.kernels import blas, instructions, processor
-from lowered_cnn.models import deep
+from lowered_cnn.models import MODELS
 from lowered_cnn.training import ADAPTIVE, BEST, COMPACT
 from lowered_cnn.training.ranks import Alone
 from lowered_cnn.verify import Certificate, Check
@@ -323,7 +323,7 @@ def test_the_best_recipe_may_be_changed(few_digits: Path, tmp_path: Path, capsys
     assert (config["model"], config["epochs"], config["batch_size"]) == ("deep", 1, 64)
     assert "Augmentation(shift=2" in config["recipe"]
     assert "learning_rate=0.02" in config["recipe"]
-    assert load(run / "model.safetensors").model == deep()
+    assert load(run / "model.safetensors").model == MODELS[config["model"]]()
 
 
 def test_predict_prepares_pictures_as_the_training_data_were(
