@@ -108,8 +108,8 @@ MUTANTS = [
     Mutant("fusion.rows:RowEngine._runs", "source = max(0, above)", "source = above", "fused by rows"),
     Mutant(
         "fusion.maxima:_fold",
-        "np.less(highest, tap, out=gates[number])",
-        "np.logical_or(gates[number], np.less(highest, tap), out=gates[number])",
+        "np.less(highest, tap, out=gate)",
+        "np.logical_or(gate, np.less(highest, tap), out=gate)",
         "sampled 0",
     ),
     Mutant(

@@ -68,7 +68,7 @@ def test_loss_and_weights_are_those_of_pytorch_at_every_step(
     for name in network.parameters:
         state[names[name]].copy_(torch.from_numpy(network.parameters[name].copy()))
     optimizer = peer_optimizer(torch, peer, theirs)
-    recipe = Recipe(epochs=1, batch_size=BATCH, optimizer=ours, schedule=Constant())
+    recipe = Recipe(epochs=1, batch_size=BATCH, shard_size=BATCH, optimizer=ours, schedule=Constant())
     order = list(batches(len(data), BATCH, recipe.seed, 1))
     worst = 0.0
     for record, indices in zip(train(network, data, recipe), order, strict=True):
