@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR", help="IDX or .npy files, or one sub-folder of images per class (MNIST)"
     )
     recipes = (
-        "default: 99.2 %% of MNIST in five seconds on 2 cores; best: 99.7 %% in about twelve minutes; "
+        "default: 99.2 %% of MNIST in four seconds on 2 cores; best: 99.7 %% in about twelve minutes; "
         "adaptive: for images of any other kind, size and scale"
     )
     other = Recipe()
