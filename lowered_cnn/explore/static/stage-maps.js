@@ -200,7 +200,7 @@ function reasonOf({ stage, store, pointed, x }, value) {
   const { weights } = store.state.network;
   const c = x.shape.length === 3 ? pointed.before : pointed.at;
   const own = (word) => parameterOf(weights, stage, word)?.data[c];
-  const [weight, bias, mean, variance] = ["weight", "bias", "mean", "variance"].map(own);
+  const [weight, bias, mean, variance] = ["weight", "bias", "running_mean", "running_var"].map(own);
   const epsilon = /epsilon=([\d.e-]+)/.exec(stage.layer)?.[1] ?? "ε";
   const standardized = `(${short(value)} − ${short(mean)}) / √(${short(variance)} + ${epsilon})`;
   return `${short(weight)} · ${standardized} + ${short(bias)}, with the numbers of channel ${c}.`;
