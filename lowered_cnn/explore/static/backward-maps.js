@@ -9,6 +9,15 @@ import { cellMark } from "./grid.js";
 import { channel, heatOf, legend, mapFigure } from "./maps.js";
 import { gradientOf, inputGradientOf, inputOf } from "./source.js";
 
+const MEANING = {
+  relu:
+    "Where X was above 0, the ReLU had changed nothing, and dY passes unchanged. Elsewhere its output was 0 whatever X was " +
+    "nearby, and nothing passes.",
+  batch_norm:
+    "The image is shown as at inference: mean and variance are the running ones, which do not depend on it. So a channel has " +
+    "one factor: dX = dY · weight / √(running_var + ε). In training they depend on the batch, and more terms flow back.",
+};
+
 /** Return the view of a stage that is shown as its gradients. */
 export function backwardMaps(store, stage) {
   const { trace } = store.state;
@@ -58,14 +67,7 @@ export function backwardMaps(store, stage) {
     const channels = planesIn(dy);
     article.replaceChildren(
       h("h2", {}, `${stage.name}: ${isRelu ? "a mask lets the gradient through, or not" : stage.layer}`),
-      isRelu
-        ? h(
-            "p",
-            {},
-            "Where X was above 0, the ReLU had changed nothing, and dY passes unchanged. Elsewhere its output was 0 ",
-            "whatever X was nearby, and nothing passes.",
-          )
-        : "",
+      MEANING[stage.kind] ? h("p", {}, MEANING[stage.kind]) : "",
       h(
         "div",
         { class: "tools" },
