@@ -1,5 +1,6 @@
 """The page's backward pass in a real browser: what it computes, in both readings, is what the package computed."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def odd(classes):
 """
 KEYS = ("ArrowRight", "ArrowDown", "End", "ArrowDown", "Home")
 LABEL = 3
+MINUS = "\N{MINUS SIGN}"
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +145,22 @@ def test_a_step_of_sgd_changes_what_the_network_says(page: Page, trace: Any) -> 
             '[data-name="probability-after"]', "all => all.map(e => Number(e.dataset.value))"
         )
         assert shown == unpack(after["probabilities"]).tolist()
+
+
+def test_the_numbers_of_a_normalization_make_its_output(page: Page) -> None:
+    page.evaluate("location.hash = '#forward/batch_norm1'")
+    page.wait_for_selector(".becomes .value")
+    said = page.inner_text(".becomes .caption")
+    written = re.findall(rf"{MINUS}?[\d.]*\d(?:e[-{MINUS}]\d+)?", said)
+    weight, x, mean, variance, epsilon, bias, _ = (float(each.replace(MINUS, "-")) for each in written)
+    y = weight * (x - mean) / np.sqrt(variance + epsilon) + bias
+    assert number(page, ".becomes .value") == pytest.approx(y, rel=0.05, abs=0.05)
+
+
+def test_a_convolution_without_bias_tells_so(page: Page) -> None:
+    page.click('[data-stage="conv3"]')
+    page.click('[data-step="3"]')
+    assert "conv3 has no bias, so there is nothing to sum" in page.inner_text(".step")
 
 
 def test_the_weight_that_is_clicked_is_nudged(explorer: Explorer, page: Page) -> None:
