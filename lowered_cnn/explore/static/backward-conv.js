@@ -262,8 +262,7 @@ function weightStep(view) {
 function biasStep(view) {
   const { store, stage, chosen, gradients } = view;
   const { dz, start, filters, packageDbias } = gradients;
-  if (!packageDbias)
-    return [h("p", {}, `${stage.name} has no bias, so there is nothing to sum here. `, whyNoBias(store.state.network, stage))];
+  if (!packageDbias) return [h("p", {}, `${stage.name} has no bias, so there is nothing to sum here.`)];
   const k = chosen.filter - start;
   const scale = largestOf(filters, (f) => gradients.dbias(f));
   const rows = Array.from({ length: filters }, (_, f) => [String(start + f), precise(gradients.dbias(f)), precise(packageDbias[f])]);
@@ -301,12 +300,6 @@ function biasStep(view) {
       codes: [["Sums of rows", store.state.network.code.dbias]],
     }),
   ];
-}
-
-/** Return why a convolution needs no bias: a maximum passes a constant on, and batch normalization subtracts it again. */
-function whyNoBias({ stages }, stage) {
-  const next = stages.slice(stages.indexOf(stage) + 1).find(({ view }) => view !== "max_pool");
-  return next?.kind === "batch_norm" ? `It needs none: ${next.name} would subtract it again, with the mean of its channel.` : "";
 }
 
 function columnsStep(view) {
