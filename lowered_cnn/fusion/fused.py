@@ -284,9 +284,9 @@ class _LoweredFusedConv(Lowered):
 class _LoweredDepthwise(Lowered):
     def __init__(self, fused: FusedConv, site: Site) -> None:
         self.fused, self.site = fused, site
-        sweep = fused.conv.sweep(site.input_shape, site.name)
-        self.depthwise = Depthwise(Plan(site, sweep, (fused.conv.filters, *sweep.output), (1, 1)))
-        self.y = site.workspace.output((fused.conv.filters, *sweep.output, site.batch))
+        plan = fused.plan(site)
+        self.depthwise = Depthwise(plan)
+        self.y = site.workspace.output((*plan.output, site.batch))
 
     def forward(self, x: Array) -> Array:
         """Y = max(0, scale Z + bias)."""

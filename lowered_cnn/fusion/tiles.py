@@ -8,7 +8,7 @@ import numpy as np
 from lowered_cnn.arrays import Array
 from lowered_cnn.fusion.engine import Plan
 from lowered_cnn.fusion.predicted import PredictionEngine, Step
-from lowered_cnn.fusion.winograd import B, G, H, Split, Views
+from lowered_cnn.fusion.winograd import GG, B, H, Split, Views
 from lowered_cnn.gemm import product
 from lowered_cnn.lowering import position_copy
 
@@ -25,8 +25,7 @@ class TileEngine(PredictionEngine):
         tiles, batch = width // 2, site.batch
         self.blocks = plan.blocks(2, (6 * channels * (tiles + 1) + 8 * filters * tiles) * batch)
         most = max(last - first for first, last in self.blocks) // 2
-        # G g G^T for all filters and channels at once: a (16 x 9) matrix.
-        self.transform = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9).astype(site.workspace.dtype)
+        self.transform = GG.astype(site.workspace.dtype)
         self.parameter = site.parameter("weight").reshape(-1, 9).T
         self.weight = temporary((4, 4, filters, channels))
         self.x = Split(plan)

@@ -32,6 +32,9 @@ from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 
 G = np.array([[-1, 0, 0], [0, 0, 1], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5]])
 
+GG = np.kron(G, G)
+"""G g G^T for all filters and channels at once: a (16 x 9) matrix."""
+
 Row: TypeAlias = tuple[np.ufunc, int, int]
 """A row with two entries, 1 and 1 or 1 and -1: np.add or np.subtract, and the numbers of the entries it takes."""
 
@@ -57,8 +60,7 @@ class WinogradEngine(Engine):
         self.blocks = plan.blocks(step, step // 2 * (6 * channels * (tiles + 1) + 8 * filters * tiles) * batch)
         counts = {(last - first) // 2 for first, last in self.blocks}
         most = max(counts)
-        # G g G^T for all filters and channels at once: a (16 x 9) matrix.
-        self.transform = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9).astype(site.workspace.dtype)
+        self.transform = GG.astype(site.workspace.dtype)
         self.parameter = site.parameter("weight").reshape(-1, 9).T
         self.weight = temporary((4, 4, filters, channels))
         self.x = Split(plan)
