@@ -627,6 +627,16 @@ def verbose_version(**held: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_a_process_that_cannot_be_measured_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setattr("lowered_cnn.cli.version.ASK", "raise SystemExit('broken')")
+    assert main(["--version", "--verbose"]) == 2
+    wanted = "a process without OPENBLAS_CORETYPE and NPY_DISABLE_CPU_FEATURES to measure"
+    assert capsys.readouterr().err == f"lowered-cnn --version: --verbose: expected {wanted}, got broken\n"
+
+
 def test_the_verbose_version_says_what_computes_here() -> None:
     lines = verbose_version()
     (library,) = blas()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowered_cnn import __version__
+from lowered_cnn import InputError, __version__
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.kernels import blas, instructions, processor
 from lowered_cnn.timing import PEAK_SIZE, peak_flops
@@ -78,5 +78,8 @@ def _free() -> Speed:
     """Measure a fresh process, with the same modules, that is not held."""
     free = {name: value for name, value in os.environ.items() if name not in (BLAS_HOLD, NUMPY_HOLD)}
     free["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run([sys.executable, "-P", "-c", ASK], check=True, capture_output=True, text=True, env=free)
+    done = subprocess.run([sys.executable, "-P", "-c", ASK], capture_output=True, text=True, env=free)
+    if done.returncode:
+        wanted = f"a process without {BLAS_HOLD} and {NUMPY_HOLD} to measure"
+        raise InputError("--verbose", wanted, (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1])
     return Speed(**json.loads(done.stdout))
