@@ -32,8 +32,8 @@ from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 
 G = np.array([[-1, 0, 0], [0, 0, 1], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5]])
 
-GG = np.kron(G, G)
-"""G g G^T for all filters and channels at once: a (16 x 9) matrix."""
+GG = (G[:, None, :, None] * G[:, None, :]).reshape(16, 9)
+"""G g G^T for all filters and channels at once: the Kronecker product of G with itself, a (16 x 9) matrix."""
 
 Row: TypeAlias = tuple[np.ufunc, int, int]
 """A row with two entries, 1 and 1 or 1 and -1: np.add or np.subtract, and the numbers of the entries it takes."""
