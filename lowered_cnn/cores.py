@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from threadpoolctl import LibController
 
 BUFFER = 1024
-"""Numbers in NumPy's buffer, through which it copies operands that are not contiguous unless their runs are longer."""
+"""Numbers in NumPy's buffer. It copies operands that are not contiguous through it, unless their runs are longer."""
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -32,7 +32,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yield the quota, in cores, of each cgroup that this process is in, and of its ancestors."""
-    for line in _words(root / "proc/self/cgroup", "\n"):
+    for line in filter(None, _words(root / "proc/self/cgroup", "\n")):
         _, controllers, path = line.split(":", 2)
         for group in (PurePosixPath(path), *PurePosixPath(path).parents):
             inside = group.relative_to("/")
@@ -58,32 +58,46 @@ def _words(path: Path, separator: str | None = None) -> list[str]:
 class _OneCore:
     """Limits BLAS in the whole process from when the first thread enters a `with` block until the last one leaves.
 
-    NumPy's buffer is that of a context, so each thread that enters sets its own.
+    NumPy's buffer is that of a context, so each thread that enters sets its own. A Ctrl-C may interrupt entering or
+    leaving at any point, so that both can be done in part and leaving can be done again.
     """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._users = 0
+        self._users: set[object] = set()
+        self._before: list[tuple[LibController, int]] = []
         self._libraries: list[LibController] | None = None
 
     @contextmanager
     def limit(self) -> Iterator[None]:
+        user, buffer = object(), np.getbufsize()
+        try:
+            self._enter(user)
+            np.setbufsize(BUFFER)  # also for threads that run in a copy of this context
+            yield
+        finally:
+            try:
+                self._leave(user, buffer)
+            except KeyboardInterrupt:
+                self._leave(user, buffer)
+                raise
+
+    def _enter(self, user: object) -> None:
         with self._lock:
             if not self._users:
                 self._before = [(library, library.get_num_threads()) for library in self._blas()]
-                for library, _ in self._before:
-                    _set_threads(library, 1)
-            self._users += 1
-        buffer = np.setbufsize(BUFFER)  # also for threads that run in a copy of this context
-        try:
-            yield
-        finally:
-            np.setbufsize(buffer)
-            with self._lock:
-                self._users -= 1
-                if not self._users:
-                    for library, threads in self._before:
-                        _set_threads(library, threads)
+            self._users.add(user)
+            for library, _ in self._before:
+                _set_threads(library, 1)
+
+    def _leave(self, user: object, buffer: int) -> None:
+        np.setbufsize(buffer)
+        with self._lock:
+            self._users.discard(user)
+            if not self._users:
+                for library, threads in self._before:
+                    _set_threads(library, threads)
+                self._before = []
 
     def _blas(self) -> "list[LibController]":
         if self._libraries is None:

@@ -34,6 +34,12 @@ def test_version_2(quota: str, cores: int, tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == cores
 
 
+def test_where_no_cgroups_are_mounted_the_affinity_counts(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("")
+    assert usable_cores(tmp_path) == 8
+
+
 def test_the_tightest_of_nested_groups_counts(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -1,8 +1,10 @@
 """Prediction on threads: the same bits for any number of them, nothing lowered twice, and no error lost."""
 
+import contextlib
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -155,6 +157,24 @@ def test_blas_gets_its_threads_back_when_the_last_user_leaves() -> None:
             assert other.result() == {1}
         assert blas_threads() == {1}
     assert blas_threads() == {2}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that send signals")
+@pytest.mark.usefixtures("_two_blas_threads")
+def test_ctrl_c_at_any_moment_leaves_numpy_as_it_was(network: Network) -> None:
+    """Most of the time for one image goes into entering and leaving, so that is where most interrupts arrive."""
+    x, buffer, moments = images(1), np.getbufsize(), np.random.default_rng(0).uniform(1e-4, 2e-3, 200)
+    network.predict(x)
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for moment in moments:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, moment)
+                while True:
+                    network.predict(x)
+            assert (blas_threads(), np.getbufsize()) == ({2}, buffer)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
 
 
 @pytest.mark.usefixtures("_two_blas_threads")
