@@ -36,21 +36,28 @@ class Predictor:
     """Runs chunks of images on threads: NumPy releases the interpreter lock while it computes.
 
     The chunks do not depend on the number of threads, so neither do the bits of the outputs. The lowered forms are kept
-    between calls: one per thread, and one for the images that do not fill a chunk, until chunks have another size. A
-    thread takes a form, and puts it back when it is done. Threads are kept as long as the predictor: to start one takes
-    as long as a small chunk.
+    between calls: one per thread, until chunks have another size, and one for images that do not fill a chunk, until
+    their number is another. A thread takes a form, and puts it back when it is done. Threads are kept as long as the
+    predictor: to start one takes as long as a small chunk. A fork has none of its parent's threads, one of which may
+    hold the lock.
     """
 
     def __init__(self, multiplications: Callable[[], int]) -> None:
         self._count_multiplications = multiplications
         self._full: tuple[int, list[Forward]] = CHUNK, []
         self._rest: tuple[int, list[Forward]] = 0, []
-        self._predicting = Lock()  # with one caller at a time, there are no more forms than threads
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._predicting = Lock()  # so that calls at the same time do not each make forms
         self._pool: ThreadPoolExecutor | None = None
-        self._started = 0, 0
+        self._most = 0
 
     def predict(self, lower: Lower, images: Images, outputs: Array, workers: int | None) -> None:
         """Write the outputs (N, ...) for images (N, C, *size); `lower` makes the forms that are missing."""
+        if self._process != os.getpid():
+            self._begin()
         with self._predicting, on_one_core():
             size = chunk_size(len(images), math.prod(images.shape[1:]), self._multiplications)
             if len(images) > size:
@@ -87,12 +94,11 @@ class Predictor:
             raise error
 
     def _threads(self, count: int) -> "ThreadPoolExecutor":
-        """Return at least `count` threads of this process: a fork has none of its parent's."""
-        process, most = self._started
-        if self._pool is None or process != os.getpid() or most < count:
+        """Return at least `count` threads."""
+        if self._pool is None or self._most < count:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._pool, self._started = ThreadPoolExecutor(count), (os.getpid(), count)
+            self._pool, self._most = ThreadPoolExecutor(count), count
         return self._pool
 
     @cached_property

@@ -327,13 +327,40 @@ def test_threads_are_kept_and_end_with_their_network(network: Network) -> None:
         assert not thread.is_alive()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_predicts_on_threads_of_its_own(network: Network) -> None:
-    x = images(4 * CHUNK)
-    expected = network.predict(x, workers=2)
+def fork_predicts(network: Network, x: Array, expected: Array) -> bool:
+    """Fork, and return whether the child predicts the expected outputs in time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of forks with threads
         child = os.fork()
     if not child:
+        signal.alarm(20)
         os._exit(0 if np.array_equal(network.predict(x, workers=2), expected) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_predicts_on_threads_of_its_own(network: Network) -> None:
+    x = images(4 * CHUNK)
+    assert fork_predicts(network, x, network.predict(x, workers=2))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_predicts_though_a_thread_was_predicting(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, parent, entered, leave = images(4 * CHUNK), os.getpid(), threading.Event(), threading.Event()
+    forward = LoweredNetwork.forward
+
+    def held(lowered: LoweredNetwork, part: Any) -> Array:
+        if os.getpid() == parent and threading.current_thread() is not threading.main_thread():
+            entered.set()
+            leave.wait(timeout=60)
+        return forward(lowered, part)
+
+    monkeypatch.setattr(LoweredNetwork, "forward", held)
+    expected = network.predict(x, workers=1)
+    with ThreadPoolExecutor(1) as pool:
+        amid = pool.submit(network.predict, x, workers=1)
+        entered.wait()
+        predicted = fork_predicts(network, x, expected)
+        leave.set()
+        assert predicted
+        np.testing.assert_array_equal(amid.result(), expected)
