@@ -127,8 +127,9 @@ class Network:
         self._parameters.vector = others.vector
 
     def keep_parameters_in(self, vector: Array) -> None:
-        """Store the parameters in this vector, which may be shared; forms lowered from now on use it."""
+        """Keep the parameters that are in this vector, which may be shared; forms lowered before keep the old ones."""
         self._parameters = ParameterVector(self._parameters.parameters, vector)
+        self._prepare()
 
     def lower(
         self,

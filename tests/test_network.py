@@ -91,6 +91,16 @@ def test_a_change_of_the_vector_reaches_a_lowered_network() -> None:
     assert lowered.forward(np.ones((1, *IMAGE)))[0].tolist() == [1, 2, 3, 4]
 
 
+def test_other_memory_for_the_parameters_reaches_what_is_lowered_next() -> None:
+    network, x = Network(small(), IMAGE), np.ones((1, *IMAGE))
+    before = network.predict(x)
+    network.gradient(x, [0], SoftmaxCrossEntropy())
+    network.keep_parameters_in(np.zeros_like(network.parameters.vector))
+    assert before.any()
+    assert not network.predict(x).any()
+    assert network.gradient(x, [0], SoftmaxCrossEntropy()).loss == pytest.approx(np.log(4))
+
+
 def test_the_seed_decides_all_values() -> None:
     first, again, other = (Network(small(), IMAGE, seed=seed).parameters for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.vector, again.vector)
