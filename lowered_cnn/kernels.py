@@ -43,7 +43,9 @@ def blas() -> list[Blas]:
     from threadpoolctl import threadpool_info
 
     loaded = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    own = [library for library in loaded if {"numpy", "numpy.libs"} & {*Path(library["filepath"]).parts}]
+    folder = Path(np.__file__).resolve().parent
+    folders = {folder, folder.with_name("numpy.libs")}
+    own = [library for library in loaded if folders & {*Path(library["filepath"]).resolve().parents}]
     return [  # SciPy's wheel has another BLAS, which NumPy does not use
         Blas(each["internal_api"], each["version"] or "", each.get("architecture") or "", each["num_threads"])
         for each in own or loaded
