@@ -165,7 +165,7 @@ def _take_pool(rest: list[Named]) -> MaxPool | None:
 class FusedConv(Layer):
     """y = max(0, max over each PH x PW patch of conv(x)): the outer maximum if `relu`, the inner one if `pool`.
 
-    With the name of a normalization and the normalization, `norm`, it is that of conv(x).
+    With `norm`, a normalization and its name, the patches are of norm(conv(x)).
     """
 
     conv: Conv2D

@@ -60,7 +60,7 @@ class PatchEngine(PredictionEngine):
             yield partial(np.multiply, self.parameter, scale[:, None, None, None], self.weight)
 
     def forward(self, first: int, last: int) -> Iterator[Step]:
-        """Z = weight @ columns, for each row and place, or for whole rows, and then their maximum."""
+        """Z = weight @ columns, for each row and place; or for whole rows, and then the maximum along the height."""
         rows = self.rows[: last - first + self.taps - 1]
         yield position_copy(rows, self.windows[first : last + self.taps - 1])
         z = self._z(first, last)

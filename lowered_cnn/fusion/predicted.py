@@ -24,7 +24,8 @@ Fold: TypeAlias = Callable[[], tuple[Array | None, Array | None]]
 class PredictionEngine(ABC):
     """Computes a convolution's outputs z, without bias, for one of the `blocks` of rows at a time.
 
-    z is viewed as (rows / PH, PH PW, K, OW / PW, N): each axis but the second is one of y's.
+    z is viewed as (rows / PH, PH PW, K, OW / PW, N): each axis but the second is one of y's, and the second may hold
+    maxima over some of the patch.
     """
 
     blocks: list[tuple[int, int]]
@@ -38,7 +39,7 @@ class PredictionEngine(ABC):
 
     @abstractmethod
     def forward(self, first: int, last: int) -> Iterator[Step]:
-        """Yield the steps that compute z for one block, and overwrite that of the block before."""
+        """Yield the steps that compute z for one block; with pooling, they overwrite that of the block before."""
 
     @abstractmethod
     def z(self, first: int, last: int) -> Array:
@@ -46,9 +47,10 @@ class PredictionEngine(ABC):
 
 
 class PredictedConv(Lowered):
-    """y = max(0, max over each patch of (scale z + bias)): the outer maximum if `relu`.
+    """y = max(0, max over each patch of z + bias): the outer maximum if `relu`.
 
-    The bias is added after the inner maximum. With `fold`, scale and bias come from there before each batch.
+    The bias is added after the inner maximum. With `fold`, the engine's scale and the bias come from there before each
+    batch.
     """
 
     def __init__(

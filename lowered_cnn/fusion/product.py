@@ -22,7 +22,7 @@ class ProductEngine(PredictionEngine):
     """The matrices, for each of G groups: weight (K, M), columns (M, P N), z (K, P N), for P positions in a block.
 
     K is filters / G and M is C KH KW / G. The positions are ordered by their place in the patch of the pooling. A block
-    is at least as large as the weight, which each product reads again.
+    may be as large as the weight, which each product reads again.
     """
 
     def __init__(self, plan: Plan, groups: int, y: Array) -> None:
