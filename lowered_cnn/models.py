@@ -93,6 +93,19 @@ def deep(classes: int = 10) -> Sequential:
     )  # fmt: skip
 
 
+def wide(classes: int = 10) -> Sequential:
+    """The network of the recipe for objects: the layout of `deep` with more filters, and more dropout."""
+    return Sequential(
+        Conv2D(32, 3, bias=False), BatchNorm(), ReLU(),
+        Conv2D(48, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+        Conv2D(96, 3, bias=False), BatchNorm(), ReLU(),
+        Conv2D(96, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+        Conv2D(192, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
+        Conv2D(192, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
+        Flatten(), Dropout(0.4), Dense(classes),
+    )  # fmt: skip
+
+
 def adaptive(classes: int = 10, input_shape: Shape = (1, 28, 28)) -> Sequential:
     """A network for images (C, H, W) of any size and on any scale: the larger they are, the more stages it has.
 
@@ -115,7 +128,7 @@ def adaptive(classes: int = 10, input_shape: Shape = (1, 28, 28)) -> Sequential:
 
 MODELS: dict[str, Callable[..., Sequential]] = {
     model.__name__: model
-    for model in (compact, lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook, deep, adaptive)
+    for model in (compact, lenet5, caffe_lenet, keras_mnist, pytorch_mnist, notebook, deep, wide, adaptive)
 }
 """The networks by name; all take the number of classes, and `adaptive` the shape of the images too."""
 

@@ -48,7 +48,7 @@ from lowered_cnn.cli.stopping import SIGNALS, Stopping
 from lowered_cnn.cores import usable_cores
 from lowered_cnn.kernels import blas, instructions, processor
 from lowered_cnn.models import MODELS
-from lowered_cnn.training import ADAPTIVE, BEST, COMPACT
+from lowered_cnn.training import ADAPTIVE, BEST, COMPACT, OBJECTS
 from lowered_cnn.training.ranks import Alone
 from lowered_cnn.verify import Certificate, Check
 
@@ -159,6 +159,7 @@ def test_train_does_what_the_library_does(few_digits: Path, tmp_path: Path) -> N
         (["--model", "notebook"], Recipe()),
         (["--model", "notebook", "--recipe", "default"], COMPACT),
         (["--model", "notebook", "--recipe", "best", "--optimizer", "sgd"], BEST),
+        (["--model", "notebook", "--recipe", "objects"], OBJECTS),
         (["--model", "notebook", "--recipe", "adaptive"], ADAPTIVE),
     ],
 )

@@ -212,7 +212,7 @@ def test_the_command_tells_what_it_does_not_know(capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().err
     assert told == (
         "lowered-cnn verify: RUN|MODEL|all: expected a folder, all, or one of compact, lenet5, caffe_lenet, "
-        "keras_mnist, pytorch_mnist, notebook, deep, adaptive, got 'lenet6'\n"
+        "keras_mnist, pytorch_mnist, notebook, deep, wide, adaptive, got 'lenet6'\n"
     )
 
 

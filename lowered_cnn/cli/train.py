@@ -43,11 +43,16 @@ from lowered_cnn.descriptions import JSON
 from lowered_cnn.models import MODELS
 from lowered_cnn.optimizers import Optimizer
 from lowered_cnn.schedules import Schedule
-from lowered_cnn.training import ADAPTIVE, BEST, COMPACT, join_ranks
+from lowered_cnn.training import ADAPTIVE, BEST, COMPACT, OBJECTS, join_ranks
 from lowered_cnn.training.ranks import Ranks
 from lowered_cnn.training.workers import POSIX
 
-RECIPES = {"default": ("compact", COMPACT), "best": ("deep", BEST), "adaptive": ("adaptive", ADAPTIVE)}
+RECIPES = {
+    "default": ("compact", COMPACT),
+    "best": ("deep", BEST),
+    "objects": ("wide", OBJECTS),
+    "adaptive": ("adaptive", ADAPTIVE),
+}
 """Each recipe with its network."""
 LEAST_STEPS, MOST_EPOCHS = 800, 60
 """The adaptive recipe takes at least that many steps, but for small data no more than that many epochs."""
@@ -78,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="DIR", help="IDX or .npy files, or one sub-folder of images per class (MNIST)"
     )
     recipes = (
-        "default: 99.2 %% of MNIST in four seconds on 2 cores; best: 99.7 %% in about twelve minutes; "
+        "default: 99.2 %% of MNIST in four seconds on 2 cores; best: 99.7 %% in about eleven minutes; "
+        "objects: for small pictures of things, 94.1 %% of Fashion-MNIST in about sixteen minutes; "
         "adaptive: for images of any other kind, size and scale"
     )
     other = Recipe()

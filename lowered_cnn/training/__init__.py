@@ -5,13 +5,14 @@ from lowered_cnn.training.evaluation import Evaluation, evaluate
 from lowered_cnn.training.loop import Training, fit, train
 from lowered_cnn.training.metrics import Metric
 from lowered_cnn.training.ranks import Ranks, join_ranks
-from lowered_cnn.training.recipe import ADAPTIVE, BEST, COMPACT, Recipe
+from lowered_cnn.training.recipe import ADAPTIVE, BEST, COMPACT, OBJECTS, Recipe
 from lowered_cnn.training.state import Record, State
 
 __all__ = [
     "ADAPTIVE",
     "BEST",
     "COMPACT",
+    "OBJECTS",
     "Confusion",
     "Evaluation",
     "Metric",
