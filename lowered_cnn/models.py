@@ -82,28 +82,12 @@ def notebook(classes: int = 10) -> Sequential:
 
 def deep(classes: int = 10) -> Sequential:
     """The network of the best recipe: six convolutions with batch normalization, which follows the pooling."""
-    return Sequential(
-        Conv2D(32, 3, bias=False), BatchNorm(), ReLU(),
-        Conv2D(32, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
-        Conv2D(64, 3, bias=False), BatchNorm(), ReLU(),
-        Conv2D(64, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
-        Conv2D(128, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
-        Conv2D(128, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
-        Flatten(), Dropout(0.3), Dense(classes),
-    )  # fmt: skip
+    return _six_convolutions((32, 32, 64, 64, 128, 128), 0.3, classes)
 
 
 def wide(classes: int = 10) -> Sequential:
     """The network of the recipe for objects: the layout of `deep` with more filters, and more dropout."""
-    return Sequential(
-        Conv2D(32, 3, bias=False), BatchNorm(), ReLU(),
-        Conv2D(48, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
-        Conv2D(96, 3, bias=False), BatchNorm(), ReLU(),
-        Conv2D(96, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
-        Conv2D(192, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
-        Conv2D(192, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
-        Flatten(), Dropout(0.4), Dense(classes),
-    )  # fmt: skip
+    return _six_convolutions((32, 48, 96, 96, 192, 192), 0.4, classes)
 
 
 def adaptive(classes: int = 10, input_shape: Shape = (1, 28, 28)) -> Sequential:
@@ -145,3 +129,16 @@ def model_for(name: str, classes: int, input_shape: Shape) -> Sequential:
         smaller = "larger images (the network that fits any size is adaptive)"
         raise InputError(f"{name}: images", smaller, "{}x{} pixels (HxW)".format(*input_shape[1:])) from error
     return model
+
+
+def _six_convolutions(filters: Shape, dropout: float, classes: int) -> Sequential:
+    a, b, c, d, e, f = filters
+    return Sequential(
+        Conv2D(a, 3, bias=False), BatchNorm(), ReLU(),
+        Conv2D(b, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+        Conv2D(c, 3, bias=False), BatchNorm(), ReLU(),
+        Conv2D(d, 3, bias=False), MaxPool(2), BatchNorm(), ReLU(),
+        Conv2D(e, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
+        Conv2D(f, 3, bias=False, padding="same"), BatchNorm(), ReLU(),
+        Flatten(), Dropout(dropout), Dense(classes),
+    )  # fmt: skip

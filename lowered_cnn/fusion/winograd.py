@@ -32,7 +32,7 @@ from lowered_cnn.gemm import multiply, multiply_a_bt, multiply_at_b
 
 G = np.array([[-1, 0, 0], [0, 0, 1], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5]])
 
-GG = (G[:, None, :, None] * G[:, None, :]).reshape(16, 9)
+GG = (G[:, None, :, None] * G[None, :, None, :]).reshape(16, 9)
 """G g G^T for all filters and channels at once: the Kronecker product of G with itself, a (16 x 9) matrix."""
 
 Row: TypeAlias = tuple[np.ufunc, int, int]
